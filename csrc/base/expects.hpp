@@ -1,0 +1,17 @@
+// The one way C++ refuses an argument: Python has checked already, this guards memory.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace gradkern::base {
+
+class UnsupportedIsa : public std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+inline void expects(bool condition, const char* message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+}  // namespace gradkern::base

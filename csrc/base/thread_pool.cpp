@@ -1,0 +1,159 @@
+#include "base/thread_pool.hpp"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/expects.hpp"
+
+namespace gradkern::base {
+namespace {
+
+constexpr int max_threads = 1024;
+
+int initial_threads() {
+  if (const char* text = std::getenv("GRADKERN_NUM_THREADS")) {
+    char* end = nullptr;
+    const long count = std::strtol(text, &end, 10);
+    if (end != text && *end == '\0' && count >= 1 && count <= max_threads) return static_cast<int>(count);
+  }
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+  return 1;
+}
+
+struct Job {
+  std::int64_t chunks = 0;
+  const std::function<void(std::int64_t)>* body = nullptr;
+  std::atomic<std::int64_t> next{0};
+  std::exception_ptr error;
+  std::mutex error_mutex;
+
+  void run() {
+    for (std::int64_t c; (c = next.fetch_add(1)) < chunks;) {
+      try {
+        (*body)(c);
+      } catch (...) {
+        const std::lock_guard lock(error_mutex);
+        if (!error) error = std::current_exception();
+        next = chunks;
+      }
+    }
+  }
+};
+
+class Pool {
+ public:
+  explicit Pool(int threads) : owner_(getpid()) {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  }
+  ~Pool() {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    for (auto& worker : workers_) worker.join();
+  }
+  bool usable() const { return owner_ == getpid(); }
+
+  void run(Job& job) {
+    {
+      const std::lock_guard lock(mutex_);
+      job_ = &job;
+      ++generation_;
+      busy_ = static_cast<int>(workers_.size());
+    }
+    wake_.notify_all();
+    job.run();
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return busy_ == 0; });
+    job_ = nullptr;
+  }
+
+ private:
+  void work() {
+    std::uint64_t seen = 0;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return stop_ || generation_ != seen; });
+      if (stop_) return;
+      seen = generation_;
+      Job* job = job_;
+      lock.unlock();
+      job->run();
+      lock.lock();
+      if (--busy_ == 0) done_.notify_one();
+    }
+  }
+
+  const pid_t owner_;
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  Job* job_ = nullptr;
+  std::uint64_t generation_ = 0;
+  int busy_ = 0;
+  bool stop_ = false;
+};
+
+// The pool is leaked at exit on purpose: joining threads from a static destructor deadlocks in a forked child.
+struct State {
+  std::mutex in_use;  // one parallel region at a time; another caller runs its own chunks
+  std::atomic<int> threads{initial_threads()};
+  Pool* pool = nullptr;
+};
+
+State& state() {
+  static State* s = new State;
+  return *s;
+}
+
+thread_local bool inside = false;
+
+void run_serially(std::int64_t chunks, const std::function<void(std::int64_t)>& body) {
+  for (std::int64_t c = 0; c < chunks; ++c) body(c);
+}
+
+}  // namespace
+
+int num_threads() { return state().threads; }
+
+void set_num_threads(int count) {
+  expects(count >= 1 && count <= max_threads, "set_num_threads: count must be between 1 and 1024");
+  State& s = state();
+  const std::lock_guard lock(s.in_use);
+  if (s.pool && s.pool->usable()) delete s.pool;
+  s.pool = nullptr;
+  s.threads = count;
+}
+
+void parallel_for(std::int64_t chunks, const std::function<void(std::int64_t)>& body) {
+  State& s = state();
+  if (inside || chunks <= 1 || s.threads == 1) return run_serially(chunks, body);
+  std::unique_lock lock(s.in_use, std::try_to_lock);
+  if (!lock.owns_lock() || (s.pool && !s.pool->usable())) return run_serially(chunks, body);
+  if (!s.pool) s.pool = new Pool(s.threads);
+  Job job;
+  job.chunks = chunks;
+  job.body = &body;
+  struct Inside {
+    Inside() { inside = true; }
+    ~Inside() { inside = false; }
+  };
+  {
+    const Inside guard;
+    s.pool->run(job);
+  }
+  if (job.error) std::rethrow_exception(job.error);
+}
+
+}  // namespace gradkern::base

@@ -1,0 +1,114 @@
+// The formats' constants, and convert: the cast with its report.
+#include <cmath>
+
+#include "base/expects.hpp"
+#include "bindings/module.hpp"
+
+namespace gradkern::bindings {
+
+formats::FormatId format_from(int id) {
+  base::expects(id >= 0 && id < formats::format_count, "format: unknown id");
+  return static_cast<formats::FormatId>(id);
+}
+
+namespace {
+
+void check_bits(const py::array& array, formats::FormatId format) {
+  const py::ssize_t bytes =
+      formats::visit(format, [](auto f) { return static_cast<py::ssize_t>(sizeof(typename decltype(f)::container)); });
+  base::expects(array.itemsize() == bytes, "array: the item size does not fit the format");
+  base::expects((array.flags() & py::array::c_style) != 0, "array: must be C-contiguous");
+}
+
+py::dict describe(formats::FormatId id) {
+  return formats::visit(id, [](auto f) {
+    using F = decltype(f);
+    using L = formats::Layout<F>;
+    const auto value = [](std::uint64_t bits) {
+      return formats::decode<F>(static_cast<typename F::container>(bits << F::container_shift));
+    };
+    py::dict d;
+    d["name"] = F::name;
+    d["bits"] = L::bits;
+    d["container_bits"] = 8 * sizeof(typename F::container);
+    d["significand_bits"] = F::significand_bits;
+    d["min_exponent"] = L::min_exponent;
+    d["max"] = value(L::max_finite);
+    d["smallest_normal"] = value(L::smallest_normal);
+    d["smallest_subnormal"] = value(1);
+    d["epsilon"] = formats::exp2i(1 - F::significand_bits);
+    d["has_inf"] = F::has_inf;
+    return d;
+  });
+}
+
+}  // namespace
+
+const void* bits_of(const py::array& array, formats::FormatId format) {
+  check_bits(array, format);
+  return array.data();
+}
+
+void* writable_bits_of(py::array& array, formats::FormatId format) {
+  check_bits(array, format);
+  return array.mutable_data();
+}
+
+formats::Mode mode_from(int rounding, int overflow, int subnormals, std::uint64_t seed) {
+  base::expects(rounding >= 0 && rounding <= 2 && overflow >= 0 && overflow <= 1 && subnormals >= 0 && subnormals <= 1,
+                "mode: unknown rounding, overflow or subnormals");
+  return {static_cast<formats::Rounding>(rounding), static_cast<formats::Overflow>(overflow),
+          static_cast<formats::Subnormals>(subnormals), seed};
+}
+
+py::dict counts_to_dict(const ops::RoundingCounts& counts) {
+  static const char* names[] = {"exact", "inexact", "overflow", "subnormal", "flushed", "nan", "inf"};
+  py::dict d;
+  for (int e = 0; e < formats::event_count; ++e) d[names[e]] = counts.events[e];
+  d["first_overflow"] = counts.first_overflow;
+  d["first_flushed"] = counts.first_flushed;
+  d["max_ulp"] = counts.max_ulp;
+  const auto& s = counts.signal;
+  const auto& n = counts.noise;
+  d["signal"] = py::make_tuple(s.big, s.medium, s.small);
+  d["noise"] = py::make_tuple(n.big, n.medium, n.small);
+  return d;
+}
+
+void bind_formats(py::module_& m) {
+  m.def(
+      "formats",
+      [] {
+        std::vector<py::dict> list;
+        for (int id = 0; id < formats::format_count; ++id) list.push_back(describe(format_from(id)));
+        return list;
+      },
+      "The constants of every format, in the order of their ids.");
+  m.def(
+      "convert",
+      [](const py::array& source, int source_format, py::array stored, int format, double scale, int rounding,
+         int overflow, int subnormals, std::uint64_t seed, std::uint64_t stream) {
+        ops::RoundingCounts counts;
+        executor::ConvertArgs args{};
+        args.size = source.size();
+        args.source_format = format_from(source_format);
+        args.format = format_from(format);
+        args.source = bits_of(source, args.source_format);
+        args.stored = writable_bits_of(stored, args.format);
+        base::expects(stored.size() == source.size(), "convert: source and stored differ in size");
+        args.scale = scale;
+        args.mode = mode_from(rounding, overflow, subnormals, seed);
+        args.stream = stream;
+        args.counts = &counts;
+        {
+          py::gil_scoped_release release;
+          const auto& e = executor::current();
+          e.convert(e, args);
+        }
+        return counts_to_dict(counts);
+      },
+      py::arg("source"), py::arg("source_format"), py::arg("stored"), py::arg("format"), py::arg("scale"),
+      py::arg("rounding"), py::arg("overflow"), py::arg("subnormals"), py::arg("seed"), py::arg("stream"));
+}
+
+}  // namespace gradkern::bindings

@@ -1,0 +1,30 @@
+// What the bind_<concept>.cpp files share: arrays of raw bits come in with the number of their format.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "executor/registry.hpp"
+
+namespace gradkern::bindings {
+
+namespace py = pybind11;
+
+void bind_system(py::module_& m);
+void bind_formats(py::module_& m);
+void bind_activation(py::module_& m);
+void bind_dense(py::module_& m);
+void bind_statistics(py::module_& m);
+void bind_chain(py::module_& m);
+
+formats::FormatId format_from(int id);
+
+// The data of a C-contiguous array whose items are as wide as the format's container.
+const void* bits_of(const py::array& array, formats::FormatId format);
+void* writable_bits_of(py::array& array, formats::FormatId format);
+
+py::dict counts_to_dict(const ops::RoundingCounts& counts);
+formats::Mode mode_from(int rounding, int overflow, int subnormals, std::uint64_t seed);
+
+}  // namespace gradkern::bindings

@@ -1,0 +1,170 @@
+#include "chain/reference.hpp"
+
+#include <cmath>
+
+namespace gradkern::chain {
+namespace {
+
+using ops::ActivationId;
+
+constexpr double window = 0x1p200;
+
+double largest(const std::vector<double>& values) {
+  double most = 0;
+  for (const double v : values) {
+    if (std::abs(v) > most && std::isfinite(v)) most = std::abs(v);
+  }
+  return most;
+}
+
+int to_int(std::int64_t exponent) {
+  return static_cast<int>(std::max<std::int64_t>(-5000, std::min<std::int64_t>(5000, exponent)));
+}
+
+double scaled(double value, std::int64_t exponent) { return exponent ? std::ldexp(value, to_int(exponent)) : value; }
+
+// phi is homogeneous of degree one: phi(2^e z) = 2^e phi(z).
+bool homogeneous(ActivationId activation) {
+  return activation == ActivationId::identity || activation == ActivationId::relu ||
+         activation == ActivationId::leaky_relu;
+}
+
+std::vector<double> phi(const Executor& e, const std::vector<double>& z, ActivationId activation, double alpha) {
+  std::vector<double> h(z.size());
+  executor::ActivationArgs args{};
+  args.size = static_cast<std::int64_t>(z.size());
+  args.activation = activation;
+  args.alpha = alpha;
+  args.format = FormatId::float64;
+  args.pre_activation = z.data();
+  args.wide = h.data();
+  e.activation_forward(e, args);
+  return h;
+}
+
+// dh * phi'(z), both plain float64.
+std::vector<double> times_slope(const Executor& e, const std::vector<double>& dh, const std::vector<double>& z,
+                                ActivationId activation, double alpha) {
+  std::vector<double> dz(z.size());
+  executor::ActivationArgs args{};
+  args.size = static_cast<std::int64_t>(z.size());
+  args.activation = activation;
+  args.alpha = alpha;
+  args.format = FormatId::float64;
+  args.pre_activation = z.data();
+  args.grad_output = dh.data();
+  args.wide = dz.data();
+  e.activation_backward(e, args);
+  return dz;
+}
+
+// The true values of z as far as float64 holds them; an entry that would become zero keeps its sign as a tiny value.
+std::vector<double> true_values(const Reference& z) {
+  std::vector<double> values(z.values);
+  if (z.exponent == 0) return values;
+  for (double& v : values) {
+    const double t = scaled(v, z.exponent);
+    v = (t == 0 && v != 0) ? std::copysign(0x1p-1000, v) : t;
+  }
+  return values;
+}
+
+}  // namespace
+
+void renormalise(Reference& tensor) {
+  const double most = largest(tensor.values);
+  if (most == 0 || (most <= window && most >= 1 / window)) return;
+  const int shift = std::ilogb(most);
+  for (double& v : tensor.values) v = std::ldexp(v, -shift);
+  tensor.exponent += shift;
+}
+
+Reference reference_product(const Executor& e, const Matrix& a, const Matrix& b, std::int64_t m, std::int64_t n,
+                            std::int64_t k, std::int64_t exponent) {
+  Reference result;
+  result.values.resize(static_cast<std::size_t>(m * n));
+  result.exponent = exponent;
+  executor::ProductArgs args{};
+  args.m = m;
+  args.n = n;
+  args.k = k;
+  args.a = {FormatId::float64, a.data, a.row_stride, a.column_stride};
+  args.b = {FormatId::float64, b.data, b.row_stride, b.column_stride};
+  args.operands = args.accumulate = args.bias_format = FormatId::float64;
+  args.wide = result.values.data();
+  e.product(e, args);
+  renormalise(result);
+  return result;
+}
+
+Reference reference_dense(const Executor& e, const Reference& h, const std::vector<double>& weight,
+                          const std::vector<double>& bias, std::int64_t batch, std::int64_t n_out, std::int64_t n_in) {
+  Reference z =
+      reference_product(e, {h.values.data(), n_in, 1}, {weight.data(), 1, n_in}, batch, n_out, n_in, h.exponent);
+  const double most_bias = largest(bias);
+  if (most_bias == 0) return z;
+  if (z.exponent != 0) {  // bring the sum to the exponent of the larger term
+    const double most = largest(z.values);
+    const std::int64_t target =
+        std::max<std::int64_t>(most > 0 ? z.exponent + std::ilogb(most) : INT64_MIN, std::ilogb(most_bias));
+    for (double& v : z.values) v = scaled(v, z.exponent - target);
+    z.exponent = target;
+  }
+  for (std::size_t i = 0; i < z.values.size(); ++i) {
+    z.values[i] += scaled(bias[i % static_cast<std::size_t>(n_out)], -z.exponent);
+  }
+  renormalise(z);
+  return z;
+}
+
+Reference reference_activation(const Executor& e, const Reference& z, ActivationId activation, double alpha) {
+  if (z.exponent == 0 || homogeneous(activation)) {
+    Reference h{phi(e, z.values, activation, alpha), z.exponent};
+    renormalise(h);
+    return h;
+  }
+  const std::vector<double> truth = true_values(z);
+  Reference h{phi(e, truth, activation, alpha), 0};
+  const bool at_zero = phi(e, {0.0}, activation, alpha)[0] != 0;
+  const double most = largest(truth);
+  if (z.exponent < 0 && !at_zero) {  // near zero phi is linear: phi(z) = phi'(0) z to 2^-60
+    const std::vector<double> slope = times_slope(e, std::vector<double>(truth.size(), 1.0), truth, activation, alpha);
+    for (std::size_t i = 0; i < truth.size(); ++i) {
+      const bool linear = std::abs(truth[i]) < 0x1p-60;
+      h.values[i] = linear ? slope[i] * z.values[i] : scaled(h.values[i], -z.exponent);
+    }
+    h.exponent = z.exponent;
+  } else if (z.exponent > 0 && !(most < 0x1p900 && std::isfinite(scaled(largest(z.values), z.exponent)))) {
+    const std::vector<double> slope = times_slope(e, std::vector<double>(truth.size(), 1.0), truth, activation, alpha);
+    for (std::size_t i = 0; i < truth.size(); ++i) {  // far from zero phi is linear or bounded
+      const bool linear = std::abs(truth[i]) > 0x1p60 && slope[i] != 0;
+      h.values[i] = linear ? slope[i] * z.values[i] : scaled(h.values[i], -z.exponent);
+    }
+    h.exponent = z.exponent;
+  }
+  renormalise(h);
+  return h;
+}
+
+Reference reference_activation_backward(const Executor& e, const Reference& dh, const Reference& z,
+                                        ActivationId activation, double alpha) {
+  Reference dz{times_slope(e, dh.values, homogeneous(activation) ? z.values : true_values(z), activation, alpha),
+               dh.exponent};
+  renormalise(dz);
+  return dz;
+}
+
+std::vector<double> decode_all(const Executor& e, const Source& source) {
+  std::vector<double> values(static_cast<std::size_t>(source.size));
+  executor::ConvertArgs args{};
+  args.size = source.size;
+  args.source_format = source.format;
+  args.format = FormatId::float64;
+  args.source = source.data;
+  args.stored = values.data();
+  args.scale = 1;
+  e.convert(e, args);
+  return values;
+}
+
+}  // namespace gradkern::chain

@@ -1,0 +1,258 @@
+#include "chain/run.hpp"
+
+#include <cmath>
+#include <memory>
+#include <utility>
+
+#include "base/expects.hpp"
+#include "chain/reference.hpp"
+
+namespace gradkern::chain {
+namespace {
+
+std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
+
+Summary summarise(const Executor& e, FormatId format, const void* data, std::int64_t size) {
+  auto full = std::make_unique<ops::Statistics>();
+  e.statistics(e, {size, format, data, full.get()});
+  return trim(*full);
+}
+
+// Roles whose tensors follow one another along the chain, so that a value can stall.
+bool shows_stalls(Role role) {
+  return role == Role::pre_activation || role == Role::activation || role == Role::grad_activation ||
+         role == Role::grad_pre_activation;
+}
+
+}  // namespace
+
+Run::Run(const Executor& executor, Arithmetic arithmetic, std::vector<Layer> layers, Source input, std::int64_t batch,
+         double loss_scale, bool with_reference, bool keep_tensors)
+    : executor_(executor),
+      arithmetic_(arithmetic),
+      layers_(std::move(layers)),
+      input_(input),
+      batch_(batch),
+      loss_scale_(loss_scale),
+      log2_loss_scale_(std::log2(loss_scale)),
+      with_reference_(with_reference),
+      keep_tensors_(keep_tensors) {
+  base::expects(!layers_.empty(), "probe: a net needs at least one layer");
+  base::expects(input_.size == batch_ * layers_[0].n_in, "probe: x does not fit the first layer");
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    const Layer& layer = layers_[l];
+    base::expects(layer.weight.size == layer.n_in * layer.n_out, "probe: weight has the wrong size");
+    base::expects(!layer.bias.data || layer.bias.size == layer.n_out, "probe: bias has the wrong size");
+    base::expects(l == 0 || layers_[l - 1].n_out == layer.n_in, "probe: layers do not chain");
+  }
+}
+
+executor::Operand Run::operand(const Stored& s, std::int64_t row_stride, std::int64_t column_stride) const {
+  return {s.format, s.data(), row_stride, column_stride};
+}
+
+void Run::store(Stored& stored, const std::vector<double>& wide, std::int64_t layer, Role role,
+                const Reference* reference, double log2_scale, const AttributionOf& attribution_of) {
+  Record record{layer, role, {}, {}, {}, {}, 0, 0, {}, {}};
+  stored.resize(arithmetic_.storage, static_cast<std::int64_t>(wide.size()));
+  executor::ConvertArgs args{stored.size, FormatId::float64, arithmetic_.storage, wide.data(),     stored.bytes.data(),
+                             1.0,         arithmetic_.mode,  stream_++,           &record.rounding};
+  executor_.convert(executor_, args);
+  record.stored = summarise(executor_, stored.format, stored.data(), stored.size);
+  if (reference) {
+    record.attribution = attribution_of(stored, *reference);
+    record.reference = summarise(executor_, FormatId::float64, reference->values.data(), stored.size);
+    record.reference_exponent = reference->exponent;
+    record.relative_error = relative_error(stored, log2_scale, *reference);
+    if (shows_stalls(role)) {
+      Before& before = before_[static_cast<int>(role)];
+      record.attribution.stalled = count_stalled(stored, *reference, before.stored, before.reference);
+      before = {stored, *reference};
+    }
+  }
+  if (keep_tensors_) {
+    record.tensor = stored;
+    if (reference) record.truth = *reference;
+  }
+  records_.push_back(std::move(record));
+}
+
+void Run::store_given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role,
+                      const Reference* reference) {
+  std::vector<double> wide = decode_all(executor_, source);
+  for (double& w : wide) w *= scale;
+  store(stored, wide, layer, role, reference, std::log2(scale),
+        [&](const Stored& s, const Reference& r) { return attribute_given(wide.data(), s, r); });
+}
+
+void Run::product(Stored& result, executor::ProductArgs args, std::int64_t layer, Role role, const Reference* reference,
+                  double log2_scale) {
+  std::vector<double> wide(at(args.m * args.n));
+  args.operands = arithmetic_.operands;
+  args.accumulate = arithmetic_.accumulate;
+  args.bias_format = arithmetic_.storage;
+  args.wide = wide.data();
+  executor_.product(executor_, args);
+  store(result, wide, layer, role, reference, log2_scale,
+        [&](const Stored& s, const Reference& r) { return attribute_product(args, s, r); });
+}
+
+void Run::forward(const Poll& poll) {
+  const std::int64_t depth = static_cast<std::int64_t>(layers_.size());
+  activations_.resize(at(depth + 1));
+  pre_activations_.resize(at(depth));
+  weights_.resize(at(depth));
+  biases_.resize(at(depth));
+  if (with_reference_) {
+    reference_activations_.resize(at(depth + 1));
+    reference_pre_activations_.resize(at(depth));
+    reference_activations_[0].values = decode_all(executor_, input_);
+    renormalise(reference_activations_[0]);
+  }
+  store_given(activations_[0], input_, 1.0, 0, Role::activation,
+              with_reference_ ? &reference_activations_[0] : nullptr);
+  for (std::int64_t l = 1; l <= depth; ++l) {
+    poll(l - 1, 2 * depth);
+    forward_layer(l);
+  }
+}
+
+void Run::forward_layer(std::int64_t l) {
+  const Layer& layer = layers_[at(l - 1)];
+  Reference weight_truth, bias_truth;
+  if (with_reference_) weight_truth.values = decode_all(executor_, layer.weight);
+  if (with_reference_ && layer.bias.data) bias_truth.values = decode_all(executor_, layer.bias);
+  const auto known = [&](const Reference& r) { return with_reference_ ? &r : nullptr; };
+
+  Stored& w = weights_[at(l - 1)];
+  Stored& b = biases_[at(l - 1)];
+  store_given(w, layer.weight, 1.0, l, Role::weight, known(weight_truth));
+  if (layer.bias.data) store_given(b, layer.bias, 1.0, l, Role::bias, known(bias_truth));
+
+  Reference z_truth, h_truth;
+  if (with_reference_) {
+    z_truth = reference_dense(executor_, reference_activations_[at(l - 1)], weight_truth.values, bias_truth.values,
+                              batch_, layer.n_out, layer.n_in);
+    h_truth = reference_activation(executor_, z_truth, layer.activation, layer.alpha);
+  }
+  executor::ProductArgs dense{};
+  dense.m = batch_;
+  dense.n = layer.n_out;
+  dense.k = layer.n_in;
+  dense.a = operand(activations_[at(l - 1)], layer.n_in, 1);
+  dense.b = operand(w, 1, layer.n_in);
+  dense.bias = layer.bias.data ? b.data() : nullptr;
+  Stored& z = pre_activations_[at(l - 1)];
+  product(z, dense, l, Role::pre_activation, known(z_truth), 0);
+
+  std::vector<double> wide(at(z.size));
+  executor::ActivationArgs args{};
+  args.size = z.size;
+  args.activation = layer.activation;
+  args.alpha = layer.alpha;
+  args.format = arithmetic_.storage;
+  args.pre_activation = z.data();
+  args.wide = wide.data();
+  executor_.activation_forward(executor_, args);
+  store(activations_[at(l)], wide, l, Role::activation, known(h_truth), 0,
+        [&](const Stored& s, const Reference& r) { return attribute_activation(args, s, r); });
+
+  if (with_reference_) {
+    reference_pre_activations_[at(l - 1)] = std::move(z_truth);
+    reference_activations_[at(l)] = std::move(h_truth);
+    reference_weights_.push_back(std::move(weight_truth.values));
+  }
+}
+
+void Run::backward(std::vector<double> gradient, Reference reference_gradient, const Poll& poll) {
+  const std::int64_t depth = static_cast<std::int64_t>(layers_.size());
+  base::expects(pre_activations_.size() == layers_.size(), "probe: backward before forward");
+  base::expects(static_cast<std::int64_t>(gradient.size()) == batch_ * layers_.back().n_out,
+                "probe: grad_output does not fit the output");
+  for (Before& before : before_) before = {};
+  if (with_reference_) {
+    base::expects(reference_gradient.values.size() == gradient.size(), "probe: the reference gradient does not fit");
+    reference_gradient_ = std::move(reference_gradient);
+    renormalise(reference_gradient_);
+  }
+  const Source source{FormatId::float64, gradient.data(), static_cast<std::int64_t>(gradient.size())};
+  store_given(gradient_, source, loss_scale_, depth, Role::grad_activation,
+              with_reference_ ? &reference_gradient_ : nullptr);
+  for (std::int64_t l = depth; l >= 1; --l) {
+    poll(2 * depth - l, 2 * depth);
+    backward_layer(l);
+  }
+  poll(2 * depth, 2 * depth);
+}
+
+Reference Run::activation_gradient(std::int64_t l, Stored& dz) {
+  const Layer& layer = layers_[at(l - 1)];
+  Reference truth;
+  if (with_reference_) {
+    truth = reference_activation_backward(executor_, reference_gradient_, reference_pre_activations_[at(l - 1)],
+                                          layer.activation, layer.alpha);
+  }
+  std::vector<double> wide(at(gradient_.size)), slope(at(gradient_.size));
+  executor::ActivationArgs args{};
+  args.size = gradient_.size;
+  args.activation = layer.activation;
+  args.alpha = layer.alpha;
+  args.format = arithmetic_.storage;
+  args.pre_activation = pre_activations_[at(l - 1)].data();
+  args.grad_output = gradient_.data();
+  args.output = arithmetic_.stored_output_derivative ? activations_[at(l)].data() : nullptr;
+  args.wide = wide.data();
+  args.slope = slope.data();
+  executor_.activation_backward(executor_, args);
+  store(dz, wide, l, Role::grad_pre_activation, with_reference_ ? &truth : nullptr, log2_loss_scale_,
+        [&](const Stored& s, const Reference& r) { return attribute_activation(args, s, r); });
+  return truth;
+}
+
+void Run::backward_layer(std::int64_t l) {
+  const Layer& layer = layers_[at(l - 1)];
+  const std::int64_t n_in = layer.n_in, n_out = layer.n_out;
+  Stored dz, dw, db, dh;
+  const Reference dz_truth = activation_gradient(l, dz);
+
+  const std::vector<double> ones(at(batch_), 1.0);
+  Reference dw_truth, db_truth, dh_truth;
+  if (with_reference_) {
+    const Reference& h = reference_activations_[at(l - 1)];
+    const double* d = dz_truth.values.data();
+    dw_truth = reference_product(executor_, {d, 1, n_out}, {h.values.data(), n_in, 1}, n_out, n_in, batch_,
+                                 dz_truth.exponent + h.exponent);
+    db_truth =
+        reference_product(executor_, {ones.data(), batch_, 1}, {d, n_out, 1}, 1, n_out, batch_, dz_truth.exponent);
+    dh_truth = reference_product(executor_, {d, n_out, 1}, {reference_weights_[at(l - 1)].data(), n_in, 1}, batch_,
+                                 n_in, n_out, dz_truth.exponent);
+  }
+  const auto known = [&](const Reference& r) { return with_reference_ ? &r : nullptr; };
+  const auto run = [&](Stored& result, std::int64_t m, std::int64_t n, std::int64_t k, executor::Operand a,
+                       executor::Operand b, std::int64_t layer_index, Role role, const Reference& truth) {
+    executor::ProductArgs args{};
+    args.m = m;
+    args.n = n;
+    args.k = k;
+    args.a = a;
+    args.b = b;
+    product(result, args, layer_index, role, known(truth), log2_loss_scale_);
+  };
+  run(dw, n_out, n_in, batch_, operand(dz, 1, n_out), operand(activations_[at(l - 1)], n_in, 1), l, Role::grad_weight,
+      dw_truth);
+  if (layer.bias.data) {
+    const executor::Operand sum{FormatId::float64, ones.data(), batch_, 1};
+    run(db, 1, n_out, batch_, sum, operand(dz, n_out, 1), l, Role::grad_bias, db_truth);
+  }
+  run(dh, batch_, n_in, n_out, operand(dz, n_out, 1), operand(weights_[at(l - 1)], n_in, 1), l - 1,
+      Role::grad_activation, dh_truth);
+  gradient_ = std::move(dh);
+  reference_gradient_ = std::move(dh_truth);
+}
+
+std::vector<double> Run::output() const {
+  const Stored& h = activations_.back();
+  return decode_all(executor_, {h.format, h.data(), h.size});
+}
+
+}  // namespace gradkern::chain

@@ -1,0 +1,47 @@
+// The two kinds of tensor a chain carries: stored ones, in a format, and reference ones, with an exponent beside them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "executor/kernels.hpp"
+
+namespace gradkern::chain {
+
+using executor::Executor;
+using formats::FormatId;
+
+inline std::int64_t container_bytes(FormatId format) {
+  return formats::visit(format,
+                        [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
+}
+
+// Borrowed values in any format: an argument.
+struct Source {
+  FormatId format = FormatId::float64;
+  const void* data = nullptr;
+  std::int64_t size = 0;
+};
+
+struct Stored {
+  FormatId format = FormatId::float64;
+  std::int64_t size = 0;
+  std::vector<std::uint8_t> bytes;
+
+  void resize(FormatId new_format, std::int64_t new_size) {
+    format = new_format;
+    size = new_size;
+    bytes.resize(static_cast<std::size_t>(new_size * container_bytes(new_format)));
+  }
+  const void* data() const { return bytes.data(); }
+};
+
+// values[i] * 2^exponent: neither overflows nor underflows at any depth.
+struct Reference {
+  std::vector<double> values;
+  std::int64_t exponent = 0;
+};
+
+std::vector<double> decode_all(const Executor& executor, const Source& source);
+
+}  // namespace gradkern::chain

@@ -1,0 +1,49 @@
+#include "cpu/cpuid.hpp"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+namespace gradkern::cpu {
+namespace {
+
+struct Registers {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+};
+
+Registers leaf(unsigned index) {
+  Registers r;
+  if (__get_cpuid_max(0, nullptr) >= index) __cpuid_count(index, 0, r.a, r.b, r.c, r.d);
+  return r;
+}
+
+// The register state that the operating system saves (XCR0); 0 where it saves none.
+unsigned saved_state() {
+  if (!(leaf(1).c & bit_OSXSAVE)) return 0;
+  unsigned low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+constexpr unsigned state_avx = 0x6, state_avx512 = 0xE6;
+
+}  // namespace
+
+bool has_avx2_fma() {
+  return (saved_state() & state_avx) == state_avx && (leaf(1).c & bit_FMA) && (leaf(7).b & bit_AVX2);
+}
+
+bool has_avx512() {
+  constexpr unsigned needed = bit_AVX512F | bit_AVX512VL | bit_AVX512DQ | bit_AVX512BW;
+  return has_avx2_fma() && (saved_state() & state_avx512) == state_avx512 && (leaf(7).b & needed) == needed;
+}
+
+}  // namespace gradkern::cpu
+
+#else
+
+namespace gradkern::cpu {
+bool has_avx2_fma() { return false; }
+bool has_avx512() { return false; }
+}  // namespace gradkern::cpu
+
+#endif

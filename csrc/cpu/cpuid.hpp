@@ -1,0 +1,9 @@
+// Which instruction sets this processor and operating system can run.
+#pragma once
+
+namespace gradkern::cpu {
+
+bool has_avx2_fma();
+bool has_avx512();  // F, VL, DQ and BW, with the operating system saving the wide registers
+
+}  // namespace gradkern::cpu

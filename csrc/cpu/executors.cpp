@@ -1,0 +1,98 @@
+#include "cpu/executors.hpp"
+
+#include <vector>
+
+#include "base/thread_pool.hpp"
+#include "cpu/cpuid.hpp"
+#include "cpu/kernels.hpp"
+#include "cpu/product.hpp"
+#include "executor/registry.hpp"
+
+namespace gradkern::cpu {
+namespace {
+
+using executor::Executor;
+
+constexpr std::int64_t chunk = 16384;
+
+const Kernels& kernels(const Executor& e) { return *static_cast<const Kernels*>(e.kernels); }
+
+// body(begin, end) for each fixed chunk of [0, size), on any thread.
+template <class Body>
+void for_chunks(std::int64_t size, Body body) {
+  base::parallel_for(base::chunk_count(size, chunk), [&](std::int64_t c) {
+    const std::int64_t begin = c * chunk;
+    body(begin, begin + chunk < size ? begin + chunk : size);
+  });
+}
+
+// The same, with a partial result per chunk, merged in index order.
+template <class Partial, class Body>
+void reduce_chunks(std::int64_t size, Partial& result, Body body) {
+  std::vector<Partial> partials(static_cast<std::size_t>(base::chunk_count(size, chunk)));
+  for_chunks(size, [&](std::int64_t begin, std::int64_t end) {
+    body(begin, end, partials[static_cast<std::size_t>(begin / chunk)]);
+  });
+  for (const Partial& partial : partials) result.merge(partial);
+}
+
+void convert(const Executor& e, const executor::ConvertArgs& args) {
+  ops::RoundingCounts counts;
+  reduce_chunks(args.size, counts, [&](std::int64_t begin, std::int64_t end, ops::RoundingCounts& partial) {
+    kernels(e).convert(args, begin, end, partial);
+  });
+  if (args.counts) *args.counts = counts;
+}
+
+void activation_forward(const Executor& e, const executor::ActivationArgs& args) {
+  for_chunks(args.size, [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_forward(args, begin, end); });
+}
+
+void activation_backward(const Executor& e, const executor::ActivationArgs& args) {
+  for_chunks(args.size,
+             [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_backward(args, begin, end); });
+}
+
+void statistics(const Executor& e, const executor::StatisticsArgs& args) {
+  static_assert(chunk == ops::statistics_chunk);
+  *args.result = ops::Statistics();
+  reduce_chunks(args.size, *args.result, [&](std::int64_t begin, std::int64_t end, ops::Statistics& partial) {
+    kernels(e).measure(args, begin, end, partial);
+  });
+}
+
+void product(const Executor& e, const executor::ProductArgs& args) { packed_product(kernels(e), args); }
+
+void elementary_f32(const Executor& e, int function, const float* x, float* y, std::int64_t size) {
+  for_chunks(size,
+             [&](std::int64_t b, std::int64_t end) { kernels(e).elementary_f32(function, x + b, y + b, end - b); });
+}
+
+void elementary_f64(const Executor& e, int function, const double* x, double* y, std::int64_t size) {
+  for_chunks(size,
+             [&](std::int64_t b, std::int64_t end) { kernels(e).elementary_f64(function, x + b, y + b, end - b); });
+}
+
+executor::Candidate candidate(const Kernels& k, bool usable) {
+  const Executor e{
+      k.name,         k.vector_bytes, &k, convert, product, activation_forward, activation_backward, statistics,
+      elementary_f32, elementary_f64};
+  return {e, usable, usable ? "" : "not on this processor"};
+}
+
+}  // namespace
+
+void register_executors() {
+  executor::register_candidates({
+      candidate(kernels_base, true),
+#if defined(GRADKERN_HAS_X86_KERNELS)
+      candidate(kernels_avx2, has_avx2_fma()),
+      candidate(kernels_avx512, has_avx512()),
+#endif
+#if defined(GRADKERN_HAS_NEON_KERNELS)
+      candidate(kernels_neon, true),
+#endif
+  });
+}
+
+}  // namespace gradkern::cpu

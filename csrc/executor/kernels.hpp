@@ -1,0 +1,81 @@
+// What every executor offers: one table of whole-tensor operations, over plain structs and pointers.
+//
+// A `wide` result is a double per element holding the exact accumulator (or float32/float64 activation) before rounding
+// to storage; `convert` then rounds it and reports. Tensors are row-major and contiguous unless strides are given.
+#pragma once
+
+#include <cstdint>
+
+#include "formats/encode.hpp"
+#include "formats/format.hpp"
+#include "ops/activation.hpp"
+#include "ops/rounding.hpp"
+#include "ops/statistics.hpp"
+
+namespace gradkern::executor {
+
+using formats::FormatId;
+
+// A matrix in storage, with strides in elements, so that a transpose costs nothing.
+struct Operand {
+  FormatId format;
+  const void* data;
+  std::int64_t row_stride, column_stride;
+};
+
+// wide[i, j] = fl(... fl(fl(+0 + a[i,0] b[0,j]) + a[i,1] b[1,j]) ... [+ bias[j]]): k ascending, one fma a step, in
+// `accumulate`.
+struct ProductArgs {
+  std::int64_t m, n, k;
+  Operand a, b;
+  FormatId operands;    // the storage format, or tfloat32: what a and b are rounded to (nearest even) first
+  FormatId accumulate;  // float64, float32, float16 or bfloat16
+  FormatId bias_format;
+  const void* bias;  // (n,) or null
+  double* wide;      // (m, n)
+};
+
+struct ConvertArgs {
+  std::int64_t size;
+  FormatId source_format, format;
+  const void* source;
+  void* stored;
+  double scale;  // applied in float64: exact for powers of two
+  formats::Mode mode;
+  std::uint64_t stream;  // which tensor this is, for stochastic rounding
+  ops::RoundingCounts* counts;
+};
+
+struct ActivationArgs {
+  std::int64_t size;
+  ops::ActivationId activation;
+  double alpha;
+  FormatId format;  // of every stored tensor here; float64 is evaluated in float64, the rest in float32
+  const void* pre_activation;
+  const void* grad_output;  // backward only
+  const void* output;       // backward with the stored_output derivative, else null
+  double* wide;             // phi(z), or grad_output * phi'
+  double* slope;            // backward: phi' itself, or null
+};
+
+struct StatisticsArgs {
+  std::int64_t size;
+  FormatId format;
+  const void* data;
+  ops::Statistics* result;
+};
+
+struct Executor {
+  const char* name;
+  int vector_bytes;
+  const void* kernels;  // what the functions below need of their own
+  void (*convert)(const Executor&, const ConvertArgs&);
+  void (*product)(const Executor&, const ProductArgs&);
+  void (*activation_forward)(const Executor&, const ActivationArgs&);
+  void (*activation_backward)(const Executor&, const ActivationArgs&);
+  void (*statistics)(const Executor&, const StatisticsArgs&);
+  void (*elementary_f32)(const Executor&, int function, const float* x, float* y, std::int64_t size);
+  void (*elementary_f64)(const Executor&, int function, const double* x, double* y, std::int64_t size);
+};
+
+}  // namespace gradkern::executor

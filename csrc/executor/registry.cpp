@@ -1,0 +1,57 @@
+#include "executor/registry.hpp"
+
+#include <atomic>
+#include <cstdlib>
+#include <mutex>
+
+#include "base/expects.hpp"
+
+namespace gradkern::executor {
+namespace {
+
+std::vector<Candidate>& all() {
+  static std::vector<Candidate> list;
+  return list;
+}
+
+std::atomic<const Executor*> chosen{nullptr};
+
+std::string names() {
+  std::string text;
+  for (const Candidate& c : all()) {
+    text += text.empty() ? "" : ", ";
+    text += c.executor.name;
+    if (!c.usable) text += std::string(" (") + c.why_not + ")";
+  }
+  return text;
+}
+
+const Executor& find(const std::string& name) {
+  for (const Candidate& c : all()) {
+    if (name == c.executor.name && c.usable) return c.executor;
+  }
+  throw base::UnsupportedIsa("GRADKERN_ISA: '" + name + "' cannot be used here; built in: " + names());
+}
+
+}  // namespace
+
+void register_candidates(std::vector<Candidate> list) { all() = std::move(list); }
+
+const std::vector<Candidate>& candidates() { return all(); }
+
+const Executor& current() {
+  if (const Executor* executor = chosen) return *executor;
+  const char* forced = std::getenv("GRADKERN_ISA");
+  if (forced && *forced) {
+    chosen = &find(forced);
+  } else {
+    for (const Candidate& c : all()) {
+      if (c.usable) chosen = &c.executor;
+    }
+  }
+  return *chosen.load();
+}
+
+void select(const std::string& name) { chosen = &find(name); }
+
+}  // namespace gradkern::executor

@@ -1,0 +1,25 @@
+// Which executors this process can use. The CPU's registers itself once per instruction set.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "executor/kernels.hpp"
+
+namespace gradkern::executor {
+
+// All that were built in, usable or not, from the narrowest.
+struct Candidate {
+  Executor executor;
+  bool usable;
+  const char* why_not;
+};
+
+void register_candidates(std::vector<Candidate> candidates);
+const std::vector<Candidate>& candidates();
+
+// The executor in use: GRADKERN_ISA if set, else the widest usable. Throws base::UnsupportedIsa for one that is absent.
+const Executor& current();
+void select(const std::string& name);
+
+}  // namespace gradkern::executor

@@ -1,0 +1,68 @@
+// One step of a dot product, correctly rounded in the accumulation format: step(x, w, a) = fl_acc(x * w + a).
+//
+//   float32, float64   the hardware's (or libm's) fma
+//   float16, bfloat16  the exact x * w + a, rounded once: TwoSum, rounding to odd in float64, then nearest even (Boldo
+//   and
+//                      Melquiond 2008: rounding to odd with at least two spare bits makes the second rounding
+//                      innocuous)
+// Operands narrower than float64 have products that are exact in float64. For float64 operands with a narrower
+// accumulator exact_step splits the product in two (Dekker) and rounds the three-term sum to odd.
+#pragma once
+
+#include "formats/format.hpp"
+#include "ops/rounding.hpp"
+
+namespace gradkern::ops {
+
+// high + low is the exact sum; returns it rounded to odd.
+template <class V>
+GRADKERN_HD V round_to_odd(V high, V low) {
+  using I = int_t<V>;
+  const I bits = to_bits(high);
+  const I even_mask = (bits & I(std::int64_t(1))) ^ I(std::int64_t(1));
+  const V outward = from_bits<V>(bits + even_mask);
+  const V inward = from_bits<V>(bits - even_mask);
+  const V away = select(high > V(0.0), low, -low);
+  return select(away > V(0.0), outward, select(away < V(0.0), inward, high));
+}
+
+template <class V>
+GRADKERN_HD V sum_error(V a, V b, V sum) {
+  const V b_virtual = sum - a;
+  return (a - (sum - b_virtual)) + (b - b_virtual);
+}
+
+template <class V>
+GRADKERN_HD V add_to_odd(V a, V b) {
+  const V sum = a + b;
+  return round_to_odd(sum, sum_error(a, b, sum));
+}
+
+template <class Acc, class V>
+GRADKERN_HD V step(V x, V w, V a) {
+  if constexpr (Acc::id == formats::FormatId::float64 || Acc::id == formats::FormatId::float32) {
+    static_assert(sizeof(scalar_t<V>) == sizeof(typename Acc::container));
+    return fma(x, w, a);
+  } else {
+    return round_to_nearest_even<Acc>(add_to_odd(x * w, a));
+  }
+}
+
+// float64 operands, accumulator Acc narrower than float64 and held as a double.
+template <class Acc>
+GRADKERN_HD double exact_step(double x, double w, double a) {
+  double product = x * w;
+  if (product == 0 && x != 0 && w != 0)
+    product = copysign(formats::exp2i(-1074), product);  // far below Acc: only sticky
+  const double finite = product - product;
+  const double product_error = finite == 0 ? fma(x, w, -product) : 0.0;
+  // Boldo and Melquiond's emulation of fma: the low parts are summed to odd, then added to the high part to odd.
+  const double low_sum = a + product_error;
+  const double low_error = sum_error(a, product_error, low_sum);
+  const double high = product + low_sum;
+  const double high_error = sum_error(product, low_sum, high);
+  if (high - high != 0) return round_to_nearest_even<Acc>(high);
+  return round_to_nearest_even<Acc>(add_to_odd(high, add_to_odd(high_error, low_error)));
+}
+
+}  // namespace gradkern::ops

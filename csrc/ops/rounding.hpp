@@ -1,0 +1,90 @@
+// What the rounding of a tensor did: RoundingCounts, and the value form of nearest-even used inside accumulation.
+//
+// max_ulp: the largest |stored - exact| in quanta of the destination at the exact value (nearest_even: at most 1/2).
+// signal and noise: sums over the elements that are finite before and after, of exact^2 and (stored - exact)^2, each
+// held in three ranges (Blue 1978) so that squares neither overflow nor underflow.
+#pragma once
+
+#include "formats/decode.hpp"
+#include "formats/encode.hpp"
+#include "ops/number.hpp"
+
+namespace gradkern::ops {
+
+// The sum of squares of doubles of any size, as big * 2^1200 + medium + small * 2^-1200.
+struct SquareSum {
+  double big = 0, medium = 0, small = 0;
+
+  GRADKERN_HD void add(double x) {
+    const double magnitude = abs(x);
+    if (magnitude > 0x1p500) {
+      big += (x * 0x1p-600) * (x * 0x1p-600);
+    } else if (magnitude < 0x1p-480) {
+      small += (x * 0x1p600) * (x * 0x1p600);
+    } else {
+      medium += x * x;
+    }
+  }
+  GRADKERN_HD void merge(const SquareSum& other) {
+    big += other.big;
+    medium += other.medium;
+    small += other.small;
+  }
+};
+
+struct RoundingCounts {
+  std::int64_t events[formats::event_count] = {};
+  std::int64_t first_overflow = -1, first_flushed = -1;
+  double max_ulp = 0;
+  SquareSum signal, noise;
+
+  template <class F>
+  GRADKERN_HD void record(double exact, const formats::Encoded<F>& encoded, std::int64_t index) {
+    using formats::Event;
+    ++events[static_cast<int>(encoded.event)];
+    if (encoded.event == Event::overflow && first_overflow < 0) first_overflow = index;
+    if (encoded.event == Event::flushed && first_flushed < 0) first_flushed = index;
+    if (encoded.event == Event::nan || encoded.event == Event::inf) return;
+    const double stored = formats::decode<F>(encoded.bits);
+    const double error = stored - exact;
+    if (!(abs(error) <= formats::exp2i(1023))) return;  // overflowed: no finite error
+    signal.add(exact);
+    if (!encoded.changed) return;
+    noise.add(error);
+    const int exponent = static_cast<int>((to_bits(exact) >> 52) & 0x7FF) - 1023;
+    const int quantum = (exponent > formats::Layout<F>::min_exponent ? exponent : formats::Layout<F>::min_exponent) -
+                        formats::Layout<F>::fraction_bits;
+    const double ulps = abs(error) * formats::exp2i(quantum > -1022 ? (quantum > 1022 ? -1022 : -quantum) : 1022);
+    if (ulps > max_ulp) max_ulp = ulps;
+  }
+
+  GRADKERN_HD void merge(const RoundingCounts& other) {
+    for (int e = 0; e < formats::event_count; ++e) events[e] += other.events[e];
+    if (first_overflow < 0) first_overflow = other.first_overflow;
+    if (first_flushed < 0) first_flushed = other.first_flushed;
+    if (other.max_ulp > max_ulp) max_ulp = other.max_ulp;
+    signal.merge(other.signal);
+    noise.merge(other.noise);
+  }
+};
+
+// x (double lanes) rounded to nearest even in F, as a value: overflow gives inf, subnormals are kept, NaN stays.
+template <class F, class V>
+GRADKERN_HD V round_to_nearest_even(V x) {
+  using L = formats::Layout<F>;
+  using I = int_t<V>;
+  constexpr int dropped = 53 - F::significand_bits;
+  const I bits = to_bits(x);
+  const I lsb = (bits >> dropped) & I(std::int64_t(1));
+  const I low(std::int64_t((std::int64_t(1) << dropped) - 1));
+  const V normal = from_bits<V>((bits + I((std::int64_t(1) << (dropped - 1)) - 1) + lsb) & (low ^ I(std::int64_t(-1))));
+  // Adding and subtracting 2^(52 + q) rounds to the quantum 2^q.
+  const V shifter(formats::exp2i(52 + L::min_quantum));
+  const V tiny = copysign((abs(x) + shifter) - shifter, x);
+  const V rounded = select(abs(x) < V(formats::exp2i(L::min_exponent)), tiny, normal);
+  const V beyond(formats::exp2i(F::bias + 1));
+  const V result = select(abs(rounded) >= beyond, copysign(V(__builtin_inf()), x), rounded);
+  return select(x == x, result, x);
+}
+
+}  // namespace gradkern::ops

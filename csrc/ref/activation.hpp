@@ -1,0 +1,81 @@
+// Activations and elementary functions, one scalar at a time: what every vector must reproduce bit by bit.
+//
+//   forward    wide = phi(z)
+//   backward   slope = phi'(z), or phi' from the stored output h;  wide = dh * slope
+// T is float, or double for float64 storage.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/activation.hpp"
+#include "ops/elementary.hpp"
+
+namespace gradkern::ref {
+
+template <class T>
+std::vector<double> activation_forward(ops::ActivationId id, double alpha, const std::vector<double>& z) {
+  std::vector<double> wide;
+  for (const double value : z) {
+    ops::visit_activation(id, [&](auto activation) {
+      wide.push_back(decltype(activation)::forward(static_cast<T>(value), static_cast<T>(alpha)));
+    });
+  }
+  return wide;
+}
+
+// h: the stored outputs, or empty for the exact derivative.
+template <class T>
+std::vector<double> activation_slope(ops::ActivationId id, double alpha, const std::vector<double>& z,
+                                     const std::vector<double>& h) {
+  std::vector<double> slope;
+  for (std::size_t i = 0; i < z.size(); ++i) {
+    const T value = static_cast<T>(z[i]), parameter = static_cast<T>(alpha);
+    ops::visit_activation(id, [&](auto activation) {
+      using A = decltype(activation);
+      slope.push_back(h.empty() ? A::derivative(value, parameter)
+                                : ops::derivative_from_output<A>(value, static_cast<T>(h[i]), parameter));
+    });
+  }
+  return slope;
+}
+
+template <class T>
+std::vector<double> activation_backward(const std::vector<double>& grad_output, const std::vector<double>& slope) {
+  std::vector<double> wide;
+  for (std::size_t i = 0; i < slope.size(); ++i) {
+    wide.push_back(static_cast<T>(grad_output[i]) * static_cast<T>(slope[i]));
+  }
+  return wide;
+}
+
+// The elementary function with this number in the executor's table.
+template <class T>
+T elementary(int function, T x) {
+  switch (function) {
+    case 0:
+      return ops::exp(x);
+    case 1:
+      return ops::expm1(x);
+    case 2:
+      return ops::log1p(x);
+    case 3:
+      return ops::tanh(x);
+    case 4:
+      return ops::sigmoid(x);
+    case 5:
+      return ops::erf(x);
+    case 6:
+      return ops::erfc(x);
+    case 7:
+      return ops::normal_cdf(x);
+    case 8:
+      return ops::normal_pdf(x);
+    case 9:
+      return ops::sigmoid_derivative(x);
+    default:
+      return ops::tanh_derivative(x);
+  }
+}
+
+}  // namespace gradkern::ref

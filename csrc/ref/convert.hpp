@@ -1,0 +1,40 @@
+// Conversion as written in the contract: scale in float64, round once, and count what that lost, in chunks of 16384
+// whose counts merge in index order.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "formats/encode.hpp"
+#include "ops/rounding.hpp"
+
+namespace gradkern::ref {
+
+inline constexpr std::int64_t convert_chunk = 16384;
+
+template <class F>
+struct Converted {
+  std::vector<typename F::container> stored;
+  ops::RoundingCounts counts;
+};
+
+// stream: which tensor this is, for stochastic rounding.
+template <class F>
+Converted<F> convert(const std::vector<double>& source, double scale, const formats::Mode& mode, std::uint64_t stream) {
+  Converted<F> result;
+  const std::uint64_t seed = formats::random_bits(mode.seed, stream);
+  ops::RoundingCounts chunk;
+  for (std::size_t i = 0; i < source.size(); ++i) {
+    const double exact = source[i] * scale;
+    const auto encoded = formats::encode<F>(exact, mode, formats::random_bits(seed, i));
+    result.stored.push_back(encoded.bits);
+    chunk.record<F>(exact, encoded, static_cast<std::int64_t>(i));
+    if ((i + 1) % convert_chunk == 0 || i + 1 == source.size()) {
+      result.counts.merge(chunk);
+      chunk = ops::RoundingCounts();
+    }
+  }
+  return result;
+}
+
+}  // namespace gradkern::ref

@@ -1,0 +1,155 @@
+// vec<T, N>: N lanes of T over GNU vector types, with the primitives of ops/number.hpp.
+//
+// Compiled once per instruction set. Everything lives in an anonymous namespace, so that instantiations are local to
+// their object and two instruction sets never share a function. Only fma is an intrinsic: the compilers lower the rest
+// well.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "ops/number.hpp"
+
+#if defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_AVX2)
+#include <immintrin.h>
+#elif defined(GRADKERN_SIMD_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace gradkern::simd {
+namespace {
+
+#if defined(GRADKERN_SIMD_AVX512)
+inline constexpr int vector_bytes = 64;
+#elif defined(GRADKERN_SIMD_AVX2)
+inline constexpr int vector_bytes = 32;
+#else
+inline constexpr int vector_bytes = 16;
+#endif
+
+template <class T, int N>
+struct vec {
+  typedef T native __attribute__((vector_size(N * sizeof(T))));
+  native v;
+
+  vec() = default;
+  template <class Native>
+  static GRADKERN_HD vec wrap(Native n) {
+    vec r;
+    r.v = (native)n;
+    return r;
+  }
+  // A subtraction-free splat: v = s - {} would turn -0.0 into +0.0.
+  GRADKERN_HD vec(T s) {
+    for (int i = 0; i < N; ++i) v[i] = s;
+  }
+
+  static GRADKERN_HD vec load(const T* p) {
+    vec r;
+    __builtin_memcpy(&r.v, p, sizeof r.v);
+    return r;
+  }
+  GRADKERN_HD void store(T* p) const { __builtin_memcpy(p, &v, sizeof v); }
+
+  static GRADKERN_HD vec load_partial(const T* p, std::int64_t count) {
+    vec r(T(0));
+    __builtin_memcpy(&r.v, p, static_cast<unsigned long>(count) * sizeof(T));
+    return r;
+  }
+  GRADKERN_HD void store_partial(T* p, std::int64_t count) const {
+    __builtin_memcpy(p, &v, static_cast<unsigned long>(count) * sizeof(T));
+  }
+
+  friend GRADKERN_HD vec operator+(vec a, vec b) { return wrap(a.v + b.v); }
+  friend GRADKERN_HD vec operator-(vec a, vec b) { return wrap(a.v - b.v); }
+  friend GRADKERN_HD vec operator*(vec a, vec b) { return wrap(a.v * b.v); }
+  friend GRADKERN_HD vec operator/(vec a, vec b) { return wrap(a.v / b.v); }
+  friend GRADKERN_HD vec operator-(vec a) { return wrap(-a.v); }
+  friend GRADKERN_HD vec operator&(vec a, vec b) { return wrap(a.v & b.v); }
+  friend GRADKERN_HD vec operator|(vec a, vec b) { return wrap(a.v | b.v); }
+  friend GRADKERN_HD vec operator^(vec a, vec b) { return wrap(a.v ^ b.v); }
+  friend GRADKERN_HD vec operator~(vec a) { return wrap(~a.v); }
+  friend GRADKERN_HD vec operator<<(vec a, int s) { return wrap(a.v << s); }
+  friend GRADKERN_HD vec operator>>(vec a, int s) { return wrap(a.v >> s); }
+
+  friend GRADKERN_HD auto operator<(vec a, vec b) { return mask::wrap(a.v < b.v); }
+  friend GRADKERN_HD auto operator<=(vec a, vec b) { return mask::wrap(a.v <= b.v); }
+  friend GRADKERN_HD auto operator>(vec a, vec b) { return mask::wrap(a.v > b.v); }
+  friend GRADKERN_HD auto operator>=(vec a, vec b) { return mask::wrap(a.v >= b.v); }
+  friend GRADKERN_HD auto operator==(vec a, vec b) { return mask::wrap(a.v == b.v); }
+  friend GRADKERN_HD auto operator!=(vec a, vec b) { return mask::wrap(a.v != b.v); }
+
+ private:
+  using mask_integer = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  using mask = vec<mask_integer, N>;
+};
+
+template <int N>
+GRADKERN_HD vec<std::int32_t, N> to_bits(vec<float, N> v) {
+  return vec<std::int32_t, N>::wrap(v.v);
+}
+template <int N>
+GRADKERN_HD vec<std::int64_t, N> to_bits(vec<double, N> v) {
+  return vec<std::int64_t, N>::wrap(v.v);
+}
+
+template <class T, class M, int N>
+GRADKERN_HD vec<T, N> select(vec<M, N> mask, vec<T, N> a, vec<T, N> b) {
+  static_assert(sizeof(T) == sizeof(M));
+  return vec<T, N>::wrap(mask.v ? a.v : b.v);
+}
+
+template <int N>
+GRADKERN_HD vec<float, N> fma(vec<float, N> a, vec<float, N> b, vec<float, N> c) {
+#if defined(GRADKERN_SIMD_AVX512)
+  if constexpr (N == 16) return vec<float, N>::wrap(_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v));
+#endif
+#if defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_AVX2)
+  if constexpr (N == 8) return vec<float, N>::wrap(_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v));
+#elif defined(GRADKERN_SIMD_NEON)
+  if constexpr (N == 4) return vec<float, N>::wrap(vfmaq_f32((float32x4_t)c.v, (float32x4_t)a.v, (float32x4_t)b.v));
+#endif
+  vec<float, N> r;
+  for (int i = 0; i < N; ++i) r.v[i] = __builtin_fmaf(a.v[i], b.v[i], c.v[i]);
+  return r;
+}
+
+template <int N>
+GRADKERN_HD vec<double, N> fma(vec<double, N> a, vec<double, N> b, vec<double, N> c) {
+#if defined(GRADKERN_SIMD_AVX512)
+  if constexpr (N == 8) return vec<double, N>::wrap(_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v));
+#endif
+#if defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_AVX2)
+  if constexpr (N == 4) return vec<double, N>::wrap(_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v));
+#elif defined(GRADKERN_SIMD_NEON)
+  if constexpr (N == 2) return vec<double, N>::wrap(vfmaq_f64((float64x2_t)c.v, (float64x2_t)a.v, (float64x2_t)b.v));
+#endif
+  vec<double, N> r;
+  for (int i = 0; i < N; ++i) r.v[i] = __builtin_fma(a.v[i], b.v[i], c.v[i]);
+  return r;
+}
+
+// The native width of this instruction set.
+using vec_f32 = vec<float, vector_bytes / 4>;
+using vec_f64 = vec<double, vector_bytes / 8>;
+
+}  // namespace
+}  // namespace gradkern::simd
+
+namespace gradkern::ops {
+
+template <int N>
+struct number<simd::vec<float, N>> {
+  using scalar = float;
+  using integer = simd::vec<std::int32_t, N>;
+  using mask = simd::vec<std::int32_t, N>;
+};
+
+template <int N>
+struct number<simd::vec<double, N>> {
+  using scalar = double;
+  using integer = simd::vec<std::int64_t, N>;
+  using mask = simd::vec<std::int64_t, N>;
+};
+
+}  // namespace gradkern::ops

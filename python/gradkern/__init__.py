@@ -1,0 +1,72 @@
+"""gradkern: what low precision does to gradients, layer by layer, measured exactly.
+
+>>> import gradkern as gk
+>>> report = gk.probe(gk.MLP.random(depth=40, width=64, activation="tanh"), x, arithmetic="float16")
+>>> print(report.summary())
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+from gradkern import init
+from gradkern._backend import get_num_threads, set_num_threads
+from gradkern.activation import activation_backward, activation_forward, activations
+from gradkern.arithmetic import Arithmetic, ArithmeticInfo, arithmetic, arithmetics
+from gradkern.cast import CastResult, RoundingReport, cast
+from gradkern.chain import probe
+from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
+from gradkern.errors import CudaError, GradkernError, ModelFileError, NonFiniteError, UnsupportedIsaError
+from gradkern.findings import Finding
+from gradkern.formats import FormatInfo, finfo, formats
+from gradkern.measure import Bracket, FormatFit, ScaleWindow, TensorStats, measure
+from gradkern.net import MLP, Dense
+from gradkern.rate import Rate
+from gradkern.report import ChainReport, LayerRow
+from gradkern.system import Info, SelfTest, info, selftest
+
+__version__ = _version("gradkern")
+
+__all__ = [
+    "MLP",
+    "Arithmetic",
+    "ArithmeticInfo",
+    "Bracket",
+    "CastResult",
+    "ChainReport",
+    "CudaError",
+    "Dense",
+    "DenseGradients",
+    "DenseOutput",
+    "Finding",
+    "FormatFit",
+    "FormatInfo",
+    "GradkernError",
+    "Info",
+    "LayerRow",
+    "ModelFileError",
+    "NonFiniteError",
+    "Rate",
+    "RoundingReport",
+    "ScaleWindow",
+    "SelfTest",
+    "TensorStats",
+    "UnsupportedIsaError",
+    "activation_backward",
+    "activation_forward",
+    "activations",
+    "arithmetic",
+    "arithmetics",
+    "cast",
+    "dense_backward",
+    "dense_forward",
+    "finfo",
+    "formats",
+    "get_num_threads",
+    "info",
+    "init",
+    "measure",
+    "probe",
+    "selftest",
+    "set_num_threads",
+]

@@ -1,0 +1,173 @@
+"""Activations and their derivatives, under a chosen arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradkern import _core
+from gradkern._arrays import Bits, as_bits_view, read
+from gradkern._backend import check_device
+from gradkern.arithmetic import Arithmetic, ArithmeticLike, arithmetic
+from gradkern.cast import round_to
+from gradkern.formats import format_ids
+
+_IDS = {name: index for index, name in enumerate(_core.activation_names)}
+_DEFAULT_ALPHA = {"leaky_relu": 0.01, "elu": 1.0}
+
+
+def activations() -> list[str]:
+    """Names of all activations."""
+    return list(_IDS)
+
+
+def activation_code(name: str, function: str) -> tuple[int, float]:
+    """Return (number, alpha) of an activation; ``"leaky_relu(0.2)"`` and ``"elu(0.5)"`` set the parameter.
+
+    Raises
+    ------
+    ValueError
+        If there is no such activation or parameter.
+    """
+    base, bracket, argument = name.partition("(")
+    if base not in _IDS:
+        raise ValueError(f"{function}: activation must be one of {', '.join(_IDS)}, got {name!r}")
+    if not bracket:
+        return _IDS[base], _DEFAULT_ALPHA.get(base, 0.0)
+    if base not in _DEFAULT_ALPHA or not argument.endswith(")"):
+        raise ValueError(f"{function}: only leaky_relu(slope) and elu(alpha) take a parameter, got {name!r}")
+    try:
+        alpha = float(argument[:-1])
+    except ValueError:
+        raise ValueError(f"{function}: the parameter of {base} must be a number, got {name!r}") from None
+    if not np.isfinite(alpha):
+        raise ValueError(f"{function}: the parameter of {base} must be finite, got {name!r}")
+    return _IDS[base], alpha
+
+
+def wide_bits(wide: NDArray[np.float64]) -> Bits:
+    """Wrap a kernel's wide result for rounding."""
+    return Bits(as_bits_view(wide), "float64", lambda result: result)
+
+
+def to_storage(source: Bits, a: Arithmetic, stream: int = 0) -> Bits:
+    """Round an argument to the storage format unless it is there already."""
+    if source.format == a.storage and a.subnormals == "keep":
+        return source
+    stored, _ = round_to(source, a.storage, a.mode, seed=a.seed, stream=stream)
+    return Bits(as_bits_view(stored), a.storage, source.restore)
+
+
+def _finish(wide: NDArray[np.float64], like: Bits, a: Arithmetic, out: NDArray[Any] | None, function: str) -> Any:
+    stored, _ = round_to(wide_bits(wide), a.storage, a.mode, seed=a.seed, stream=16)
+    stored = stored.reshape(like.shape)
+    if out is None:
+        return like.restore(stored)
+    if not isinstance(out, np.ndarray) or out.dtype != stored.dtype:
+        raise TypeError(f"{function}: out must be a NumPy array of dtype {stored.dtype}")
+    if out.shape != stored.shape:
+        raise ValueError(f"{function}: out must have shape {stored.shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError(f"{function}: out is read-only")
+    out[...] = stored
+    return out
+
+
+def activation_forward(
+    pre_activation: Any,
+    name: str,
+    *,
+    arithmetic: ArithmeticLike = "float32",  # noqa: A002
+    out: NDArray[Any] | None = None,
+    device: str | None = None,
+) -> Any:
+    """Compute fl(phi(z)): phi in float32 (float64 for float64 storage) from the stored z, one rounding to storage.
+
+    Parameters
+    ----------
+    pre_activation : array
+        z, any shape; rounded to storage first if it is in another format.
+    name : str
+        See `activations`; ``"leaky_relu(0.2)"`` and ``"elu(0.5)"`` set the parameter.
+    arithmetic : str or Arithmetic
+        Storage format and rounding.
+    out : numpy.ndarray, optional
+        Where to write: z's shape, the storage dtype.
+    device : {None, "cpu"}
+        Where to compute.
+
+    Returns
+    -------
+    array
+        Of z's kind and shape, in the storage format.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of a wrong kind, dtype, shape or name.
+    """
+    function = "activation_forward"
+    check_device(device, function)
+    a = _arithmetic(arithmetic)
+    code, alpha = activation_code(name, function)
+    z = to_storage(read(pre_activation, f"{function}: pre_activation"), a)
+    return _finish(_core.activation_forward(z.bits, z.format_id, code, alpha), z, a, out, function)
+
+
+def activation_backward(
+    grad_output: Any,
+    pre_activation: Any,
+    name: str,
+    *,
+    arithmetic: ArithmeticLike = "float32",  # noqa: A002
+    out: NDArray[Any] | None = None,
+    device: str | None = None,
+) -> Any:
+    """Compute fl(grad_output * phi'(z)), product and phi' in float32 (float64 for float64 storage), one rounding.
+
+    At a kink phi' is the left derivative: relu'(0) = 0, as in PyTorch and JAX.
+
+    Parameters
+    ----------
+    grad_output : array
+        dL/dh, z's shape; rounded to storage first.
+    pre_activation : array
+        z; rounded to storage first.
+    name : str
+        See `activations`.
+    arithmetic : str or Arithmetic
+        ``derivative="stored_output"`` forms phi' from fl(phi(z)), as frameworks do.
+    out : numpy.ndarray, optional
+        Where to write: z's shape, the storage dtype.
+    device : {None, "cpu"}
+        Where to compute.
+
+    Returns
+    -------
+    array
+        dL/dz, of grad_output's kind.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of a wrong kind, dtype, shape or name.
+    """
+    function = "activation_backward"
+    check_device(device, function)
+    a = _arithmetic(arithmetic)
+    code, alpha = activation_code(name, function)
+    z = to_storage(read(pre_activation, f"{function}: pre_activation"), a)
+    dh = to_storage(read(grad_output, f"{function}: grad_output"), a, stream=1)
+    if dh.shape != z.shape:
+        raise ValueError(f"{function}: grad_output has shape {dh.shape}, pre_activation {z.shape}")
+    output = None
+    if a.derivative == "stored_output":
+        wide = _core.activation_forward(z.bits, z.format_id, code, alpha)
+        output = as_bits_view(round_to(wide_bits(wide), a.storage, a.mode, seed=a.seed, stream=16)[0])
+    wide = _core.activation_backward(dh.bits, z.bits, output, format_ids()[a.storage], code, alpha)
+    return _finish(wide, dh, a, out, function)
+
+
+_arithmetic = arithmetic

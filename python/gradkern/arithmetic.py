@@ -1,0 +1,180 @@
+"""`Arithmetic`: what every stored tensor is rounded to, how a dot product is summed, and what rounding may do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from gradkern.formats import format_ids, format_name
+
+ROUNDINGS = ("nearest_even", "toward_zero", "stochastic")
+OVERFLOWS = ("ieee", "saturate")
+SUBNORMALS = ("keep", "flush")
+DERIVATIVES = ("exact", "stored_output")
+STORAGE_FORMATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
+ACCUMULATORS = ("float64", "float32", "float16", "bfloat16")
+
+
+def _choice(function: str, argument: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ValueError(f"{function}: {argument} must be one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
+def rounding_mode(function: str, rounding: str, overflow: str, subnormals: str) -> tuple[int, int, int]:
+    """Check the three names and return the numbers that the kernels take."""
+    return (
+        ROUNDINGS.index(_choice(function, "rounding", rounding, ROUNDINGS)),
+        OVERFLOWS.index(_choice(function, "overflow", overflow, OVERFLOWS)),
+        SUBNORMALS.index(_choice(function, "subnormals", subnormals, SUBNORMALS)),
+    )
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a network computes.
+
+    Parameters
+    ----------
+    storage : str
+        Format that weights, pre-activations, activations and gradients are rounded to.
+    operands : str, optional
+        What a product's inputs are rounded to first: ``storage`` (default), or ``"tfloat32"`` with float32 storage.
+    accumulate : {"float32", "float64", "float16", "bfloat16"}
+        Format of the running sum of a dot product: one correctly rounded fused multiply-add a step, k ascending.
+    rounding : {"nearest_even", "toward_zero", "stochastic"}
+        Rounding to storage. Stochastic rounding draws from a counter-based generator and `seed`: it is reproducible.
+    overflow : {"ieee", "saturate"}
+        ``ieee`` gives inf (NaN in float8_e4m3fn); ``saturate`` the largest finite value.
+    subnormals : {"keep", "flush"}
+        ``flush`` turns stored values below the smallest normal into signed zeros.
+    derivative : {"exact", "stored_output"}
+        ``stored_output`` forms phi' from the rounded output, as frameworks do (tanh' = 1 - h*h).
+    seed : int
+        Seed of stochastic rounding.
+
+    Raises
+    ------
+    ValueError
+        If a field has an unknown value, or the combination has no meaning.
+    """
+
+    storage: str = "float32"
+    operands: str | None = None
+    accumulate: str = "float32"
+    rounding: str = "nearest_even"
+    overflow: str = "ieee"
+    subnormals: str = "keep"
+    derivative: str = "exact"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        storage = format_name(self.storage)
+        operands = storage if self.operands is None else format_name(self.operands)
+        object.__setattr__(self, "storage", _choice("Arithmetic", "storage", storage, STORAGE_FORMATS))
+        object.__setattr__(self, "operands", operands)
+        if operands != storage and (operands, storage) != ("tfloat32", "float32"):
+            raise ValueError(
+                f"Arithmetic: operands must be the storage format, or tfloat32 with float32 storage, got {operands!r} "
+                f"with {storage!r}"
+            )
+        accumulate = format_name(self.accumulate)
+        object.__setattr__(self, "accumulate", _choice("Arithmetic", "accumulate", accumulate, ACCUMULATORS))
+        rounding_mode("Arithmetic", self.rounding, self.overflow, self.subnormals)
+        _choice("Arithmetic", "derivative", self.derivative, DERIVATIVES)
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"Arithmetic: seed must be between 0 and 2**64 - 1, got {self.seed}")
+
+    @property
+    def mode(self) -> tuple[int, int, int]:
+        """Rounding, overflow and subnormals as the kernels take them."""
+        return rounding_mode("Arithmetic", self.rounding, self.overflow, self.subnormals)
+
+    @property
+    def format_ids(self) -> tuple[int, int, int]:
+        """Storage, operands and accumulate as the kernels take them."""
+        ids = format_ids()
+        return ids[self.storage], ids[self.operands or self.storage], ids[self.accumulate]
+
+    def __str__(self) -> str:
+        """Return the name of the preset, or a preset with its changes in brackets; `arithmetic` reads it back."""
+        base, rest = _closest_preset(self)
+        return base + (f"[{','.join(f'{k}={v}' for k, v in rest.items())}]" if rest else "")
+
+
+ArithmeticLike: TypeAlias = "str | Arithmetic"
+
+_PRESETS: dict[str, tuple[Arithmetic, str]] = {
+    "float64": (Arithmetic("float64", accumulate="float64"), "IEEE double throughout"),
+    "float32": (Arithmetic("float32"), "IEEE single throughout"),
+    "tf32": (Arithmetic("float32", operands="tfloat32"), "float32 tensors, products of operands rounded to 11 bits"),
+    "float16": (Arithmetic("float16"), "float16 tensors, float32 sums: what mixed-precision training runs"),
+    "float16_pure": (Arithmetic("float16", accumulate="float16"), "float16 tensors and float16 sums"),
+    "bfloat16": (Arithmetic("bfloat16"), "bfloat16 tensors, float32 sums"),
+    "bfloat16_pure": (Arithmetic("bfloat16", accumulate="bfloat16"), "bfloat16 tensors and bfloat16 sums"),
+    "float8_e4m3fn": (Arithmetic("float8_e4m3fn"), "OCP FP8 E4M3 tensors (no infinity), float32 sums"),
+    "float8_e5m2": (Arithmetic("float8_e5m2"), "OCP FP8 E5M2 tensors, float32 sums"),
+}
+_NAMES = {"fp64": "float64", "fp32": "float32", "tfloat32": "tf32", "fp16": "float16", "bf16": "bfloat16",
+          "e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2"}  # fmt: skip
+
+
+def _differences(a: Arithmetic, b: Arithmetic) -> dict[str, Any]:
+    return {f: getattr(a, f) for f in a.__dataclass_fields__ if getattr(a, f) != getattr(b, f)}
+
+
+def _closest_preset(a: Arithmetic) -> tuple[str, dict[str, Any]]:
+    name, (preset, _) = min(_PRESETS.items(), key=lambda item: len(_differences(a, item[1][0])))
+    return name, _differences(a, preset)
+
+
+def arithmetic(name: ArithmeticLike) -> Arithmetic:
+    """Return the arithmetic of this name.
+
+    Parameters
+    ----------
+    name : str or Arithmetic
+        A preset (see `arithmetics`), a preset with changes as in ``"float16[overflow=saturate,seed=3]"``, or an
+        `Arithmetic`, which is returned as it is.
+
+    Returns
+    -------
+    Arithmetic
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset or field.
+    """
+    if isinstance(name, Arithmetic):
+        return name
+    base, bracket, rest = str(name).partition("[")
+    base = _NAMES.get(base, base)
+    if base not in _PRESETS:
+        raise ValueError(f"arithmetic: must be an Arithmetic or one of {', '.join(_PRESETS)}, got {name!r}")
+    preset = _PRESETS[base][0]
+    if not bracket:
+        return preset
+    changes: dict[str, Any] = {}
+    for item in rest.removesuffix("]").split(","):
+        field, _, value = item.partition("=")
+        if field not in preset.__dataclass_fields__:
+            known = ", ".join(preset.__dataclass_fields__)
+            raise ValueError(f"arithmetic: unknown field {field!r} in {name!r}; known: {known}")
+        changes[field] = int(value) if field == "seed" else value
+    return replace(preset, **changes)
+
+
+@dataclass(frozen=True)
+class ArithmeticInfo:
+    """One preset: its name, what it is, and how well it is known."""
+
+    name: str
+    description: str
+    evidence: str
+
+
+def arithmetics() -> list[ArithmeticInfo]:
+    """List the presets: name, what it is, and how well it is known."""
+    exact = "defined: IEEE 754 fused multiply-add, bits tested on every instruction set"
+    return [ArithmeticInfo(name, text, exact) for name, (_, text) in _PRESETS.items()]

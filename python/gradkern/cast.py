@@ -1,0 +1,193 @@
+"""`cast`: a rounding with its report, in one pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradkern import _core
+from gradkern._arrays import Bits, as_bits_view, empty_stored, read
+from gradkern._backend import check_device
+from gradkern._result import Result
+from gradkern.arithmetic import rounding_mode
+from gradkern.formats import FormatLike, finfo, format_ids, format_name
+
+
+def log2_sum(parts: tuple[float, float, float]) -> float:
+    """log2 of a sum of squares that the kernels hold in three ranges; -inf for zero."""
+    big, medium, small = parts
+    terms = [math.log2(v) + e for v, e in ((big, 1200.0), (medium, 0.0), (small, -1200.0)) if v > 0]
+    if not terms:
+        return -math.inf
+    top = max(terms)
+    return top + math.log2(math.fsum(2.0 ** max(t - top, -1074.0) for t in terms))
+
+
+@dataclass(frozen=True, repr=False)
+class RoundingReport(Result):
+    """What rounding a tensor did.
+
+    ``exact + inexact + overflow + subnormal + flushed + nan + inf == size``.
+
+    Attributes
+    ----------
+    size : int
+        Elements.
+    exact, inexact : int
+        Stored as zero or a normal value, without and with a change.
+    overflow : int
+        Finite before; inf, NaN or clamped to the largest finite value after.
+    subnormal : int
+        Stored below the smallest normal, with fewer digits.
+    flushed : int
+        Non-zero before, zero after.
+    nan, inf : int
+        Already NaN or infinite before.
+    first_overflow, first_flushed : int or None
+        Flat index of the first such element.
+    max_ulp : float
+        Largest error in units in the last place of the destination (nearest_even: at most 0.5).
+    sqnr_db : float
+        Signal to quantisation noise, 10 log10(sum x^2 / sum (stored - x)^2) [dB], over elements finite before and after.
+    """
+
+    size: int
+    exact: int
+    inexact: int
+    overflow: int
+    subnormal: int
+    flushed: int
+    nan: int
+    inf: int
+    first_overflow: int | None
+    first_flushed: int | None
+    max_ulp: float
+    sqnr_db: float
+
+    @classmethod
+    def from_counts(cls, counts: dict[str, Any]) -> RoundingReport:
+        """Build the report from what the kernels count."""
+        names = ("exact", "inexact", "overflow", "subnormal", "flushed", "nan", "inf")
+        signal, noise = log2_sum(counts["signal"]), log2_sum(counts["noise"])
+        decibel = 10 * math.log10(2)
+        sqnr = math.nan if signal == -math.inf else math.inf if noise == -math.inf else decibel * (signal - noise)
+        first = {k: counts[k] if counts[k] >= 0 else None for k in ("first_overflow", "first_flushed")}
+        return cls(
+            size=sum(counts[n] for n in names),
+            **{n: counts[n] for n in names},
+            **first,
+            max_ulp=counts["max_ulp"],
+            sqnr_db=sqnr,
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class CastResult(Result):
+    """Values of a cast, of the kind the input was, and the `RoundingReport`."""
+
+    values: Any
+    report: RoundingReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report's fields."""
+        return self.report.to_dict()
+
+
+def round_to(
+    source: Bits, fmt: str, mode: tuple[int, int, int], *, scale: float = 1.0, seed: int = 0, stream: int = 0
+) -> tuple[NDArray[Any], RoundingReport]:
+    """Round bits to a format; the shared path of `cast` and of every operation's rounding to storage."""
+    stored = empty_stored(source.shape, fmt)
+    counts = _core.convert(
+        source.bits, source.format_id, as_bits_view(stored), format_ids()[fmt], scale, *mode, seed, stream
+    )
+    return stored, RoundingReport.from_counts(counts)
+
+
+def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"cast: out must be a NumPy array, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"cast: out must have dtype {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"cast: out must have x's shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("cast: out is read-only")
+    return out
+
+
+def cast(
+    x: Any,
+    fmt: FormatLike,
+    *,
+    scale: float = 1.0,
+    rounding: str = "nearest_even",
+    overflow: str = "ieee",
+    subnormals: str = "keep",
+    seed: int = 0,
+    out: NDArray[Any] | None = None,
+    device: str | None = None,
+) -> CastResult:
+    """Round an array to a format, once, and report what was lost.
+
+    Parameters
+    ----------
+    x : array
+        Any shape; NumPy (ml_dtypes included), torch, JAX, or anything NumPy can read. Any format as source.
+    fmt : str or dtype
+        The destination; see `formats`. ``"tfloat32"`` is kept in float32.
+    scale : float
+        Multiplies x first, in float64: exact for a power of two, as loss scales are.
+    rounding : {"nearest_even", "toward_zero", "stochastic"}
+        Stochastic rounding goes up with the probability of the lost fraction, from a counter-based generator and `seed`.
+    overflow : {"ieee", "saturate"}
+        What a finite value beyond the range becomes. An infinite x stays infinite in both (NaN in float8_e4m3fn).
+    subnormals : {"keep", "flush"}
+        Whether results below the smallest normal become signed zeros.
+    seed : int
+        Seed of stochastic rounding.
+    out : numpy.ndarray, optional
+        Where to write; x's shape and the destination's dtype.
+    device : {None, "cpu"}
+        Where to compute.
+
+    Returns
+    -------
+    CastResult
+        ``values`` (of x's kind) and ``report``. Nothing numeric raises: overflow and NaN are counted.
+
+    Raises
+    ------
+    TypeError
+        If x is not an array of real numbers, or out has the wrong dtype.
+    ValueError
+        If an option is unknown, scale is not positive and finite, or out has the wrong shape or is read-only.
+
+    Notes
+    -----
+    float64 to float16 rounds once (torch on the CPU rounds twice, through float32).
+
+    Examples
+    --------
+    >>> gk.cast([1.0, 1e-9, 7e4], "float16").report.flushed
+    1
+    """
+    check_device(device, "cast")
+    source = read(x, "cast: x")
+    name = format_name(fmt)
+    mode = rounding_mode("cast", rounding, overflow, subnormals)
+    if not (scale > 0 and math.isfinite(scale)):
+        raise ValueError(f"cast: scale must be positive and finite, got {scale}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"cast: seed must be between 0 and 2**64 - 1, got {seed}")
+    if out is not None:
+        _check_out(out, source.shape, finfo(name).dtype)
+    stored, report = round_to(source, name, mode, scale=float(scale), seed=seed)
+    if out is not None:
+        out[...] = stored
+        return CastResult(out, report)
+    return CastResult(source.restore(stored), report)

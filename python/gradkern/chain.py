@@ -1,0 +1,165 @@
+"""`probe`: one forward and backward pass in a chosen arithmetic, every rounding watched, the reference chain beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gradkern import _core
+from gradkern._arrays import Bits, read
+from gradkern._backend import check_device
+from gradkern.activation import activation_code
+from gradkern.arithmetic import ArithmeticLike, arithmetic
+from gradkern.loss import check_target, loss_and_gradient
+from gradkern.measure import log2_of_scale
+from gradkern.net import MLP, Dense
+from gradkern.report import ChainReport
+
+Progress = Callable[[int, int], None]
+
+
+def _network(net: Any) -> MLP:
+    if isinstance(net, MLP):
+        return net
+    if isinstance(net, Dense):
+        return MLP([net])
+    if isinstance(net, list | tuple) and all(isinstance(layer, Dense) for layer in net):
+        return MLP(net)
+    raise TypeError(f"probe: net must be an MLP or a list of Dense layers, got {type(net).__name__}")
+
+
+def _batch(x: Any, net: MLP) -> Bits:
+    bits = read(x, "probe: x")
+    n_in, first = net.widths[0], net.layers[0]
+    shape = bits.shape
+    row_size = int(np.prod(shape[1:])) if len(shape) > 1 else 0
+    if len(shape) > 1 and row_size == n_in:
+        rows = shape[0]
+    elif len(shape) <= 1 and bits.bits.size == n_in:
+        rows = 1
+    else:
+        raise ValueError(
+            f"probe: x has shape {shape}, but {first.name}.weight has {(first.n_out, n_in)}: x must be (batch, {n_in})"
+        )
+    if rows == 0:
+        raise ValueError(f"probe: x has shape {shape}: the batch is empty")
+    return Bits(bits.bits.reshape(rows, n_in), bits.format, bits.restore)
+
+
+def _grad_output(value: Any, shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    gradient = read(value, "probe: grad_output").values.astype(np.float64)
+    if gradient.shape != shape and gradient.size == shape[0] * shape[1] and 1 in shape:
+        gradient = gradient.reshape(shape)
+    if gradient.shape != shape:
+        raise ValueError(f"probe: grad_output has shape {gradient.shape}, the output {shape}")
+    return np.ascontiguousarray(gradient)
+
+
+def probe(
+    net: MLP | Dense | list[Dense],
+    x: Any,
+    *,
+    loss: str = "sum",
+    target: Any = None,
+    grad_output: Any = None,
+    arithmetic: ArithmeticLike = "float16",  # noqa: A002
+    scale: float = 1.0,
+    reference: bool = True,
+    keep: str = "reports",
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> ChainReport:
+    """Run a network forward and backward in an arithmetic and say what happened to every number.
+
+    Parameters
+    ----------
+    net : MLP or list of Dense
+        Weights may be in any format; they are rounded to storage first, and that is reported.
+    x : array, (batch, n_in)
+        The input; (batch, ...) with n_in numbers a row is flattened, one row may be a vector. NaN and inf are measured.
+    loss : {"sum", "mse", "cross_entropy"}
+        See `gradkern.loss`. Computed in float64 from the stored output.
+    target : array, optional
+        For ``mse`` (batch, n_out); for ``cross_entropy`` class numbers (batch,) or probabilities (batch, n_out).
+    grad_output : array, (batch, n_out), optional
+        dL/d output, instead of a loss.
+    arithmetic : str or Arithmetic
+        See `arithmetics`.
+    scale : float
+        The loss scale, a power of two; gradients in the report's `stored` statistics carry it.
+    reference : bool
+        Run the reference chain (float64 with an exponent per tensor, from the unrounded weights and input) and attribute
+        every lost entry. Without it only the rounding counts are known.
+    keep : {"reports", "tensors"}
+        Keep every stored tensor too, as ``row.tensor``, and its true values as ``row.truth``.
+    device : {None, "cpu"}
+        Where to compute.
+    progress : callable, optional
+        Called between layers with (steps done, steps in all). Ctrl-C is honoured there.
+
+    Returns
+    -------
+    ChainReport
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of a wrong kind, dtype, shape or name. Overflow and NaN never raise: they are the result.
+
+    Examples
+    --------
+    >>> net = gk.MLP.random(depth=30, width=64, activation="tanh", init="xavier_normal")
+    >>> report = gk.probe(net, np.random.default_rng(0).standard_normal((32, 64)), arithmetic="float16")
+    >>> print(report.summary())
+    """
+    check_device(device, "probe")
+    a = _arithmetic(arithmetic)
+    log2_of_scale(scale, "probe")
+    if keep not in ("reports", "tensors"):
+        raise ValueError(f"probe: keep must be 'reports' or 'tensors', got {keep!r}")
+    network = _network(net)
+    batch = _batch(x, network)
+    shape = (batch.shape[0], network.widths[-1])
+    given = None if grad_output is None else _grad_output(grad_output, shape)
+    if given is not None and (loss != "sum" or target is not None):
+        raise ValueError("probe: give either grad_output or a loss, not both")
+    wanted = None if given is not None else check_target(loss, target, shape)
+
+    layers = []
+    for layer in network.layers:
+        weight, bias = layer.parameters
+        code, alpha = activation_code(layer.activation, "probe")
+        layers.append((weight.pair, None if bias is None else bias.pair, code, alpha))
+    run = _core.ChainRun(
+        layers, batch.pair, shape[0], *a.format_ids, *a.mode, a.seed, a.derivative == "stored_output", float(scale),
+        bool(reference), keep == "tensors",
+    )  # fmt: skip
+    run.forward(progress)
+
+    loss_value: float | None = None
+    true_loss: float | None = None
+    truth, exponent = None, 0
+    if given is not None:
+        gradient, truth = given, given
+    else:
+        loss_value, gradient, _ = loss_and_gradient(loss, run.output().reshape(shape), wanted)
+        if reference:
+            values, exponent = run.reference_output()
+            true_loss, truth, exponent = loss_and_gradient(loss, values.reshape(shape), wanted, exponent)
+    run.backward(np.ascontiguousarray(gradient), truth if reference else None, exponent, progress)
+    return ChainReport.from_records(
+        run.records(),
+        arithmetic=a,
+        scale=float(scale),
+        widths=network.widths,
+        activations=network.activations,
+        batch=shape[0],
+        loss_name="grad_output" if given is not None else loss,
+        loss=loss_value,
+        reference_loss=true_loss,
+    )
+
+
+_arithmetic = arithmetic

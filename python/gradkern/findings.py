@@ -1,0 +1,213 @@
+"""What a report means: findings with evidence and a remedy, producers told apart from those that merely inherit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gradkern._result import Result
+from gradkern.formats import finfo
+
+if TYPE_CHECKING:
+    from gradkern.report import ChainReport, LayerRow
+
+SEVERITIES = ("critical", "major", "minor")
+_MAJOR_LOSS = 0.5  # a tensor that lost more than this fraction of its live entries has lost its signal
+_MINOR_LOSS = 0.01
+_FEW_DIGITS = 0.25
+_SLOW, _TOTAL_BITS = 0.1, 8.0  # a decay is reported from 0.1 bits/layer that add up to 8 bits over the depth
+
+
+@dataclass(frozen=True, repr=False)
+class Finding(Result):
+    """One thing that is wrong.
+
+    Attributes
+    ----------
+    kind : str
+        ``overflow``, ``invalid``, ``flushed``, ``cancelled``, ``stalled``, ``few_digits``, ``dead``, ``vanishing`` or
+        ``exploding``.
+    severity : {"critical", "major", "minor"}
+        critical: NaN or inf reached the result; major: most of some tensor's signal is lost; minor: the rest.
+    where : str
+        Layers and role; the producer first.
+    evidence : str
+        Counts and figures.
+    remedy : str
+        What would cure it.
+    """
+
+    kind: str
+    severity: str
+    where: str
+    evidence: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"[{self.severity}] {self.kind} in {self.where}: {self.evidence}. Remedy: {self.remedy}"
+
+
+def layer_ranges(layers: list[int]) -> str:
+    """Write sorted layer numbers as ranges: ``1-4, 7``."""
+    numbers = sorted(set(layers))
+    parts: list[str] = []
+    start = 0
+    for i in range(len(numbers)):
+        if i + 1 == len(numbers) or numbers[i + 1] != numbers[i] + 1:
+            parts.append(str(numbers[start]) if start == i else f"{numbers[start]}-{numbers[i]}")
+            start = i + 1
+    return ", ".join(parts)
+
+
+def _where(rows: list[LayerRow]) -> str:
+    layers = [row.layer for row in rows]
+    plural = "layers" if len(set(layers)) > 1 else "layer"
+    return f"{plural} {layer_ranges(layers)} ({', '.join(dict.fromkeys(row.role for row in rows))})"
+
+
+def _is_gradient(row: LayerRow) -> bool:
+    return row.role.startswith("grad_")
+
+
+def scale_advice(report: ChainReport) -> str:
+    """Say which loss scale would work in the run's format, or that none does and which format needs none."""
+    window = report.loss_scale_window()
+    if window.exists and window.best is not None:
+        low, high = math.log2(window.low or 1), math.log2(window.high or 1)
+        if window.low is not None and window.low <= report.scale <= (window.high or math.inf):
+            return (
+                f"the loss scale 2^{math.log2(report.scale):g} is inside the window 2^{low:g}..2^{high:g} for the true "
+                "gradients: the loss is in the stored chain; use a format with more range or digits"
+            )
+        return f"a loss scale of 2^{math.log2(window.best):g} (window 2^{low:g}..2^{high:g})"
+    fitting = [f for f in ("bfloat16", "float32") if report.loss_scale_window(f).exists]
+    other = f"; {fitting[0]} has one" if fitting else ""
+    return f"{window.why}{other}"
+
+
+def _nonfinite(report: ChainReport) -> list[Finding]:
+    findings = []
+    for kind in ("overflow", "invalid"):
+        producers = [row for row in report.layers if row.fates[kind]]
+        if not producers:
+            continue
+        first = producers[0]
+        heirs = [row for row in report.layers if row.stats.nonfinite and not row.fates["overflow"] and not row.fates["invalid"]]
+        count = sum(row.fates[kind] for row in producers)
+        made = f" as {first.invalid_kind}" if first.invalid_kind and kind == "invalid" else ""
+        evidence = (
+            f"{count:,} entries{made}, the first at flat index {first.first[kind]} of layer {first.layer} {first.role}; "
+            f"{len(producers)} tensors produce them, {len(heirs)} merely inherit non-finite values"
+        )
+        reached = any(row.stats.nonfinite for row in report.layers if _is_gradient(row))
+        clamped = not any(row.stats.nonfinite for row in producers)
+        severity = "critical" if reached and not clamped else "major"
+        findings.append(Finding(kind, severity, _where(producers[:1]), evidence, _overflow_remedy(report, first, kind)))
+    return findings
+
+
+def _overflow_remedy(report: ChainReport, first: LayerRow, kind: str) -> str:
+    if kind == "invalid" and report.first("overflow") is not None:
+        return "cure the overflow: the NaN is made from its infinities"
+    if _is_gradient(first):
+        return scale_advice(report)
+    largest = first.reference.log2_amax if first.reference else first.stats.log2_amax
+    need = f"the largest true magnitude there is 2^{largest:.1f}"
+    return f"a loss scale cannot help the forward pass; {need}: a smaller init or gain, or a format with more range (bfloat16)"
+
+
+def _lost(report: ChainReport) -> list[Finding]:
+    findings = []
+    for kind in ("flushed", "cancelled"):
+        for gradient in (False, True):
+            rows = [r for r in report.layers if _is_gradient(r) == gradient and r.fates[kind] > _MINOR_LOSS * r.live]
+            if not rows:
+                continue
+            worst = max(rows, key=lambda row: row.fates[kind] / max(row.live, 1))
+            heirs = [
+                r for r in report.layers if _is_gradient(r) == gradient and r.fates["inherited"] > _MINOR_LOSS * r.live
+            ]
+            fraction = worst.fates[kind] / max(worst.live, 1)
+            dead = min((r.surviving for r in (rows + heirs)), default=1.0) < 1 - _MAJOR_LOSS
+            evidence = (
+                f"{sum(r.fates[kind] for r in rows):,} entries {kind} to zero in {len(rows)} tensors, at most "
+                f"{100 * fraction:.1f} % of one (layer {worst.layer} {worst.role}); {len(heirs)} tensors inherit zeros"
+            )
+            if gradient and kind == "flushed":
+                remedy = scale_advice(report)
+            elif kind == "flushed":
+                remedy = "a larger init or gain, or a format with more range (bfloat16)"
+            else:
+                remedy = "derivative='exact', or more digits in accumulation or storage"
+            where = _where(rows)
+            findings.append(Finding(kind, "major" if dead else "minor", where, evidence, remedy))
+    return findings
+
+
+def _stalled(report: ChainReport) -> list[Finding]:
+    rows = [row for row in report.layers if row.stalled > _MINOR_LOSS * row.size]
+    if not rows:
+        return []
+    name = report.arithmetic.storage
+    evidence = (
+        f"{sum(r.stalled for r in rows):,} entries keep one subnormal value of {name} from tensor to tensor while the true "
+        "value shrinks: the stored chain shows a plateau that does not exist"
+    )
+    remedy = scale_advice(report) if _is_gradient(rows[0]) else "a format with more range (bfloat16)"
+    return [Finding("stalled", "major", _where(rows), evidence, remedy)]
+
+
+def _few_digits(report: ChainReport) -> list[Finding]:
+    rows = [r for r in report.layers if _is_gradient(r) and r.fates["subnormal"] > _FEW_DIGITS * max(r.live, 1)]
+    if not rows:
+        return []
+    info = finfo(report.arithmetic.storage)
+    evidence = (
+        f"more than {100 * _FEW_DIGITS:.0f} % of the live entries are below the smallest normal {info.smallest_normal:g} "
+        f"in {len(rows)} tensors and have lost digits"
+    )
+    return [Finding("few_digits", "minor", _where(rows), evidence, scale_advice(report))]
+
+
+def _dead(report: ChainReport) -> list[Finding]:
+    rows = [r for r in report.rows("grad_pre_activation") if r.live == 0]
+    if not rows:
+        return []
+    evidence = "every entry of the gradient is zero in real arithmetic: all units are masked for every sample"
+    remedy = "another init or a positive bias, leaky_relu, or fewer layers; precision cannot help"
+    return [Finding("dead", "major", _where(rows), evidence, remedy)]
+
+
+def _decay(report: ChainReport) -> list[Finding]:
+    rate = report.decay_rate()
+    bits = rate.bits_per_layer
+    if not math.isfinite(bits) or abs(bits) < _SLOW or abs(bits) * report.depth < _TOTAL_BITS or rate.low * rate.high <= 0:
+        return []
+    vanishing = bits < 0
+    total = bits * (report.depth - 1)
+    evidence = f"true gradients {'shrink' if vanishing else 'grow'} by {rate}, {total:+.0f} bits over the depth"
+    phi = report.activations[0]
+    if vanishing and phi == "sigmoid":
+        remedy = "sigmoid loses at least 2 bits a layer at unit gain, whatever the init: use tanh or relu with a matching init"
+    else:
+        remedy = f"multiply the weights by {2.0 ** max(-60.0, min(60.0, -bits)):.3g}, or take the init that matches {phi}"
+    return [Finding("vanishing" if vanishing else "exploding", "minor", "the whole chain", evidence, remedy)]
+
+
+def find(report: ChainReport) -> list[Finding]:
+    """Judge a report; most severe first. Without a reference only overflow and NaN can be judged."""
+    if not report.has_reference:
+        return _without_reference(report)
+    findings = [
+        *_nonfinite(report), *_lost(report), *_stalled(report), *_few_digits(report), *_dead(report), *_decay(report),
+    ]  # fmt: skip
+    return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
+
+
+def _without_reference(report: ChainReport) -> list[Finding]:
+    rows = [row for row in report.layers if row.rounding.overflow or row.stats.nonfinite]
+    if not rows:
+        return []
+    evidence = f"{sum(r.stats.nonfinite for r in rows):,} non-finite entries in {len(rows)} tensors"
+    return [Finding("overflow", "critical", _where(rows[:1]), evidence, "run with reference=True to attribute them")]

@@ -1,0 +1,101 @@
+"""Losses and their gradients, in float64 from the stored output, before the loss scale.
+
+``sum``: L = sum(out). ``mse``: L = mean((out - target)^2) over all entries. ``cross_entropy``: softmax over the last axis, mean
+over the batch; the target holds class numbers (batch,) or probabilities (batch, classes). Values may carry a power-of-two
+exponent (the reference chain's): true output = values * 2**exponent.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradkern import _core
+from gradkern._arrays import read
+
+Wide: TypeAlias = NDArray[np.float64]
+
+LOSSES = ("sum", "mse", "cross_entropy")
+
+
+def check_target(loss: str, target: Any, shape: tuple[int, int]) -> Wide | None:
+    """Return the target as (batch, n_out) float64, one-hot where class numbers were given.
+
+    Raises
+    ------
+    ValueError
+        If the loss is unknown, the target is missing or superfluous, has the wrong shape, or a class is out of range.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"probe: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+    if loss == "sum":
+        if target is not None:
+            raise ValueError("probe: loss='sum' takes no target; did you mean loss='mse' or 'cross_entropy'?")
+        return None
+    if target is None:
+        raise ValueError(f"probe: loss={loss!r} needs a target")
+    values = read(target, "probe: target").values.astype(np.float64)
+    if loss == "cross_entropy" and values.ndim == 1:
+        return _one_hot(values, shape)
+    if values.shape != shape and values.size == shape[0] * shape[1] and values.ndim <= 2 and 1 in shape:
+        values = values.reshape(shape)
+    if values.shape != shape:
+        raise ValueError(f"probe: target has shape {values.shape}, the output {shape}")
+    return values
+
+
+def _one_hot(classes: Wide, shape: tuple[int, int]) -> Wide:
+    if classes.shape != shape[:1]:
+        raise ValueError(f"probe: target has shape {classes.shape}, the output {shape}: one class number a row")
+    if not np.all((classes >= 0) & (classes < shape[1]) & (classes == np.floor(classes))):
+        bad = classes[~((classes >= 0) & (classes < shape[1]) & (classes == np.floor(classes)))][0]
+        raise ValueError(f"probe: target holds {bad:g}, classes are whole numbers from 0 to {shape[1] - 1}")
+    return np.asarray(np.arange(shape[1])[None, :] == classes[:, None], dtype=np.float64)
+
+
+def _exp(x: Wide) -> Wide:
+    return _core.elementary_f64("exp", np.ascontiguousarray(x))
+
+
+def _ldexp(x: Wide, exponent: int) -> Wide:
+    return np.ldexp(x, max(-5000, min(5000, exponent))) if exponent else x
+
+
+def _mse(output: Wide, target: Wide, exponent: int) -> tuple[float, Wide, int]:
+    if exponent < 0 and np.any(target):
+        output, exponent = _ldexp(output, exponent), 0
+    difference = output - _ldexp(target, -exponent)
+    squares = _ldexp(difference, exponent) ** 2
+    finite = bool(np.all(np.isfinite(squares)))
+    value = math.fsum(squares.ravel()) / output.size if finite else float(np.sum(squares))
+    return value, 2.0 * difference / output.size, exponent
+
+
+def _cross_entropy(output: Wide, target: Wide, exponent: int) -> tuple[float, Wide, int]:
+    shifted = _ldexp(output - np.max(output, axis=1, keepdims=True), exponent)
+    exponentials = _exp(shifted)
+    total = np.zeros((len(output), 1))
+    for column in range(output.shape[1]):  # ascending, so that the sum does not depend on the machine
+        total = total + exponentials[:, column : column + 1]
+    gradient = (exponentials / total - target) / len(output)
+    log_total = _core.elementary_f64("log1p", total - 1.0)
+    with np.errstate(invalid="ignore"):
+        terms = np.where(target != 0, target * (log_total - shifted), 0.0)
+    finite = bool(np.all(np.isfinite(terms)))
+    value = math.fsum(terms.ravel()) / len(output) if finite else float(np.sum(terms)) / len(output)
+    return value, gradient, 0
+
+
+def loss_and_gradient(loss: str, output: Wide, target: Wide | None, exponent: int = 0) -> tuple[float, Wide, int]:
+    """Return (loss, gradient, exponent of the gradient)."""
+    with np.errstate(all="ignore"):
+        if loss == "sum" or target is None:
+            finite = bool(np.all(np.isfinite(output)))
+            value = math.fsum(output.ravel()) if finite else float(np.sum(output))
+            return float(_ldexp(np.float64(value), exponent)), np.ones_like(output), 0
+        if loss == "mse":
+            return _mse(output, target, exponent)
+        return _cross_entropy(output, target, exponent)

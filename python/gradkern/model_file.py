@@ -1,0 +1,152 @@
+"""Models in .safetensors and .npz files.
+
+A model is a set of matrices named ``<prefix>weight`` with shape (n_out, n_in) and optional vectors ``<prefix>bias``, in the
+natural order of their names (``layers.2`` before ``layers.10``), as torch.nn.Sequential numbers them. Files written here also
+carry the activations: in the metadata of a .safetensors file, in the array ``activations`` of an .npz file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from gradkern.errors import ModelFileError
+from gradkern.net import Dense
+
+_SAFETENSORS_DTYPES: dict[str, Any] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+}
+_ACTIVATIONS = "activations"
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts ``layers.2`` before ``layers.10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _read_safetensors(path: Path) -> tuple[Tensors, list[str] | None]:
+    from safetensors import SafetensorError, deserialize
+
+    data = path.read_bytes()
+    try:
+        entries = deserialize(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError) as error:
+        raise ModelFileError(f"{path}: not a complete .safetensors file ({error})") from None
+    tensors: Tensors = {}
+    for name, entry in entries:
+        dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
+        if dtype is None:
+            raise ModelFileError(f"{path}: tensor {name!r} has dtype {entry['dtype']}, which is no floating-point format here")
+        tensors[name] = np.frombuffer(bytes(entry["data"]), dtype=dtype).reshape(entry["shape"])
+    stored = header.get("__metadata__", {}).get(_ACTIVATIONS)
+    return tensors, json.loads(stored) if stored else None
+
+
+def _read_npz(path: Path) -> tuple[Tensors, list[str] | None]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            tensors = {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise ModelFileError(f"{path}: not a complete .npz file ({error})") from None
+    stored = tensors.pop(_ACTIVATIONS, None)
+    return tensors, None if stored is None else [str(s) for s in stored]
+
+
+def read_tensors(path: Path) -> tuple[Tensors, list[str] | None]:
+    """Read all tensors of a file, and the activations where the file holds them.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, of another kind, or incomplete.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    raise ModelFileError(f"{path}: a model must be a .safetensors or .npz file, got {path.suffix or 'no ending'!r}")
+
+
+def load_layers(path: Path, activation: str | None, output_activation: str) -> list[Dense]:
+    """Read the layers of a model; see `MLP.load`."""
+    tensors, stored = read_tensors(path)
+    prefixes = sorted((n.removesuffix("weight") for n in tensors if n.endswith("weight")), key=natural_key)
+    if not prefixes:
+        found = ", ".join(sorted(tensors)[:5]) or "nothing"
+        raise ModelFileError(f"{path}: no tensor named '...weight', so not a model of dense layers; it holds {found}")
+    unknown = set(tensors) - {f"{p}weight" for p in prefixes} - {f"{p}bias" for p in prefixes}
+    if unknown:
+        name = min(unknown)
+        raise ModelFileError(f"{path}: tensor {name!r} {tensors[name].shape} is neither a weight nor a bias of a dense layer")
+    for prefix in prefixes:
+        weight = tensors[f"{prefix}weight"]
+        if weight.ndim != 2:
+            raise ModelFileError(f"{path}: tensor '{prefix}weight' must be a matrix (n_out, n_in), got {weight.shape}")
+    if activation is not None:
+        names = [activation] * (len(prefixes) - 1) + [output_activation]
+    elif stored is not None:
+        names = stored
+    else:
+        raise ModelFileError(f"{path}: the file names no activations; pass activation=, such as 'relu'")
+    if len(names) != len(prefixes):
+        raise ModelFileError(f"{path}: {len(names)} activations for {len(prefixes)} layers")
+    layers: list[Dense] = []
+    for prefix, name in zip(prefixes, names, strict=True):
+        try:
+            layer = Dense(tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias"), name, name=prefix.removesuffix("."))
+        except (TypeError, ValueError) as error:
+            raise ModelFileError(f"{path}: {error}") from None
+        if layers and layers[-1].n_out != layer.n_in:
+            before = (layers[-1].n_out, layers[-1].n_in)
+            raise ModelFileError(
+                f"{path}: layers do not chain: '{layers[-1].name}.weight' has shape {before}, "
+                f"'{layer.name}.weight' {(layer.n_out, layer.n_in)}: {before[0]} outputs into {layer.n_in} inputs"
+            )
+        layers.append(layer)
+    return layers
+
+
+def save_layers(layers: Sequence[Dense], path: Path) -> None:
+    """Write layers to a .safetensors or .npz file; see `MLP.save`.
+
+    Raises
+    ------
+    ValueError
+        If the ending is another one, or an .npz file would have to hold an ml_dtypes format.
+    """
+    tensors: Tensors = {}
+    for index, layer in enumerate(layers):
+        weight, bias = layer.parameters
+        tensors[f"layers.{index}.weight"] = weight.values
+        if bias is not None:
+            tensors[f"layers.{index}.bias"] = bias.values
+    activations = [layer.activation for layer in layers]
+    if path.suffix == ".npz":
+        for name, value in tensors.items():
+            if value.dtype.kind == "V" or value.dtype.name.startswith(("bfloat", "float8")):
+                raise ValueError(f"save: .npz cannot hold {name} in {value.dtype.name}; save as .safetensors")
+        np.savez(path, **{_ACTIVATIONS: np.array(activations)}, **tensors)  # type: ignore[arg-type]
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import save_file
+
+        save_file(tensors, path, metadata={_ACTIVATIONS: json.dumps(activations)})
+    else:
+        raise ValueError(f"save: path must end in .safetensors or .npz, got {path.name!r}")

@@ -1,0 +1,222 @@
+"""Networks as data: `Dense` layers and the `MLP` made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradkern._arrays import Bits, read
+from gradkern.activation import activation_code
+from gradkern.init import INITIALISATIONS
+
+
+def _parameter(value: Any, name: str, dimensions: int) -> Bits:
+    bits = read(value, name)
+    if len(bits.shape) != dimensions:
+        kind = "a matrix (n_out, n_in)" if dimensions == 2 else "a vector (n_out,)"
+        raise ValueError(f"{name}: must be {kind}, got shape {bits.shape}")
+    if 0 in bits.shape:
+        raise ValueError(f"{name}: must not be empty, got shape {bits.shape}")
+    bad = np.flatnonzero(~np.isfinite(bits.values.astype(np.float64)))
+    if bad.size:
+        where = tuple(int(i) for i in np.unravel_index(bad[0], bits.shape))
+        raise ValueError(f"{name}: {bad.size} of {bits.values.size} entries are not finite, the first at {where}")
+    return bits
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One dense layer, h = phi(x W^T + b).
+
+    Parameters
+    ----------
+    weight : array, (n_out, n_in)
+        Any kind and format; finite.
+    bias : array, (n_out,), optional
+        Likewise.
+    activation : str
+        See `activations`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array has the wrong dtype or shape, is empty, or holds NaN or inf.
+    """
+
+    weight: Any
+    bias: Any = None
+    activation: str = "identity"
+    name: str = "Dense"
+    _weight: Bits = field(init=False, repr=False, compare=False)
+    _bias: Bits | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        weight = _parameter(self.weight, f"{self.name}.weight", 2)
+        bias = None if self.bias is None else _parameter(self.bias, f"{self.name}.bias", 1)
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise ValueError(f"{self.name}.bias: has shape {bias.shape}, but {self.name}.weight has {weight.shape}")
+        activation_code(self.activation, self.name)
+        object.__setattr__(self, "_weight", weight)
+        object.__setattr__(self, "_bias", bias)
+
+    @property
+    def n_in(self) -> int:
+        """Inputs."""
+        return self._weight.shape[1]
+
+    @property
+    def n_out(self) -> int:
+        """Outputs."""
+        return self._weight.shape[0]
+
+    @property
+    def parameters(self) -> tuple[Bits, Bits | None]:
+        """Weight and bias as the kernels see them."""
+        return self._weight, self._bias
+
+    def __repr__(self) -> str:
+        bias = "" if self._bias is not None else ", no bias"
+        return f"Dense({self.n_in} -> {self.n_out}, {self.activation}{bias}, {self._weight.format})"
+
+
+class MLP:
+    """A chain of dense layers.
+
+    Parameters
+    ----------
+    layers : sequence of Dense
+        At least one; each layer's n_in is the n_out of the one before.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer, or two do not chain; the message names both shapes.
+    """
+
+    def __init__(self, layers: Sequence[Dense]) -> None:
+        self.layers = list(layers)
+        if not self.layers:
+            raise ValueError("MLP: needs at least one layer, got none")
+        for before, after in zip(self.layers, self.layers[1:], strict=False):
+            if before.n_out != after.n_in:
+                raise ValueError(
+                    f"MLP: layers do not chain: {before.name}.weight has shape {(before.n_out, before.n_in)}, "
+                    f"{after.name}.weight {(after.n_out, after.n_in)}: {before.n_out} outputs into {after.n_in} inputs"
+                )
+
+    @classmethod
+    def random(
+        cls,
+        *,
+        depth: int = 20,
+        width: int = 64,
+        widths: Sequence[int] | None = None,
+        activation: str = "relu",
+        output_activation: str | None = None,
+        init: str = "he_normal",
+        gain: float = 1.0,
+        bias_std: float = 0.0,
+        seed: int = 0,
+    ) -> MLP:
+        """Draw a network.
+
+        Parameters
+        ----------
+        depth, width : int
+            Layers and units of each, used where `widths` is not given.
+        widths : sequence of int, optional
+            ``depth + 1`` sizes, the input's first.
+        activation : str
+            Of every layer.
+        output_activation : str, optional
+            Of the last layer, if it differs.
+        init : str
+            A name from `gradkern.init`.
+        gain : float
+            Multiplies the weights.
+        bias_std : float
+            Standard deviation of normal biases; 0 gives zero biases.
+        seed : int
+            Seed of NumPy's PCG64.
+
+        Returns
+        -------
+        MLP
+
+        Raises
+        ------
+        ValueError
+            If a size is below 1 or a name is unknown.
+        """
+        sizes = [width] * (depth + 1) if widths is None else list(widths)
+        if len(sizes) < 2 or min(sizes) < 1:
+            raise ValueError(f"MLP.random: needs at least two widths of at least 1, got {sizes[:6]}")
+        if init not in INITIALISATIONS:
+            raise ValueError(f"MLP.random: init must be one of {', '.join(INITIALISATIONS)}, got {init!r}")
+        generator = np.random.default_rng(seed)
+        layers = []
+        for index, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            weight = INITIALISATIONS[init](n_out, n_in, gain=gain, seed=generator)
+            bias = bias_std * generator.standard_normal(n_out) if bias_std else np.zeros(n_out)
+            last = index == len(sizes) - 2
+            phi = output_activation if last and output_activation is not None else activation
+            layers.append(Dense(weight, bias, phi, name=f"layers.{index}"))
+        return cls(layers)
+
+    @classmethod
+    def load(cls, path: str | Path, activation: str | None = None, output_activation: str = "identity") -> MLP:
+        """Read a .safetensors or .npz file; see `gradkern.model_file` for what it may hold.
+
+        Parameters
+        ----------
+        path : path
+            A file saved by `save`, or a state dict of dense layers in order (``0.weight``, ``0.bias``, ``2.weight``, ...).
+        activation : str, optional
+            Of every layer but the last; needed where the file does not say.
+        output_activation : str
+            Of the last layer, where the file does not say.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is missing, truncated or not a model, or its layers do not chain; names the tensor.
+        """
+        from gradkern.model_file import load_layers
+
+        return cls(load_layers(Path(path), activation, output_activation))
+
+    def save(self, path: str | Path) -> None:
+        """Write a .safetensors or .npz file, by its ending, with the activations beside the weights."""
+        from gradkern.model_file import save_layers
+
+        save_layers(self.layers, Path(path))
+
+    @property
+    def depth(self) -> int:
+        """Layers."""
+        return len(self.layers)
+
+    @property
+    def widths(self) -> list[int]:
+        """Sizes, the input's first."""
+        return [self.layers[0].n_in, *(layer.n_out for layer in self.layers)]
+
+    @property
+    def parameter_count(self) -> int:
+        """Weights and biases."""
+        return sum(layer.n_in * layer.n_out + (layer.n_out if layer.bias is not None else 0) for layer in self.layers)
+
+    @property
+    def activations(self) -> list[str]:
+        """Activation of each layer."""
+        return [layer.activation for layer in self.layers]
+
+    def __repr__(self) -> str:
+        names = list(dict.fromkeys(self.activations))
+        sizes = self.widths
+        text = " -> ".join(map(str, sizes)) if len(sizes) <= 6 else f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
+        return f"MLP({self.depth} layers, {text}, {', '.join(names)}, {self.parameter_count:,} parameters)"

@@ -1,0 +1,419 @@
+"""`ChainReport`: what a probe found, one row per layer and role."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradkern._result import Result, plain
+from gradkern.arithmetic import Arithmetic
+from gradkern.arithmetic import arithmetic as arithmetic_of
+from gradkern.cast import RoundingReport
+from gradkern.formats import FormatLike, finfo
+from gradkern.measure import ScaleWindow, TensorStats, window
+from gradkern.rate import Rate, theil_sen
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+    from gradkern.findings import Finding
+
+FATES = ("structural", "kept", "subnormal", "flushed", "cancelled", "inherited", "overflow", "invalid")
+FORWARD_ROLES = ("weight", "bias", "pre_activation", "activation")
+GRADIENT_ROLES = ("grad_activation", "grad_pre_activation", "grad_weight", "grad_bias")
+ROLES = FORWARD_ROLES + GRADIENT_ROLES
+
+
+@dataclass(frozen=True, repr=False)
+class LayerRow(Result):
+    """One tensor of the chain.
+
+    Attributes
+    ----------
+    layer : int
+        1 is the first layer; 0 is the input and its gradient.
+    role : str
+        One of `ROLES`.
+    stats : TensorStats
+        Of the stored tensor; gradients carry the loss scale in ``stats.exponent``, so true magnitudes are unscaled.
+    rounding : RoundingReport
+        What rounding this tensor to storage did.
+    reference : TensorStats or None
+        Of the true values.
+    relative_error : float
+        || stored / scale - true || / || true ||; NaN if anything stored is not finite, or without a reference.
+    structural, kept, subnormal, flushed, cancelled, inherited, overflow, invalid : int
+        The fate of every entry; they sum to size. None of them is known without a reference.
+    stalled : int
+        Entries that kept a subnormal value from the tensor before while their true magnitude fell.
+    invalid_kind : str
+        ``"inf - inf"`` or ``"0 * inf"`` where a NaN was made here.
+    first : dict
+        Flat index of the first entry of each fate.
+    tensor, truth : array or None
+        The stored tensor and its true values (times ``2**reference.exponent``), with ``keep="tensors"``.
+    """
+
+    layer: int
+    role: str
+    stats: TensorStats = field(repr=False)
+    rounding: RoundingReport = field(repr=False)
+    reference: TensorStats | None = field(repr=False)
+    relative_error: float
+    fates: dict[str, int]
+    stalled: int
+    invalid_kind: str
+    first: dict[str, int | None] = field(repr=False)
+    tensor: NDArray[Any] | None = field(repr=False, default=None)
+    truth: NDArray[np.float64] | None = field(repr=False, default=None)
+
+    def __getattr__(self, name: str) -> int:
+        if name in FATES:
+            return self.fates.get(name, 0)
+        raise AttributeError(name)
+
+    @property
+    def size(self) -> int:
+        """Entries."""
+        return self.stats.size
+
+    @property
+    def live(self) -> int:
+        """Entries that are not zero in real arithmetic."""
+        return self.size - self.fates.get("structural", 0)
+
+    @property
+    def surviving(self) -> float:
+        """Fraction of the live entries that were stored as a finite non-zero value; 1.0 where none is live."""
+        return (self.fates["kept"] + self.fates["subnormal"]) / self.live if self.live else 1.0
+
+    @property
+    def log2_norm(self) -> float:
+        """log2 of the stored tensor's 2-norm, without the loss scale; NaN where it holds NaN or inf."""
+        return self.stats.log2_l2 if not self.stats.nonfinite else math.nan
+
+    @property
+    def reference_log2_norm(self) -> float:
+        """log2 of the true 2-norm; NaN without a reference."""
+        return math.nan if self.reference is None else self.reference.log2_l2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, the statistics nested."""
+        return {
+            "layer": self.layer, "role": self.role, "size": self.size, "log2_norm": plain(self.log2_norm),
+            "reference_log2_norm": plain(self.reference_log2_norm), "relative_error": plain(self.relative_error),
+            **self.fates, "stalled": self.stalled, "invalid_kind": self.invalid_kind, "first": self.first,
+            "stats": self.stats.to_dict(), "rounding": self.rounding.to_dict(),
+            "reference": None if self.reference is None else self.reference.to_dict(),
+        }  # fmt: skip
+
+
+def _row(record: dict[str, Any], storage: str, log2_scale: int) -> LayerRow:
+    carried = log2_scale if record["role"] in GRADIENT_ROLES else 0
+    label = f"layer {record['layer']} {record['role']}"
+    summary = record.get("reference")
+    tensor = record.get("tensor")
+    return LayerRow(
+        layer=record["layer"],
+        role=record["role"],
+        stats=TensorStats.from_summary(record["stored"], storage, name=label, exponent=-carried, scale=2.0**carried),
+        rounding=RoundingReport.from_counts(record["rounding"]),
+        reference=None
+        if summary is None
+        else TensorStats.from_summary(summary, "float64", name=label, exponent=record["reference_exponent"]),
+        relative_error=record.get("relative_error", math.nan),
+        fates=record.get("fates", {}),
+        stalled=record.get("stalled", 0),
+        invalid_kind=record.get("invalid_kind", ""),
+        first=record.get("first", {}),
+        tensor=None if tensor is None else np.asarray(tensor).view(finfo(storage).dtype),
+        truth=record.get("truth"),
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class ChainReport(Result):
+    """What a probe found.
+
+    Attributes
+    ----------
+    arithmetic : Arithmetic
+        What was probed.
+    scale : float
+        The loss scale.
+    widths, activations : list
+        The network.
+    batch : int
+        Rows of x.
+    loss_name : str
+        ``"sum"``, ``"mse"``, ``"cross_entropy"`` or ``"grad_output"``.
+    loss, reference_loss : float or None
+        From the stored output and from the true one.
+    records : list of dict
+        What the kernels counted, in the order of computation; `layers` gives them meaning.
+    """
+
+    arithmetic: Arithmetic
+    scale: float
+    widths: list[int]
+    activations: list[str]
+    batch: int
+    loss_name: str
+    loss: float | None
+    reference_loss: float | None
+    records: list[dict[str, Any]] = field(repr=False)
+
+    @classmethod
+    def from_records(cls, records: list[dict[str, Any]], **fields: Any) -> ChainReport:
+        """Wrap what the kernels counted."""
+        return cls(records=records, **fields)
+
+    @cached_property
+    def layers(self) -> list[LayerRow]:
+        """Rows in the order of computation: forward from layer 0, then backward from the loss."""
+        log2_scale = int(math.log2(self.scale))
+        return [_row(record, self.arithmetic.storage, log2_scale) for record in self.records]
+
+    @property
+    def depth(self) -> int:
+        """Layers of the network."""
+        return len(self.activations)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the reference chain ran."""
+        return bool(self.records) and "reference" in self.records[0]
+
+    def rows(self, role: str) -> list[LayerRow]:
+        """Rows of one role, by layer.
+
+        Raises
+        ------
+        ValueError
+            If there is no such role.
+        """
+        if role not in ROLES:
+            raise ValueError(f"role: must be one of {', '.join(ROLES)}, got {role!r}")
+        return sorted((row for row in self.layers if row.role == role), key=lambda row: row.layer)
+
+    def row(self, layer: int, role: str) -> LayerRow:
+        """Return the row of a layer and role.
+
+        Raises
+        ------
+        KeyError
+            If the report has none.
+        """
+        for row in self.rows(role):
+            if row.layer == layer:
+                return row
+        raise KeyError(f"no row for layer {layer} and role {role!r}")
+
+    def decay_rate(self, role: str = "grad_pre_activation") -> Rate:
+        """Bits per layer that the norm of a role gains or loses, backwards from the loss for gradients.
+
+        Taken from the reference chain where it ran (round once at most), else from the stored tensors.
+        """
+        rows = self.rows(role)
+        norms = [row.reference_log2_norm if self.has_reference else row.log2_norm for row in rows]
+        direction = -1.0 if role in GRADIENT_ROLES else 1.0
+        return theil_sen(np.array([direction * row.layer for row in rows]), np.array(norms, dtype=np.float64))
+
+    def effective_depth(self, fmt: FormatLike | None = None, p: float = 0.5, scale: float | None = None) -> int:
+        """Layers from the loss backwards whose gradient survives.
+
+        Parameters
+        ----------
+        fmt : str or dtype, optional
+            None: the *stored chain* of this run. A format: the *round once* model, true gradients cast at the end.
+        p : float
+            Fraction of non-structural entries of grad_pre_activation that must be stored as finite non-zero values.
+        scale : float, optional
+            Loss scale of the round-once model; default the run's.
+
+        Raises
+        ------
+        ValueError
+            Without a reference, or if p is not between 0 and 1.
+        """
+        if not self.has_reference:
+            raise ValueError("effective_depth: needs the reference chain; run probe(..., reference=True)")
+        if not 0 <= p <= 1:
+            raise ValueError(f"effective_depth: p must be between 0 and 1, got {p}")
+        depth = 0
+        for row in reversed(self.rows("grad_pre_activation")):
+            if self._survival(row, fmt, scale) < p:
+                break
+            depth += 1
+        return depth
+
+    def _survival(self, row: LayerRow, fmt: FormatLike | None, scale: float | None) -> float:
+        if fmt is None and scale is None:
+            return row.surviving
+        assert row.reference is not None
+        if row.reference.nonzero == 0:
+            return 1.0
+        fit = row.reference.fit(fmt or self.arithmetic.storage, self.scale if scale is None else scale)
+        return 1 - (fit.flushed.high + fit.overflow.high) / row.reference.nonzero
+
+    def first(self, event: str) -> LayerRow | None:
+        """First row, in the order of computation, where an event happened; its index is ``row.first[event]``.
+
+        Parameters
+        ----------
+        event : str
+            A fate (``"overflow"``, ``"flushed"``, ``"invalid"``, ``"cancelled"``, ...) or ``"stalled"``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such event.
+        """
+        if event != "stalled" and event not in FATES:
+            raise ValueError(f"first: event must be one of {', '.join(FATES)}, stalled, got {event!r}")
+        for row in self.layers:
+            if event == "stalled":
+                count = row.stalled
+            elif self.has_reference:
+                count = row.fates[event]
+            else:
+                count = getattr(row.rounding, event, 0)
+            if count:
+                return row
+        return None
+
+    def loss_scale_window(self, fmt: FormatLike | None = None, lose: float = 1e-3) -> ScaleWindow:
+        """Loss scales that fit every gradient tensor at once (round once model), naming the tensors that set the limits.
+
+        Parameters
+        ----------
+        fmt : str or dtype, optional
+            Default the run's storage format.
+        lose : float
+            Fraction of each tensor's non-zero entries that may flush.
+
+        Raises
+        ------
+        ValueError
+            Without a reference.
+        """
+        if not self.has_reference:
+            raise ValueError("loss_scale_window: needs the reference chain; run probe(..., reference=True)")
+        name = finfo(fmt or self.arithmetic.storage).name
+        low: tuple[int, str] | None = None
+        high: tuple[int, str] | None = None
+        for row in self.layers:
+            if row.role not in GRADIENT_ROLES or row.reference is None:
+                continue
+            need, most = row.reference.smallest_scale(name, lose), row.reference.largest_scale(name)
+            label = row.reference.name or ""
+            if need is not None and (low is None or need > low[0]):
+                low = (need, label)
+            if most is not None and (high is None or most < high[0]):
+                high = (most, label)
+        if low is None or high is None:
+            return window(name, None, None, "")
+        return window(name, low[0], high[0], low[1], high[1])
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """What is wrong, most severe first, each with evidence and a remedy."""
+        from gradkern.findings import find
+
+        return find(self)
+
+    def summary(self) -> str:
+        """Return the story in a few lines of text."""
+        from gradkern.render import summary_text
+
+        return summary_text(self)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw true gradient magnitudes by layer, with the format's limits, and the fate of the entries.
+
+        matplotlib is loaded here.
+        """
+        from gradkern.plot import plot_chain
+
+        return plot_chain(self, ax)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the tensors, as JSON can hold it."""
+        rate = self.decay_rate().to_dict()
+        return {
+            "arithmetic": str(self.arithmetic), "scale": self.scale, "widths": self.widths,
+            "activations": self.activations, "batch": self.batch, "loss_name": self.loss_name, "loss": plain(self.loss),
+            "reference_loss": plain(self.reference_loss), "decay_rate": rate,
+            "effective_depth": self.effective_depth() if self.has_reference else None,
+            "loss_scale_window": self.loss_scale_window().to_dict() if self.has_reference else None,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "layers": [row.to_dict() for row in self.layers],
+        }  # fmt: skip
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return one line per layer and role (pandas is loaded here)."""
+        import pandas
+
+        lines = []
+        for row in self.layers:
+            line = {k: v for k, v in row.to_dict().items() if not isinstance(v, dict)}
+            line |= {"amax": row.stats.amax, "log2_amax": row.stats.log2_amax, "max_ulp": row.rounding.max_ulp}
+            line |= {"sqnr_db": row.rounding.sqnr_db, "log2_norm": row.log2_norm, "relative_error": row.relative_error}
+            line |= {"reference_log2_norm": row.reference_log2_norm}
+            lines.append(line)
+        return pandas.DataFrame(lines)
+
+    def save(self, path: str | Path) -> None:
+        """Write the report as JSON (gzip if the name ends in .gz). Kept tensors are not written."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "records"}
+        fields["arithmetic"] = str(self.arithmetic)
+        records = [{k: v for k, v in r.items() if k not in ("tensor", "truth")} for r in self.records]
+        text = json.dumps({"gradkern_report": 1, **fields, "records": records}, default=lambda o: o.tolist())
+        path = Path(path)
+        if path.suffix == ".gz":
+            path.write_bytes(gzip.compress(text.encode(), mtime=0))
+        else:
+            path.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> ChainReport:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a report.
+        """
+        path = Path(path)
+        try:
+            raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            fields = json.loads(raw)
+            version = fields.pop("gradkern_report")
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError) as error:
+            raise ValueError(f"ChainReport.load: {path} is not a saved report ({error})") from None
+        if version != 1:
+            raise ValueError(f"ChainReport.load: {path} has version {version}, this gradkern reads version 1")
+        for record in fields["records"]:
+            for key in ("stored", "reference"):
+                if record.get(key):
+                    for counts in ("binades", "powers"):
+                        record[key][counts] = np.array(record[key][counts], dtype=np.int64)
+        fields["arithmetic"] = arithmetic_of(fields["arithmetic"])
+        return cls(**fields)
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        from gradkern.render import report_html
+
+        return report_html(self)
