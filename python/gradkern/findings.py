@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gradkern._result import Result
 from gradkern.formats import finfo
+from gradkern.report import GRADIENT_ROLES
 
 if TYPE_CHECKING:
     from gradkern.report import ChainReport, LayerRow
@@ -67,7 +68,7 @@ def _where(rows: list[LayerRow]) -> str:
 
 
 def _is_gradient(row: LayerRow) -> bool:
-    return row.role.startswith("grad_")
+    return row.role in GRADIENT_ROLES
 
 
 def scale_advice(report: ChainReport) -> str:
@@ -75,7 +76,7 @@ def scale_advice(report: ChainReport) -> str:
     window = report.loss_scale_window()
     if window.exists and window.best is not None:
         low, high = math.log2(window.low or 1), math.log2(window.high or 1)
-        if window.low is not None and window.low <= report.scale <= (window.high or math.inf):
+        if window.best <= report.scale <= (window.high or math.inf):
             return (
                 f"the loss scale 2^{math.log2(report.scale):g} is inside the window 2^{low:g}..2^{high:g} for the true "
                 "gradients: the loss is in the stored chain; use a format with more range or digits"
@@ -93,15 +94,15 @@ def _nonfinite(report: ChainReport) -> list[Finding]:
         if not producers:
             continue
         first = producers[0]
-        heirs = [row for row in report.layers if row.stats.nonfinite and not row.fates["overflow"] and not row.fates["invalid"]]
+        heirs = [row for row in report.layers if row.nonfinite and not row.fates["overflow"] and not row.fates["invalid"]]
         count = sum(row.fates[kind] for row in producers)
         made = f" as {first.invalid_kind}" if first.invalid_kind and kind == "invalid" else ""
         evidence = (
             f"{count:,} entries{made}, the first at flat index {first.first[kind]} of layer {first.layer} {first.role}; "
             f"{len(producers)} tensors produce them, {len(heirs)} merely inherit non-finite values"
         )
-        reached = any(row.stats.nonfinite for row in report.layers if _is_gradient(row))
-        clamped = not any(row.stats.nonfinite for row in producers)
+        reached = any(row.nonfinite for row in report.layers if _is_gradient(row))
+        clamped = not any(row.nonfinite for row in producers)
         severity = "critical" if reached and not clamped else "major"
         findings.append(Finding(kind, severity, _where(producers[:1]), evidence, _overflow_remedy(report, first, kind)))
     return findings
@@ -146,16 +147,19 @@ def _lost(report: ChainReport) -> list[Finding]:
 
 
 def _stalled(report: ChainReport) -> list[Finding]:
-    rows = [row for row in report.layers if row.stalled > _MINOR_LOSS * row.size]
-    if not rows:
-        return []
+    findings = []
     name = report.arithmetic.storage
-    evidence = (
-        f"{sum(r.stalled for r in rows):,} entries keep one subnormal value of {name} from tensor to tensor while the true "
-        "value shrinks: the stored chain shows a plateau that does not exist"
-    )
-    remedy = scale_advice(report) if _is_gradient(rows[0]) else "a format with more range (bfloat16)"
-    return [Finding("stalled", "major", _where(rows), evidence, remedy)]
+    for gradient in (False, True):
+        rows = [r for r in report.layers if _is_gradient(r) == gradient and r.live and r.stalled > _MAJOR_LOSS * r.live]
+        if not rows:
+            continue
+        evidence = (
+            f"{sum(r.stalled for r in rows):,} entries keep one subnormal value of {name} from tensor to tensor while the "
+            "true value shrinks: the stored chain shows a plateau that does not exist"
+        )
+        remedy = scale_advice(report) if gradient else "a format with more range (bfloat16)"
+        findings.append(Finding("stalled", "major", _where(rows), evidence, remedy))
+    return findings
 
 
 def _few_digits(report: ChainReport) -> list[Finding]:
@@ -206,8 +210,8 @@ def find(report: ChainReport) -> list[Finding]:
 
 
 def _without_reference(report: ChainReport) -> list[Finding]:
-    rows = [row for row in report.layers if row.rounding.overflow or row.stats.nonfinite]
+    rows = [row for row in report.layers if row.rounding.overflow or row.nonfinite]
     if not rows:
         return []
-    evidence = f"{sum(r.stats.nonfinite for r in rows):,} non-finite entries in {len(rows)} tensors"
+    evidence = f"{sum(r.nonfinite for r in rows):,} non-finite entries in {len(rows)} tensors"
     return [Finding("overflow", "critical", _where(rows[:1]), evidence, "run with reference=True to attribute them")]

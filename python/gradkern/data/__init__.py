@@ -1,0 +1,1 @@
+"""Data that ships with gradkern: a real trained network and real images."""
