@@ -1,0 +1,90 @@
+"""Types of the compiled kernels; tests/test_stubs.py holds this file against the module."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Bits = tuple[NDArray[Any], int]
+
+activation_names: list[str]
+elementary_names: list[str]
+compiler: str
+
+class UnsupportedIsaError(ValueError): ...
+
+class ChainRun:
+    def __init__(
+        self,
+        layers: list[tuple[_Bits, _Bits | None, int, float]],
+        input: _Bits,
+        batch: int,
+        storage: int,
+        operands: int,
+        accumulate: int,
+        rounding: int,
+        overflow: int,
+        subnormals: int,
+        seed: int,
+        stored_output_derivative: bool,
+        loss_scale: float,
+        with_reference: bool,
+        keep_tensors: bool,
+    ) -> None: ...
+    def forward(self, progress: Callable[[int, int], None] | None) -> None: ...
+    def backward(
+        self,
+        gradient: NDArray[np.float64],
+        reference_gradient: NDArray[np.float64] | None,
+        reference_exponent: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None: ...
+    def output(self) -> NDArray[np.float64]: ...
+    def reference_output(self) -> tuple[NDArray[np.float64], int]: ...
+    def records(self) -> list[dict[str, Any]]: ...
+
+def activation_forward(
+    pre_activation: NDArray[Any], format: int, activation: int, alpha: float
+) -> NDArray[np.float64]: ...
+def activation_backward(
+    grad_output: NDArray[Any],
+    pre_activation: NDArray[Any],
+    output: NDArray[Any] | None,
+    format: int,
+    activation: int,
+    alpha: float,
+) -> NDArray[np.float64]: ...
+def convert(
+    source: NDArray[Any],
+    source_format: int,
+    stored: NDArray[Any],
+    format: int,
+    scale: float,
+    rounding: int,
+    overflow: int,
+    subnormals: int,
+    seed: int,
+    stream: int,
+) -> dict[str, Any]: ...
+def elementary_f32(name: str, x: NDArray[np.float32]) -> NDArray[np.float32]: ...
+def elementary_f64(name: str, x: NDArray[np.float64]) -> NDArray[np.float64]: ...
+def formats() -> list[dict[str, Any]]: ...
+def isa() -> str: ...
+def isas() -> list[tuple[str, bool, str]]: ...
+def num_threads() -> int: ...
+def product(
+    a: NDArray[Any],
+    a_format: int,
+    a_transposed: bool,
+    b: NDArray[Any],
+    b_format: int,
+    b_transposed: bool,
+    bias: NDArray[Any] | None,
+    bias_format: int,
+    operands: int,
+    accumulate: int,
+) -> NDArray[np.float64]: ...
+def select_isa(name: str) -> None: ...
+def set_num_threads(count: int) -> None: ...
+def statistics(x: NDArray[Any], format: int) -> dict[str, Any]: ...
