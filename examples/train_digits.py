@@ -97,7 +97,9 @@ def train(epochs: int = EPOCHS, progress: bool = True) -> tuple[Trainer, float]:
     x, labels, held_x, held_labels = load()
     widths = [x.shape[1], *[WIDTH] * (DEPTH - 1), CLASSES]
     trainer = Trainer(
-        gk.MLP.random(widths=widths, activation="tanh", output_activation="identity", init="orthogonal", gain=1.05, seed=3)
+        gk.MLP.random(
+            widths=widths, activation="tanh", output_activation="identity", init="orthogonal", gain=1.05, seed=3
+        )
     )
     rng = np.random.default_rng(0)
     steps = epochs * (len(x) // BATCH)

@@ -6,7 +6,13 @@
 namespace gradkern::bindings {
 
 void bind_system(py::module_& m) {
-  py::register_local_exception<base::UnsupportedIsa>(m, "UnsupportedIsaError", PyExc_ValueError);
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const base::UnsupportedIsa& error) {
+      py::set_error(py::module_::import("gradkern.errors").attr("UnsupportedIsaError"), error.what());
+    }
+  });
   m.def("isa", [] { return std::string(executor::current().name); }, "The instruction set in use.");
   m.def("select_isa", [](const std::string& name) { executor::select(name); }, py::arg("name"));
   m.def(

@@ -12,7 +12,7 @@ struct Registers {
 
 Registers leaf(unsigned index) {
   Registers r;
-  if (__get_cpuid_max(0, nullptr) >= index) __cpuid_count(index, 0, r.a, r.b, r.c, r.d);
+  if (static_cast<unsigned>(__get_cpuid_max(0, nullptr)) >= index) __cpuid_count(index, 0, r.a, r.b, r.c, r.d);
   return r;
 }
 

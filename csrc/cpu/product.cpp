@@ -24,7 +24,7 @@ double to_tfloat32(double value) { return ops::round_to_nearest_even<formats::tf
 template <class T>
 std::vector<T> pack(const Operand& operand, std::int64_t rows, std::int64_t columns, std::int64_t padded,
                     FormatId operands) {
-  std::vector<T> lanes(static_cast<std::size_t>(rows * padded));
+  std::vector<T> lanes(static_cast<std::size_t>(std::max<std::int64_t>(rows, 1) * padded));  // k = 0: a row to point at
   const std::int64_t block = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, padded));
   formats::visit(operand.format, [&](auto format) {
     using F = decltype(format);

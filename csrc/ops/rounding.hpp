@@ -47,7 +47,7 @@ struct RoundingCounts {
     if (encoded.event == Event::nan || encoded.event == Event::inf) return;
     const double stored = formats::decode<F>(encoded.bits);
     const double error = stored - exact;
-    if (!(abs(error) <= formats::exp2i(1023))) return;  // overflowed: no finite error
+    if (!(abs(error) < __builtin_inf())) return;  // overflowed: no finite error
     signal.add(exact);
     if (!encoded.changed) return;
     noise.add(error);

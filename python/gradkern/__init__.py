@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as _version
-
 from gradkern import init
 from gradkern._backend import get_num_threads, set_num_threads
 from gradkern.activation import activation_backward, activation_forward, activations
@@ -25,7 +23,15 @@ from gradkern.rate import Rate
 from gradkern.report import ChainReport, LayerRow
 from gradkern.system import Info, SelfTest, info, selftest
 
-__version__ = _version("gradkern")
+
+def __getattr__(name: str) -> str:
+    """Look the version up when it is asked for: importlib.metadata is a third of the import time."""
+    if name != "__version__":
+        raise AttributeError(f"module 'gradkern' has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("gradkern")
+
 
 __all__ = [
     "MLP",

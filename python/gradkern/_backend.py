@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 from gradkern import _core
-from gradkern.errors import UnsupportedIsaError
-
-try:
-    _core.isa()
-except _core.UnsupportedIsaError as error:
-    raise UnsupportedIsaError(str(error)) from None
 
 
 def isa() -> str:
@@ -29,10 +23,7 @@ def select_isa(name: str) -> None:
     UnsupportedIsaError
         If ``name`` is unknown or this processor cannot run it.
     """
-    try:
-        _core.select_isa(name)
-    except _core.UnsupportedIsaError as error:
-        raise UnsupportedIsaError(str(error)) from None
+    _core.select_isa(name)
 
 
 def get_num_threads() -> int:

@@ -12,8 +12,6 @@ activation_names: list[str]
 elementary_names: list[str]
 compiler: str
 
-class UnsupportedIsaError(ValueError): ...
-
 class ChainRun:
     def __init__(
         self,

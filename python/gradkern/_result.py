@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 def plain(value: Any) -> Any:
     """Reduce a value to what JSON holds; non-finite floats become strings."""
+    kind = type(value)
+    if value is None or kind is int or kind is str or kind is bool:  # most of what there is
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else repr(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.repr}
     if isinstance(value, dict):

@@ -79,7 +79,7 @@ def activation_forward(
     pre_activation: Any,
     name: str,
     *,
-    arithmetic: ArithmeticLike = "float32",  # noqa: A002
+    arithmetic: ArithmeticLike = "float32",
     out: NDArray[Any] | None = None,
     device: str | None = None,
 ) -> Any:
@@ -121,7 +121,7 @@ def activation_backward(
     pre_activation: Any,
     name: str,
     *,
-    arithmetic: ArithmeticLike = "float32",  # noqa: A002
+    arithmetic: ArithmeticLike = "float32",
     out: NDArray[Any] | None = None,
     device: str | None = None,
 ) -> Any:

@@ -20,6 +20,8 @@ from gradkern.formats import FormatLike, finfo, format_ids, format_name
 def log2_sum(parts: tuple[float, float, float]) -> float:
     """log2 of a sum of squares that the kernels hold in three ranges; -inf for zero."""
     big, medium, small = parts
+    if big == 0 and small == 0:
+        return math.log2(medium) if medium > 0 else -math.inf
     terms = [math.log2(v) + e for v, e in ((big, 1200.0), (medium, 0.0), (small, -1200.0)) if v > 0]
     if not terms:
         return -math.inf
@@ -75,14 +77,18 @@ class RoundingReport(Result):
         signal, noise = log2_sum(counts["signal"]), log2_sum(counts["noise"])
         decibel = 10 * math.log10(2)
         sqnr = math.nan if signal == -math.inf else math.inf if noise == -math.inf else decibel * (signal - noise)
-        first = {k: counts[k] if counts[k] >= 0 else None for k in ("first_overflow", "first_flushed")}
         return cls(
             size=sum(counts[n] for n in names),
             **{n: counts[n] for n in names},
-            **first,
+            first_overflow=_index(counts["first_overflow"]),
+            first_flushed=_index(counts["first_flushed"]),
             max_ulp=counts["max_ulp"],
             sqnr_db=sqnr,
         )
+
+
+def _index(first: int) -> int | None:
+    return first if first >= 0 else None
 
 
 @dataclass(frozen=True, repr=False)

@@ -64,7 +64,7 @@ def probe(
     loss: str = "sum",
     target: Any = None,
     grad_output: Any = None,
-    arithmetic: ArithmeticLike = "float16",  # noqa: A002
+    arithmetic: ArithmeticLike = "float16",
     scale: float = 1.0,
     reference: bool = True,
     keep: str = "reports",

@@ -88,7 +88,7 @@ def dense_forward(
     bias: Any = None,
     *,
     activation: str = "identity",
-    arithmetic: ArithmeticLike = "float32",  # noqa: A002
+    arithmetic: ArithmeticLike = "float32",
     device: str | None = None,
 ) -> DenseOutput:
     """Compute z = fl(x W^T + b) and h = fl(phi(z)).
@@ -145,7 +145,7 @@ def dense_backward(
     pre_activation: Any = None,
     *,
     activation: str = "identity",
-    arithmetic: ArithmeticLike = "float32",  # noqa: A002
+    arithmetic: ArithmeticLike = "float32",
     device: str | None = None,
 ) -> DenseGradients:
     """Compute the gradients of a dense layer.

@@ -94,7 +94,9 @@ def _nonfinite(report: ChainReport) -> list[Finding]:
         if not producers:
             continue
         first = producers[0]
-        heirs = [row for row in report.layers if row.nonfinite and not row.fates["overflow"] and not row.fates["invalid"]]
+        heirs = [
+            row for row in report.layers if row.nonfinite and not row.fates["overflow"] and not row.fates["invalid"]
+        ]
         count = sum(row.fates[kind] for row in producers)
         made = f" as {first.invalid_kind}" if first.invalid_kind and kind == "invalid" else ""
         evidence = (
@@ -120,15 +122,14 @@ def _overflow_remedy(report: ChainReport, first: LayerRow, kind: str) -> str:
 
 def _lost(report: ChainReport) -> list[Finding]:
     findings = []
+    sides = {side: [r for r in report.layers if _is_gradient(r) == side] for side in (False, True)}
     for kind in ("flushed", "cancelled"):
-        for gradient in (False, True):
-            rows = [r for r in report.layers if _is_gradient(r) == gradient and r.fates[kind] > _MINOR_LOSS * r.live]
+        for gradient, candidates in sides.items():
+            rows = [r for r in candidates if r.fates[kind] and r.fates[kind] > _MINOR_LOSS * r.live]
             if not rows:
                 continue
             worst = max(rows, key=lambda row: row.fates[kind] / max(row.live, 1))
-            heirs = [
-                r for r in report.layers if _is_gradient(r) == gradient and r.fates["inherited"] > _MINOR_LOSS * r.live
-            ]
+            heirs = [r for r in candidates if r.fates["inherited"] and r.fates["inherited"] > _MINOR_LOSS * r.live]
             fraction = worst.fates[kind] / max(worst.live, 1)
             dead = min((r.surviving for r in (rows + heirs)), default=1.0) < 1 - _MAJOR_LOSS
             evidence = (
@@ -186,7 +187,12 @@ def _dead(report: ChainReport) -> list[Finding]:
 def _decay(report: ChainReport) -> list[Finding]:
     rate = report.decay_rate()
     bits = rate.bits_per_layer
-    if not math.isfinite(bits) or abs(bits) < _SLOW or abs(bits) * report.depth < _TOTAL_BITS or rate.low * rate.high <= 0:
+    if (
+        not math.isfinite(bits)
+        or abs(bits) < _SLOW
+        or abs(bits) * report.depth < _TOTAL_BITS
+        or rate.low * rate.high <= 0
+    ):
         return []
     vanishing = bits < 0
     total = bits * (report.depth - 1)
@@ -195,7 +201,9 @@ def _decay(report: ChainReport) -> list[Finding]:
     if vanishing and phi == "sigmoid":
         remedy = "sigmoid loses at least 2 bits a layer at unit gain, whatever the init: use tanh or relu with a matching init"
     else:
-        remedy = f"multiply the weights by {2.0 ** max(-60.0, min(60.0, -bits)):.3g}, or take the init that matches {phi}"
+        remedy = (
+            f"multiply the weights by {2.0 ** max(-60.0, min(60.0, -bits)):.3g}, or take the init that matches {phi}"
+        )
     return [Finding("vanishing" if vanishing else "exploding", "minor", "the whole chain", evidence, remedy)]
 
 

@@ -108,7 +108,7 @@ def _table() -> dict[str, FormatInfo]:
 
 @cache
 def format_ids() -> dict[str, int]:
-    """Number of each format in the kernels' interface, by name."""
+    """Return the number of each format in the kernels' interface, by name."""
     return {raw["name"]: index for index, raw in enumerate(_core.formats())}
 
 

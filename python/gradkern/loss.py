@@ -95,7 +95,7 @@ def loss_and_gradient(loss: str, output: Wide, target: Wide | None, exponent: in
         if loss == "sum" or target is None:
             finite = bool(np.all(np.isfinite(output)))
             value = math.fsum(output.ravel()) if finite else float(np.sum(output))
-            return float(_ldexp(np.float64(value), exponent)), np.ones_like(output), 0
+            return float(_ldexp(np.array(value), exponent)), np.ones_like(output), 0
         if loss == "mse":
             return _mse(output, target, exponent)
         return _cross_entropy(output, target, exponent)

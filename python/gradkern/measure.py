@@ -235,20 +235,20 @@ class TensorStats(Result):
 
     def smallest_scale(self, fmt: FormatLike, lose: float = 1e-3) -> int | None:
         """Smallest k at which at most a fraction `lose` of the non-zero entries flush; None for an all-zero tensor."""
-        total = self.nonzero
+        counts: list[int] = self.binade_counts.tolist()
+        total = sum(counts)
         if total == 0:
             return None
-        exponents, counts = self.binades
-        tie = finfo(fmt).min_quantum - 1
+        tie, first = finfo(fmt).min_quantum - 1, self.first_binade + self.exponent
         allowed = math.floor(lose * total)
         gone = 0  # entries below the binade in hand
-        for exponent, count, powers in zip(exponents.tolist(), counts.tolist(), self.powers_of_two.tolist(), strict=True):
+        for exponent, (count, powers) in enumerate(zip(counts, self.powers_of_two.tolist(), strict=True), first):
             if gone + powers > allowed:  # even exact powers of two must clear the tie
                 return int(tie + 1 - exponent)
             if gone + count > allowed:
-                return int(tie - exponent)
+                return tie - exponent
             gone += count
-        return int(tie - int(exponents[-1]))
+        return tie - (first + len(counts) - 1)
 
     def loss_scale_window(self, fmt: FormatLike, lose: float = 1e-3) -> ScaleWindow:
         """Loss scales at which nothing overflows and at most a fraction `lose` of non-zero entries flush.
@@ -264,14 +264,16 @@ class TensorStats(Result):
         -------
         ScaleWindow
         """
-        return window(finfo(fmt).name, self.smallest_scale(fmt, lose), self.largest_scale(fmt), self.name or "the tensor")
+        return window(
+            finfo(fmt).name, self.smallest_scale(fmt, lose), self.largest_scale(fmt), self.name or "the tensor"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; the binades as a mapping from exponent to count."""
         fields = super().to_dict()
         exponents, counts = self.binades
-        del fields["binade_counts"], fields["powers_of_two"], fields["first_binade"]
-        fields["binades"] = {int(e): int(c) for e, c in zip(exponents, counts, strict=True) if c}
+        del fields["first_binade"]
+        fields["binades"] = {e: c for e, c in zip(exponents.tolist(), counts.tolist(), strict=True) if c}
         return fields
 
 

@@ -44,7 +44,7 @@ def _read_safetensors(path: Path) -> tuple[Tensors, list[str] | None]:
 
     data = path.read_bytes()
     try:
-        entries = deserialize(data)
+        entries = deserialize(data)  # type: ignore[no-untyped-call]
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, ValueError) as error:
         raise ModelFileError(f"{path}: not a complete .safetensors file ({error})") from None
@@ -52,7 +52,9 @@ def _read_safetensors(path: Path) -> tuple[Tensors, list[str] | None]:
     for name, entry in entries:
         dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
         if dtype is None:
-            raise ModelFileError(f"{path}: tensor {name!r} has dtype {entry['dtype']}, which is no floating-point format here")
+            raise ModelFileError(
+                f"{path}: tensor {name!r} has dtype {entry['dtype']}, which is no floating-point format here"
+            )
         tensors[name] = np.frombuffer(bytes(entry["data"]), dtype=dtype).reshape(entry["shape"])
     stored = header.get("__metadata__", {}).get(_ACTIVATIONS)
     return tensors, json.loads(stored) if stored else None
@@ -95,7 +97,9 @@ def load_layers(path: Path, activation: str | None, output_activation: str) -> l
     unknown = set(tensors) - {f"{p}weight" for p in prefixes} - {f"{p}bias" for p in prefixes}
     if unknown:
         name = min(unknown)
-        raise ModelFileError(f"{path}: tensor {name!r} {tensors[name].shape} is neither a weight nor a bias of a dense layer")
+        raise ModelFileError(
+            f"{path}: tensor {name!r} {tensors[name].shape} is neither a weight nor a bias of a dense layer"
+        )
     for prefix in prefixes:
         weight = tensors[f"{prefix}weight"]
         if weight.ndim != 2:

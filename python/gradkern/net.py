@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ class MLP:
         self.layers = list(layers)
         if not self.layers:
             raise ValueError("MLP: needs at least one layer, got none")
-        for before, after in zip(self.layers, self.layers[1:], strict=False):
+        for before, after in pairwise(self.layers):
             if before.n_out != after.n_in:
                 raise ValueError(
                     f"MLP: layers do not chain: {before.name}.weight has shape {(before.n_out, before.n_in)}, "
@@ -159,7 +160,7 @@ class MLP:
             raise ValueError(f"MLP.random: init must be one of {', '.join(INITIALISATIONS)}, got {init!r}")
         generator = np.random.default_rng(seed)
         layers = []
-        for index, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for index, (n_in, n_out) in enumerate(pairwise(sizes)):
             weight = INITIALISATIONS[init](n_out, n_in, gain=gain, seed=generator)
             bias = bias_std * generator.standard_normal(n_out) if bias_std else np.zeros(n_out)
             last = index == len(sizes) - 2

@@ -5,21 +5,25 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gradkern._result import Result, plain
 from gradkern.arithmetic import Arithmetic
 from gradkern.arithmetic import arithmetic as arithmetic_of
-from gradkern.cast import RoundingReport
 from gradkern.formats import FormatLike, finfo
+from gradkern.layer_row import FATES, FORWARD_ROLES, GRADIENT_ROLES, ROLES, LayerRow
 from gradkern.measure import ScaleWindow, TensorStats, window
 from gradkern.rate import Rate, theil_sen
+
+_FLOAT64_TIE = 1074  # a binade 2**-k needs the scale 2**(k - 1074), or half of it, to be stored in float64
+
+__all__ = ["FATES", "FORWARD_ROLES", "GRADIENT_ROLES", "ROLES", "ChainReport", "LayerRow"]
 
 if TYPE_CHECKING:
     import pandas
@@ -27,120 +31,8 @@ if TYPE_CHECKING:
 
     from gradkern.findings import Finding
 
-FATES = ("structural", "kept", "subnormal", "flushed", "cancelled", "inherited", "overflow", "invalid")
-FORWARD_ROLES = ("weight", "bias", "pre_activation", "activation")
-GRADIENT_ROLES = ("grad_activation", "grad_pre_activation", "grad_weight", "grad_bias")
-ROLES = FORWARD_ROLES + GRADIENT_ROLES
 
-
-@dataclass(frozen=True, repr=False)
-class LayerRow(Result):
-    """One tensor of the chain.
-
-    Attributes
-    ----------
-    layer : int
-        1 is the first layer; 0 is the input and its gradient.
-    role : str
-        One of `ROLES`.
-    stats : TensorStats
-        Of the stored tensor; gradients carry the loss scale in ``stats.exponent``, so true magnitudes are unscaled.
-    rounding : RoundingReport
-        What rounding this tensor to storage did.
-    reference : TensorStats or None
-        Of the true values.
-    relative_error : float
-        || stored / scale - true || / || true ||; NaN if anything stored is not finite, or without a reference.
-    structural, kept, subnormal, flushed, cancelled, inherited, overflow, invalid : int
-        The fate of every entry; they sum to size. None of them is known without a reference.
-    stalled : int
-        Entries that kept a subnormal value from the tensor before while their true magnitude fell.
-    invalid_kind : str
-        ``"inf - inf"`` or ``"0 * inf"`` where a NaN was made here.
-    first : dict
-        Flat index of the first entry of each fate.
-    tensor, truth : array or None
-        The stored tensor and its true values (times ``2**reference.exponent``), with ``keep="tensors"``.
-    """
-
-    layer: int
-    role: str
-    stats: TensorStats = field(repr=False)
-    rounding: RoundingReport = field(repr=False)
-    reference: TensorStats | None = field(repr=False)
-    relative_error: float
-    fates: dict[str, int]
-    stalled: int
-    invalid_kind: str
-    first: dict[str, int | None] = field(repr=False)
-    tensor: NDArray[Any] | None = field(repr=False, default=None)
-    truth: NDArray[np.float64] | None = field(repr=False, default=None)
-
-    def __getattr__(self, name: str) -> int:
-        if name in FATES:
-            return self.fates.get(name, 0)
-        raise AttributeError(name)
-
-    @property
-    def size(self) -> int:
-        """Entries."""
-        return self.stats.size
-
-    @property
-    def live(self) -> int:
-        """Entries that are not zero in real arithmetic."""
-        return self.size - self.fates.get("structural", 0)
-
-    @property
-    def surviving(self) -> float:
-        """Fraction of the live entries that were stored as a finite non-zero value; 1.0 where none is live."""
-        return (self.fates["kept"] + self.fates["subnormal"]) / self.live if self.live else 1.0
-
-    @property
-    def log2_norm(self) -> float:
-        """log2 of the stored tensor's 2-norm, without the loss scale; NaN where it holds NaN or inf."""
-        return self.stats.log2_l2 if not self.stats.nonfinite else math.nan
-
-    @property
-    def reference_log2_norm(self) -> float:
-        """log2 of the true 2-norm; NaN without a reference."""
-        return math.nan if self.reference is None else self.reference.log2_l2
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, the statistics nested."""
-        return {
-            "layer": self.layer, "role": self.role, "size": self.size, "log2_norm": plain(self.log2_norm),
-            "reference_log2_norm": plain(self.reference_log2_norm), "relative_error": plain(self.relative_error),
-            **self.fates, "stalled": self.stalled, "invalid_kind": self.invalid_kind, "first": self.first,
-            "stats": self.stats.to_dict(), "rounding": self.rounding.to_dict(),
-            "reference": None if self.reference is None else self.reference.to_dict(),
-        }  # fmt: skip
-
-
-def _row(record: dict[str, Any], storage: str, log2_scale: int) -> LayerRow:
-    carried = log2_scale if record["role"] in GRADIENT_ROLES else 0
-    label = f"layer {record['layer']} {record['role']}"
-    summary = record.get("reference")
-    tensor = record.get("tensor")
-    return LayerRow(
-        layer=record["layer"],
-        role=record["role"],
-        stats=TensorStats.from_summary(record["stored"], storage, name=label, exponent=-carried, scale=2.0**carried),
-        rounding=RoundingReport.from_counts(record["rounding"]),
-        reference=None
-        if summary is None
-        else TensorStats.from_summary(summary, "float64", name=label, exponent=record["reference_exponent"]),
-        relative_error=record.get("relative_error", math.nan),
-        fates=record.get("fates", {}),
-        stalled=record.get("stalled", 0),
-        invalid_kind=record.get("invalid_kind", ""),
-        first=record.get("first", {}),
-        tensor=None if tensor is None else np.asarray(tensor).view(finfo(storage).dtype),
-        truth=record.get("truth"),
-    )
-
-
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class ChainReport(Result):
     """What a probe found.
 
@@ -181,7 +73,18 @@ class ChainReport(Result):
     def layers(self) -> list[LayerRow]:
         """Rows in the order of computation: forward from layer 0, then backward from the loss."""
         log2_scale = int(math.log2(self.scale))
-        return [_row(record, self.arithmetic.storage, log2_scale) for record in self.records]
+        return [LayerRow.from_record(record, self.arithmetic.storage, log2_scale) for record in self.records]
+
+    @cached_property
+    def _by_role(self) -> dict[str, dict[int, LayerRow]]:
+        table: dict[str, dict[int, LayerRow]] = {role: {} for role in ROLES}
+        for row in self.layers:
+            table[row.role][row.layer] = row
+        return {role: dict(sorted(rows.items())) for role, rows in table.items()}
+
+    @cached_property
+    def _limits(self) -> dict[float, tuple[TensorStats, TensorStats] | None]:
+        return {}  # by the fraction that may flush
 
     @property
     def depth(self) -> int:
@@ -203,7 +106,7 @@ class ChainReport(Result):
         """
         if role not in ROLES:
             raise ValueError(f"role: must be one of {', '.join(ROLES)}, got {role!r}")
-        return sorted((row for row in self.layers if row.role == role), key=lambda row: row.layer)
+        return list(self._by_role[role].values())
 
     def row(self, layer: int, role: str) -> LayerRow:
         """Return the row of a layer and role.
@@ -213,10 +116,9 @@ class ChainReport(Result):
         KeyError
             If the report has none.
         """
-        for row in self.rows(role):
-            if row.layer == layer:
-                return row
-        raise KeyError(f"no row for layer {layer} and role {role!r}")
+        if layer not in self._by_role.get(role, {}):
+            raise KeyError(f"no row for layer {layer} and role {role!r}")
+        return self._by_role[role][layer]
 
     def decay_rate(self, role: str = "grad_pre_activation") -> Rate:
         """Bits per layer that the norm of a role gains or loses, backwards from the loss for gradients.
@@ -292,7 +194,7 @@ class ChainReport(Result):
         return None
 
     def loss_scale_window(self, fmt: FormatLike | None = None, lose: float = 1e-3) -> ScaleWindow:
-        """Loss scales that fit every gradient tensor at once (round once model), naming the tensors that set the limits.
+        """Loss scales that fit every gradient tensor at once (round once model), and the tensors that set the limits.
 
         Parameters
         ----------
@@ -309,20 +211,29 @@ class ChainReport(Result):
         if not self.has_reference:
             raise ValueError("loss_scale_window: needs the reference chain; run probe(..., reference=True)")
         name = finfo(fmt or self.arithmetic.storage).name
-        low: tuple[int, str] | None = None
-        high: tuple[int, str] | None = None
-        for row in self.layers:
-            if row.role not in GRADIENT_ROLES or row.reference is None:
-                continue
-            need, most = row.reference.smallest_scale(name, lose), row.reference.largest_scale(name)
-            label = row.reference.name or ""
-            if need is not None and (low is None or need > low[0]):
-                low = (need, label)
-            if most is not None and (high is None or most < high[0]):
-                high = (most, label)
-        if low is None or high is None:
+        if lose not in self._limits:
+            self._limits[lose] = self._limiting(lose)
+        limits = self._limits[lose]
+        if limits is None:
             return window(name, None, None, "")
-        return window(name, low[0], high[0], low[1], high[1])
+        low, high = limits
+        return window(name, low.smallest_scale(name, lose), high.largest_scale(name), low.name or "", high.name)
+
+    def _limiting(self, lose: float) -> tuple[TensorStats, TensorStats] | None:
+        """Gradients that need the largest scale and that allow the smallest: the same two for every format."""
+        rows = [row for role in GRADIENT_ROLES for row in self._by_role[role].values() if row.reference_top is not None]
+        if not rows:
+            return None
+        worst, most = rows[0], -(10**9)
+        for row in sorted(rows, key=lambda row: row.reference_floor):
+            if -row.reference_floor <= most:  # no row from here on needs more
+                break
+            need = row.reference.smallest_scale("float64", lose) if row.reference else None
+            if need is not None and need + _FLOAT64_TIE > most:
+                worst, most = row, need + _FLOAT64_TIE
+        largest = max(rows, key=lambda row: row.reference_top or (0, 0.0))
+        assert worst.reference is not None and largest.reference is not None
+        return worst.reference, largest.reference
 
     @cached_property
     def findings(self) -> list[Finding]:
@@ -398,17 +309,16 @@ class ChainReport(Result):
             raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             fields = json.loads(raw)
             version = fields.pop("gradkern_report")
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError) as error:
+            if version != 1:
+                raise ValueError(f"version {version}, this gradkern reads version 1")
+            for record in fields["records"]:
+                for key in ("stored", "reference"):
+                    if record.get(key):
+                        for counts in ("binades", "powers"):
+                            record[key][counts] = np.array(record[key][counts], dtype=np.int64)
+            return cls(**{**fields, "arithmetic": arithmetic_of(fields["arithmetic"])})
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zlib.error) as error:
             raise ValueError(f"ChainReport.load: {path} is not a saved report ({error})") from None
-        if version != 1:
-            raise ValueError(f"ChainReport.load: {path} has version {version}, this gradkern reads version 1")
-        for record in fields["records"]:
-            for key in ("stored", "reference"):
-                if record.get(key):
-                    for counts in ("binades", "powers"):
-                        record[key][counts] = np.array(record[key][counts], dtype=np.int64)
-        fields["arithmetic"] = arithmetic_of(fields["arithmetic"])
-        return cls(**fields)
 
     def __repr__(self) -> str:
         return self.summary()

@@ -1,0 +1,87 @@
+"""Every block of the README runs, and prints what the README says it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gradkern as gk
+
+README = Path(__file__).parents[1] / "README.md"
+pytestmark = pytest.mark.skipif(not README.is_file(), reason="not a source checkout")
+
+
+def _blocks() -> list[tuple[str, str]]:
+    return re.findall(r"```(\w+)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_python_blocks_print_what_the_readme_says() -> None:
+    namespace: dict[str, object] = {}
+    blocks = _blocks()
+    ran = 0
+    for index, (language, code) in enumerate(blocks):
+        if language != "python":
+            continue
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            exec(compile(code, f"README block {index}", "exec"), namespace)
+        ran += 1
+        if index + 1 < len(blocks) and blocks[index + 1][0] == "text":
+            shown = [line.rstrip() for line in blocks[index + 1][1].strip().splitlines()]
+            assert [line.rstrip() for line in out.getvalue().strip().splitlines()] == shown, f"block {index}"
+        else:
+            assert out.getvalue() == "", f"block {index} prints, and the README does not say what"
+    assert ran >= 4
+
+
+def _commands() -> list[list[str]]:
+    lines = [line for language, code in _blocks() if language == "bash" for line in code.strip().splitlines()]
+    return [shlex.split(part) for line in lines for part in line.split("&&")]
+
+
+def _write_user_files(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    gk.MLP.random(widths=[8, 16, 16, 4], activation="relu").save(folder / "model.safetensors")
+    np.save(folder / "batch.npy", rng.standard_normal((32, 8)).astype(np.float32))
+    np.save(folder / "labels.npy", rng.integers(0, 4, 32))
+
+
+def test_shell_blocks_run(tmp_path: Path) -> None:
+    _write_user_files(tmp_path)
+    kinds = set()
+    for command in _commands():
+        kinds.add(command[0])
+        if command[0] == "gradkern":
+            done = subprocess.run(
+                [sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, timeout=300
+            )
+            assert done.returncode == 0, done.stderr
+            assert "layers" in done.stdout
+        elif command[0] == "pip":
+            extra = re.search(r"\[(\w+)\]", command[2])
+            assert command[:2] == ["pip", "install"]
+            assert extra is None or extra.group(1) in metadata("gradkern").get_all("Provides-Extra")
+        else:
+            assert command == ["pytest"]
+    assert kinds == {"gradkern", "pip", "pytest"}
+
+
+def test_links_and_pictures_exist() -> None:
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8"))
+    assert targets
+    for target in targets:
+        assert (README.parent / target).is_file(), target
+
+
+def test_named_files_exist() -> None:
+    for name in re.findall(r"`((?:tests|examples|benchmarks|docs)/[\w/.]+\.\w+)`", README.read_text(encoding="utf-8")):
+        assert (README.parent / name).is_file(), name
