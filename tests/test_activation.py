@@ -92,8 +92,8 @@ PHI = {
     ),
 }
 # Largest error measured on 50,000 points in either precision, rounded up, in ulps: forward and derivative.
-# The derivatives of gelu, gelu_tanh, silu and mish have a zero near -1; there the ulp is that of the larger of phi' and a
-# quarter of its two terms' magnitudes. A gate that is subnormal is off by up to its quantum, which z multiplies. gelu_tanh
+# The derivatives of gelu, gelu_tanh, silu and mish have a zero near -1; there the ulp is that of the larger of phi' and
+# a quarter of its two terms' magnitudes. A gate that is subnormal is off by up to its quantum, times z. gelu_tanh
 # for z < 0 is exp(2u) with a rounded 2u: its error grows like 1 + |2u|, which divides it here.
 BOUNDS = {
     "identity": (0, 0), "relu": (0, 0), "leaky_relu(0.25)": (0.5, 0), "elu": (0.6, 0.8), "elu(0.5)": (0.6, 0.8),
@@ -270,7 +270,8 @@ def check_same_bits(z, storage, what):
 
         def compute(name=name):
             a = gk.Arithmetic(storage, derivative="stored_output")
-            result = [gk.activation_forward(z, name, arithmetic=storage), gk.activation_backward(z, z, name, arithmetic=a),
+            result = [gk.activation_forward(z, name, arithmetic=storage),
+                      gk.activation_backward(z, z, name, arithmetic=a),
                       gk.activation_backward(z[::-1], z, name, arithmetic=storage)]  # fmt: skip
             return [r.tobytes() for r in result]
 

@@ -233,7 +233,8 @@ def test_masked_half_of_relu_is_structural():
 
 
 ARITHMETICS = ["float64", "float32", "tf32", "float16", "float16_pure", "bfloat16", "bfloat16_pure", "float8_e4m3fn",
-               "float8_e5m2", "float16[overflow=saturate]", "float16[subnormals=flush]", "float8_e5m2[rounding=toward_zero]",
+               "float8_e5m2", "float16[overflow=saturate]", "float16[subnormals=flush]",
+               "float8_e5m2[rounding=toward_zero]",
                "float16[rounding=stochastic,seed=4]", "bfloat16[derivative=stored_output]",
                "float8_e4m3fn[overflow=saturate]"]  # fmt: skip
 
@@ -272,7 +273,8 @@ def test_attribution_sums_to_size(seed, widths, activations, arithmetic, gain, s
 
 
 @pytest.mark.parametrize("arithmetic, value", [
-    ("float8_e4m3fn", 464.0), ("float8_e4m3fn", 465.0), ("float8_e4m3fn[overflow=saturate]", 464.0), ("float16", 65519.0),
+    ("float8_e4m3fn", 464.0), ("float8_e4m3fn", 465.0), ("float8_e4m3fn[overflow=saturate]", 464.0),
+    ("float16", 65519.0),
     ("float8_e4m3fn[overflow=saturate]", 465.0), ("float16[overflow=saturate]", 65520.0),
     ("float16[rounding=toward_zero]", 65530.0), ("float16[rounding=toward_zero]", 65536.0),
 ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Elementary functions against mpmath: error in ulps of the result, every binade, limits, and the same bits everywhere."""
+"""Elementary functions against mpmath: error in ulps, every binade, limits, and the same bits everywhere."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ KERNEL = {
 # Where some function changes its formula, saturates, overflows or becomes subnormal or zero.
 CORNERS = [
     0.625, 0.625 * math.sqrt(2), math.log(2) / 2, math.log(2), 1.5 * math.log(2), math.sqrt(2) - 1, math.sqrt(0.5) - 1,
-    -0.5, 1, 2, 3, 4.25, 9, 10, 10.2, 14.4, 17.3, 20, 27.3, 36.7, 38.6, 40, 44.4, 64 * math.log(2), 5.86, 8.29, 26.54, 37.5,
-    87.33654, 88.72284, 89, 103.97208, 104, 107, 708.3964, 709.782712893384, 710, 745.1332, 746, 748, 13.15, 38.4, 52, 354.9,
-    372.5, 6.05, 9.2, 26.2, 27.22, 14.17, 38.56, 22.18, 0.84, 0.8838834764831844,
+    -0.5, 1, 2, 3, 4.25, 9, 10, 10.2, 14.4, 17.3, 20, 27.3, 36.7, 38.6, 40, 44.4, 64 * math.log(2), 5.86, 8.29, 26.54,
+    37.5, 87.33654, 88.72284, 89, 103.97208, 104, 107, 708.3964, 709.782712893384, 710, 745.1332, 746, 748, 13.15, 38.4,
+    52, 354.9,    372.5, 6.05, 9.2, 26.2, 27.22, 14.17, 38.56, 22.18, 0.84, 0.8838834764831844,
 ]  # fmt: skip
 
 
 def samples(dtype, per_binade, seed=0):
-    """Random mantissas in every binade from the smallest subnormal to the largest, both signs, and around every corner."""
+    """Random mantissas in every binade, subnormals too, both signs, and around every corner."""
     rng = np.random.default_rng(seed)
     info = np.finfo(dtype)
     low = int(math.log2(info.smallest_subnormal))
@@ -67,7 +67,8 @@ def samples(dtype, per_binade, seed=0):
         x = np.ldexp(1 + rng.random(len(exponents)), exponents).astype(dtype)
         x[0] = info.smallest_subnormal
     dense = np.concatenate([
-        rng.uniform(-20, 20, 60 * per_binade), rng.uniform(-110, 110, 20 * per_binade), rng.uniform(-1, 1, 40 * per_binade),
+        rng.uniform(-20, 20, 60 * per_binade), rng.uniform(-110, 110, 20 * per_binade),
+        rng.uniform(-1, 1, 40 * per_binade),
     ]).astype(dtype)  # fmt: skip
     if dtype is np.float64:
         dense = np.concatenate([dense, rng.uniform(-760, 760, 100 * per_binade)])

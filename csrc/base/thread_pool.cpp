@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -29,6 +30,8 @@ int initial_threads() {
   if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
   return 1;
 }
+
+thread_local bool inside = false;  // this thread is running a chunk
 
 struct Job {
   std::int64_t chunks = 0;
@@ -52,8 +55,14 @@ struct Job {
 
 class Pool {
  public:
-  explicit Pool(int threads) : owner_(getpid()) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  explicit Pool(int threads) {
+    for (int i = 1; i < threads; ++i) {
+      try {
+        workers_.emplace_back([this] { work(); });
+      } catch (const std::system_error&) {
+        return;  // the system gives no more threads: fewer do the same work
+      }
+    }
   }
   ~Pool() {
     {
@@ -63,7 +72,6 @@ class Pool {
     wake_.notify_all();
     for (auto& worker : workers_) worker.join();
   }
-  bool usable() const { return owner_ == getpid(); }
 
   void run(Job& job) {
     {
@@ -81,6 +89,7 @@ class Pool {
 
  private:
   void work() {
+    inside = true;
     std::uint64_t seen = 0;
     std::unique_lock lock(mutex_);
     for (;;) {
@@ -95,7 +104,6 @@ class Pool {
     }
   }
 
-  const pid_t owner_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_, done_;
@@ -107,17 +115,22 @@ class Pool {
 
 // The pool is leaked at exit on purpose: joining threads from a static destructor deadlocks in a forked child.
 struct State {
+  const pid_t owner = getpid();
   std::mutex in_use;  // one parallel region at a time; another caller runs its own chunks
   std::atomic<int> threads{initial_threads()};
   Pool* pool = nullptr;
 };
 
+// A forked child has none of its parent's threads, and its mutexes may be locked for ever: it starts afresh.
 State& state() {
-  static State* s = new State;
-  return *s;
+  static std::atomic<State*> current{new State};
+  State* s = current;
+  if (s->owner == getpid()) return *s;
+  State* fresh = new State;
+  fresh->threads = s->threads.load();
+  current = fresh;
+  return *fresh;
 }
-
-thread_local bool inside = false;
 
 void run_serially(std::int64_t chunks, const std::function<void(std::int64_t)>& body) {
   for (std::int64_t c = 0; c < chunks; ++c) body(c);
@@ -129,9 +142,10 @@ int num_threads() { return state().threads; }
 
 void set_num_threads(int count) {
   expects(count >= 1 && count <= max_threads, "set_num_threads: count must be between 1 and 1024");
+  expects(!inside, "set_num_threads: called from inside a parallel region");
   State& s = state();
   const std::lock_guard lock(s.in_use);
-  if (s.pool && s.pool->usable()) delete s.pool;
+  delete s.pool;
   s.pool = nullptr;
   s.threads = count;
 }
@@ -140,7 +154,7 @@ void parallel_for(std::int64_t chunks, const std::function<void(std::int64_t)>& 
   State& s = state();
   if (inside || chunks <= 1 || s.threads == 1) return run_serially(chunks, body);
   std::unique_lock lock(s.in_use, std::try_to_lock);
-  if (!lock.owns_lock() || (s.pool && !s.pool->usable())) return run_serially(chunks, body);
+  if (!lock.owns_lock()) return run_serially(chunks, body);
   if (!s.pool) s.pool = new Pool(s.threads);
   Job job;
   job.chunks = chunks;

@@ -13,7 +13,7 @@ int num_threads();
 void set_num_threads(int count);
 
 // Calls body(chunk) for chunk = 0 .. chunks-1, and returns when all are done. The first exception is rethrown here.
-// A nested call, and a call in a forked child, run on the calling thread.
+// A nested call runs on the calling thread; a forked child starts threads of its own.
 void parallel_for(std::int64_t chunks, const std::function<void(std::int64_t)>& body);
 
 inline std::int64_t chunk_count(std::int64_t size, std::int64_t chunk) { return (size + chunk - 1) / chunk; }

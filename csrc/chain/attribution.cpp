@@ -1,5 +1,7 @@
 #include "chain/attribution.hpp"
 
+#include <algorithm>
+#include <climits>
 #include <cmath>
 
 #include "formats/decode.hpp"
@@ -21,8 +23,15 @@ struct Reader {
   }
 };
 
+// Whether rounding w gave the largest finite value because it was clamped, rather than because it was near.
+template <class F>
+bool clamped(double w, const Rounded& how, std::int64_t index) {
+  return formats::encode<F>(w, how.mode, formats::draw(how.mode, how.stream, index)).event == formats::Event::overflow;
+}
+
 template <class CauseOf>
-Attribution attribute(const double* wide, const Stored& stored, const Reference& reference, CauseOf cause_of) {
+Attribution attribute(const double* wide, const Stored& stored, const Rounded& how, const Reference& reference,
+                      CauseOf cause_of) {
   Attribution result;
   formats::visit(stored.format, [&](auto format) {
     using F = decltype(format);
@@ -51,9 +60,7 @@ Attribution attribute(const double* wide, const Stored& stored, const Reference&
         }
       } else if (std::abs(v) < smallest_normal) {
         fate = Fate::subnormal;
-      } else if (std::abs(v) == largest && std::abs(w) > largest &&
-                 std::abs(w) - largest >=
-                     formats::exp2i(F::bias - (F::has_inf ? L::fraction_bits : L::fraction_bits - 1) - 1)) {
+      } else if (std::abs(v) == largest && std::abs(w) > largest && clamped<F>(w, how, i)) {
         fate = Fate::overflow;
       }
       ++result.counts[static_cast<int>(fate)];
@@ -64,30 +71,56 @@ Attribution attribute(const double* wide, const Stored& stored, const Reference&
   return result;
 }
 
-// Terms x * w of one dot product, bias as the last one.
-Cause product_cause(const executor::ProductArgs& p, std::int64_t entry) {
+// One factor pair of a dot product, split so that products of any size can be compared: significand * 2^exponent.
+struct Term {
+  double significand;
+  int exponent;
+};
+
+Term term_of(double x, double w) {
+  int x_exponent = 0, w_exponent = 0;
+  const double significand = std::frexp(x, &x_exponent) * std::frexp(w, &w_exponent);
+  return {significand, x_exponent + w_exponent};
+}
+
+// Calls body(x, w) for every term of one entry, the bias as the last.
+template <class Body>
+void for_terms(const executor::ProductArgs& p, std::int64_t entry, Body body) {
   const std::int64_t i = entry / p.n, j = entry % p.n;
   const Reader a{p.a.format, p.a.data}, b{p.b.format, p.b.data}, bias{p.bias_format, p.bias};
-  bool nan = false, infinite = false, zero_times_inf = false, nonzero = false;
-  double sum = 0;
-  for (std::int64_t k = 0; k < p.k + (p.bias != nullptr); ++k) {
-    const double x = k < p.k ? a(i * p.a.row_stride + k * p.a.column_stride) : 1.0;
-    const double w = k < p.k ? b(k * p.b.row_stride + j * p.b.column_stride) : bias(j);
+  for (std::int64_t k = 0; k < p.k; ++k) {
+    body(a(i * p.a.row_stride + k * p.a.column_stride), b(k * p.b.row_stride + j * p.b.column_stride));
+  }
+  if (p.bias) body(1.0, bias(j));
+}
+
+// Zero from terms that are not: below the accumulator's range, or annihilated?
+Fate fate_of_zero_sum(const executor::ProductArgs& p, std::int64_t entry) {
+  int top = INT_MIN;
+  for_terms(p, entry, [&](double x, double w) {
+    if (x != 0 && w != 0) top = std::max(top, term_of(x, w).exponent);
+  });
+  if (top == INT_MIN) return Fate::inherited;
+  double sum = 0;  // in units of 2^top
+  for_terms(p, entry, [&](double x, double w) {
+    const Term term = term_of(x, w);
+    if (term.significand != 0) sum += std::ldexp(term.significand, std::max(-2000, term.exponent - top));
+  });
+  const int quantum = formats::visit(p.accumulate, [](auto f) { return formats::Layout<decltype(f)>::min_quantum; });
+  return sum != 0 && top + std::ilogb(sum) < quantum ? Fate::flushed : Fate::cancelled;
+}
+
+Cause product_cause(const executor::ProductArgs& p, std::int64_t entry) {
+  if (p.wide[entry] == 0) return {fate_of_zero_sum(p, entry)};
+  bool nan = false, infinite = false, zero_times_inf = false;
+  for_terms(p, entry, [&](double x, double w) {
     nan |= std::isnan(x) || std::isnan(w);
     infinite |= std::isinf(x) || std::isinf(w);
     zero_times_inf |= (std::isinf(x) && w == 0) || (x == 0 && std::isinf(w));
-    nonzero |= x != 0 && w != 0;
-    sum = std::fma(x, w, sum);
-  }
-  const bool result_nan = std::isnan(p.wide[entry]), result_infinite = std::isinf(p.wide[entry]);
-  if (result_nan) {
-    if (nan) return {Fate::inherited};
-    return {Fate::invalid, zero_times_inf ? InvalidKind::zero_times_inf : InvalidKind::inf_minus_inf};
-  }
-  if (result_infinite) return {infinite ? Fate::inherited : Fate::overflow};
-  if (!nonzero) return {Fate::inherited};
-  const int quantum = formats::visit(p.accumulate, [](auto f) { return formats::Layout<decltype(f)>::min_quantum; });
-  return {sum == 0 || std::abs(sum) >= formats::exp2i(quantum) ? Fate::cancelled : Fate::flushed};
+  });
+  if (std::isinf(p.wide[entry])) return {infinite ? Fate::inherited : Fate::overflow};
+  if (nan) return {Fate::inherited};
+  return {Fate::invalid, zero_times_inf ? InvalidKind::zero_times_inf : InvalidKind::inf_minus_inf};
 }
 
 bool has_exact_zeros(ActivationId activation, double alpha) {
@@ -114,18 +147,19 @@ Cause activation_cause(const executor::ActivationArgs& args, std::int64_t i) {
 
 }  // namespace
 
-Attribution attribute_given(const double* wide, const Stored& stored, const Reference& reference) {
-  return attribute(wide, stored, reference,
+Attribution attribute_given(const double* wide, const Stored& stored, const Rounded& how, const Reference& reference) {
+  return attribute(wide, stored, how, reference,
                    [&](std::int64_t i) { return Cause{std::isfinite(wide[i]) ? Fate::cancelled : Fate::inherited}; });
 }
 
-Attribution attribute_product(const executor::ProductArgs& product, const Stored& stored, const Reference& reference) {
-  return attribute(product.wide, stored, reference, [&](std::int64_t i) { return product_cause(product, i); });
+Attribution attribute_product(const executor::ProductArgs& product, const Stored& stored, const Rounded& how,
+                              const Reference& reference) {
+  return attribute(product.wide, stored, how, reference, [&](std::int64_t i) { return product_cause(product, i); });
 }
 
-Attribution attribute_activation(const executor::ActivationArgs& args, const Stored& stored,
+Attribution attribute_activation(const executor::ActivationArgs& args, const Stored& stored, const Rounded& how,
                                  const Reference& reference) {
-  return attribute(args.wide, stored, reference, [&](std::int64_t i) { return activation_cause(args, i); });
+  return attribute(args.wide, stored, how, reference, [&](std::int64_t i) { return activation_cause(args, i); });
 }
 
 std::int64_t count_stalled(const Stored& stored, const Reference& reference, const Stored& before,

@@ -36,10 +36,17 @@ struct Cause {
   InvalidKind kind = InvalidKind::none;
 };
 
-Attribution attribute_given(const double* wide, const Stored& stored, const Reference& reference);
-Attribution attribute_product(const executor::ProductArgs& product, const Stored& stored, const Reference& reference);
+// How a tensor was rounded to storage: enough to repeat one element's rounding.
+struct Rounded {
+  formats::Mode mode;
+  std::uint64_t stream;
+};
+
+Attribution attribute_given(const double* wide, const Stored& stored, const Rounded& how, const Reference& reference);
+Attribution attribute_product(const executor::ProductArgs& product, const Stored& stored, const Rounded& how,
+                              const Reference& reference);
 // forward: args.grad_output is null. backward: args.slope holds phi'.
-Attribution attribute_activation(const executor::ActivationArgs& args, const Stored& stored,
+Attribution attribute_activation(const executor::ActivationArgs& args, const Stored& stored, const Rounded& how,
                                  const Reference& reference);
 
 // Entries that kept the same subnormal value as `before` while their true magnitude fell.

@@ -60,7 +60,7 @@ void Run::store(Stored& stored, const std::vector<double>& wide, std::int64_t la
   executor_.convert(executor_, args);
   record.stored = summarise(executor_, stored.format, stored.data(), stored.size);
   if (reference) {
-    record.attribution = attribution_of(stored, *reference);
+    record.attribution = attribution_of(stored, {arithmetic_.mode, args.stream}, *reference);
     record.reference = summarise(executor_, FormatId::float64, reference->values.data(), stored.size);
     record.reference_exponent = reference->exponent;
     record.relative_error = relative_error(stored, log2_scale, *reference);
@@ -81,8 +81,9 @@ void Run::store_given(Stored& stored, const Source& source, double scale, std::i
                       const Reference* reference) {
   std::vector<double> wide = decode_all(executor_, source);
   for (double& w : wide) w *= scale;
-  store(stored, wide, layer, role, reference, std::log2(scale),
-        [&](const Stored& s, const Reference& r) { return attribute_given(wide.data(), s, r); });
+  store(
+      stored, wide, layer, role, reference, std::log2(scale),
+      [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_given(wide.data(), s, how, r); });
 }
 
 void Run::product(Stored& result, executor::ProductArgs args, std::int64_t layer, Role role, const Reference* reference,
@@ -94,7 +95,7 @@ void Run::product(Stored& result, executor::ProductArgs args, std::int64_t layer
   args.wide = wide.data();
   executor_.product(executor_, args);
   store(result, wide, layer, role, reference, log2_scale,
-        [&](const Stored& s, const Reference& r) { return attribute_product(args, s, r); });
+        [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_product(args, s, how, r); });
 }
 
 void Run::forward(const Poll& poll) {
@@ -155,7 +156,7 @@ void Run::forward_layer(std::int64_t l) {
   args.wide = wide.data();
   executor_.activation_forward(executor_, args);
   store(activations_[at(l)], wide, l, Role::activation, known(h_truth), 0,
-        [&](const Stored& s, const Reference& r) { return attribute_activation(args, s, r); });
+        [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_activation(args, s, how, r); });
 
   if (with_reference_) {
     reference_pre_activations_[at(l - 1)] = std::move(z_truth);
@@ -205,7 +206,7 @@ Reference Run::activation_gradient(std::int64_t l, Stored& dz) {
   args.slope = slope.data();
   executor_.activation_backward(executor_, args);
   store(dz, wide, l, Role::grad_pre_activation, with_reference_ ? &truth : nullptr, log2_loss_scale_,
-        [&](const Stored& s, const Reference& r) { return attribute_activation(args, s, r); });
+        [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_activation(args, s, how, r); });
   return truth;
 }
 

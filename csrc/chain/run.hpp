@@ -74,7 +74,7 @@ class Run {
   const std::vector<Record>& records() const { return records_; }
 
  private:
-  using AttributionOf = std::function<Attribution(const Stored&, const Reference&)>;
+  using AttributionOf = std::function<Attribution(const Stored&, const Rounded&, const Reference&)>;
 
   void store_given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role,
                    const Reference* reference);

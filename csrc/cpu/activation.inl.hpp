@@ -21,7 +21,7 @@ struct Block {
 template <class A, class V>
 void evaluate_forward(Block<V>& block, std::int64_t count, V alpha) {
   for (std::int64_t j = 0; j < count; j += Block<V>::lanes) {
-    A::forward(V::load(block.pre_activation + j), alpha).store(block.output + j);
+    ops::canonical_nan(A::forward(V::load(block.pre_activation + j), alpha)).store(block.output + j);
   }
 }
 
@@ -31,7 +31,7 @@ void evaluate_slope(Block<V>& block, std::int64_t count, V alpha, bool from_outp
     const V z = V::load(block.pre_activation + j);
     const V slope =
         from_output ? ops::derivative_from_output<A>(z, V::load(block.output + j), alpha) : A::derivative(z, alpha);
-    slope.store(block.slope + j);
+    ops::canonical_nan(slope).store(block.slope + j);
   }
 }
 
@@ -57,7 +57,7 @@ void backward_blocks(const executor::ActivationArgs& args, std::int64_t begin, s
     ops::visit_activation(args.activation,
                           [&](auto a) { evaluate_slope<decltype(a)>(block, count, alpha, args.output != nullptr); });
     for (std::int64_t j = 0; j < count; ++j) {
-      args.wide[first + j] = block.grad_output[j] * block.slope[j];
+      args.wide[first + j] = ops::canonical_nan(block.grad_output[j] * block.slope[j]);
       if (args.slope) args.slope[first + j] = block.slope[j];
     }
   });
@@ -106,7 +106,7 @@ GRADKERN_HD void elementary_loop(int function, const ops::scalar_t<V>* x, ops::s
   constexpr std::int64_t lanes = sizeof(V) / sizeof(ops::scalar_t<V>);
   for (std::int64_t i = 0; i < size; i += lanes) {
     const std::int64_t count = size - i < lanes ? size - i : lanes;
-    elementary(function, V::load_partial(x + i, count)).store_partial(y + i, count);
+    ops::canonical_nan(elementary(function, V::load_partial(x + i, count))).store_partial(y + i, count);
   }
 }
 

@@ -6,27 +6,37 @@
 namespace gradkern::cpu {
 namespace {
 
+// One element: x times the scale, rounded. A product that leaves float64 is still a finite, non-zero number.
 template <class F>
-void encode_block(const executor::ConvertArgs& args, const double* exact, std::int64_t first, std::int64_t count,
+GRADKERN_HD formats::Encoded<F> encode_scaled(double x, double exact, const formats::Mode& mode, std::uint64_t draw) {
+  const double infinity = __builtin_inf();
+  if (ops::abs(exact) == infinity && ops::abs(x) < infinity) return formats::overflowed<F>(x, mode);
+  formats::Encoded<F> encoded = formats::encode<F>(exact, mode, draw);
+  if (exact == 0 && x != 0) {
+    encoded.event = formats::Event::flushed;
+    encoded.changed = true;
+  }
+  return encoded;
+}
+
+template <class F>
+void encode_block(const executor::ConvertArgs& args, const double* source, std::int64_t first, std::int64_t count,
                   ops::RoundingCounts& counts) {
   auto* stored = static_cast<typename F::container*>(args.stored);
-  const bool random = args.mode.rounding == formats::Rounding::stochastic;
-  const std::uint64_t seed = random ? formats::random_bits(args.mode.seed, args.stream) : 0;
   for (std::int64_t j = 0; j < count; ++j) {
     const std::int64_t i = first + j;
-    const std::uint64_t draw = random ? formats::random_bits(seed, static_cast<std::uint64_t>(i)) : 0;
-    const auto encoded = formats::encode<F>(exact[j], args.mode, draw);
+    const double exact = source[j] * args.scale;
+    const auto encoded = encode_scaled<F>(source[j], exact, args.mode, formats::draw(args.mode, args.stream, i));
     stored[i] = encoded.bits;
-    counts.record<F>(exact[j], encoded, i);
+    counts.record<F>(exact, encoded, i);
   }
 }
 
 void convert(const executor::ConvertArgs& args, std::int64_t begin, std::int64_t end, ops::RoundingCounts& counts) {
-  double exact[block_size];
+  double source[block_size];
   for_blocks(begin, end, [&](std::int64_t first, std::int64_t count) {
-    decode_block(args.source_format, args.source, first, count, exact);
-    for (std::int64_t j = 0; j < count; ++j) exact[j] *= args.scale;
-    formats::visit(args.format, [&](auto f) { encode_block<decltype(f)>(args, exact, first, count, counts); });
+    decode_block(args.source_format, args.source, first, count, source);
+    formats::visit(args.format, [&](auto f) { encode_block<decltype(f)>(args, source, first, count, counts); });
   });
 }
 

@@ -13,7 +13,7 @@ GRADKERN_HD void store_wide(V value, double* wide, std::int64_t count) {
   using T = ops::scalar_t<V>;
   constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
   T lane[lanes];
-  value.store(lane);
+  ops::canonical_nan(value).store(lane);
   for (std::int64_t l = 0; l < (count < lanes ? count : lanes); ++l) wide[l] = lane[l];
 }
 

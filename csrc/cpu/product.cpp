@@ -68,7 +68,7 @@ void exact_panel(const Panel<double>& p) {
       for (std::int64_t k = 0; k < p.k; ++k) {
         sum = ops::exact_step<Acc>(p.a[i * p.k + k], p.b[k * p.padded + j], sum);
       }
-      p.wide[i * p.n + j] = p.bias ? ops::exact_step<Acc>(1.0, p.bias[j], sum) : sum;
+      p.wide[i * p.n + j] = ops::canonical_nan(p.bias ? ops::exact_step<Acc>(1.0, p.bias[j], sum) : sum);
     }
   }
 }

@@ -62,6 +62,22 @@ GRADKERN_HD std::uint64_t shift_right_rounded(std::uint64_t significand, int shi
   return kept + ((random >> (64 - shift)) < rest);
 }
 
+// The random bits of one element of one tensor; 0 where rounding draws none.
+GRADKERN_HD std::uint64_t draw(const Mode& mode, std::uint64_t stream, std::int64_t index) {
+  if (mode.rounding != Rounding::stochastic) return 0;
+  return random_bits(random_bits(mode.seed, stream), static_cast<std::uint64_t>(index));
+}
+
+// What a value with the sign of x and a magnitude beyond F's range becomes.
+template <class F>
+GRADKERN_HD Encoded<F> overflowed(double x, const Mode& mode) {
+  using L = Layout<F>;
+  const std::uint64_t sign = (base::bit_cast<std::uint64_t>(x) >> 63) << (L::bits - 1);
+  const bool clamp = mode.overflow == Overflow::saturate || mode.rounding == Rounding::toward_zero;
+  const std::uint64_t result = sign | (clamp ? L::max_finite : F::has_inf ? L::infinity : L::quiet_nan);
+  return {static_cast<typename F::container>(result << F::container_shift), Event::overflow, true};
+}
+
 template <class F>
 GRADKERN_HD Encoded<F> encode(double x, const Mode& mode, std::uint64_t random = 0) {
   using L = Layout<F>;
@@ -90,11 +106,7 @@ GRADKERN_HD Encoded<F> encode(double x, const Mode& mode, std::uint64_t random =
 
   // Adding the integer to the exponent field carries into the next binade by itself.
   std::uint64_t result = (std::uint64_t(quantum_exponent - L::min_exponent) << L::fraction_bits) + rounded;
-  if (result > L::max_finite) {
-    const std::uint64_t beyond = F::has_inf ? L::infinity : L::quiet_nan;
-    const bool clamp = mode.overflow == Overflow::saturate || (mode.rounding == Rounding::toward_zero);
-    return {stored(sign | (clamp ? L::max_finite : beyond)), Event::overflow, true};
-  }
+  if (result > L::max_finite) return overflowed<F>(x, mode);
   if (result < L::smallest_normal) {
     if (result == 0 || mode.subnormals == Subnormals::flush) return {stored(sign), Event::flushed, true};
     return {stored(sign | result), Event::subnormal, !exact};

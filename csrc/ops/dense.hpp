@@ -51,11 +51,14 @@ GRADKERN_HD V step(V x, V w, V a) {
 // float64 operands, accumulator Acc narrower than float64 and held as a double.
 template <class Acc>
 GRADKERN_HD double exact_step(double x, double w, double a) {
-  double product = x * w;
-  if (product == 0 && x != 0 && w != 0)
-    product = copysign(formats::exp2i(-1074), product);  // far below Acc: only sticky
-  const double finite = product - product;
-  const double product_error = finite == 0 ? fma(x, w, -product) : 0.0;
+  const bool finite_factors = x - x == 0 && w - w == 0;
+  if (finite_factors && a - a != 0) return a;  // x * w may leave float64, and is finite all the same
+  const double rounded_product = x * w;
+  // Far below Acc only the sign and a sticky bit matter: the smallest double stands for a product that underflowed.
+  const bool vanished = rounded_product == 0 && x != 0 && w != 0;
+  const double product = vanished ? copysign(formats::exp2i(-1074), rounded_product) : rounded_product;
+  const bool exact_error = !vanished && product - product == 0;
+  const double product_error = exact_error ? fma(x, w, -product) : 0.0;
   // Boldo and Melquiond's emulation of fma: the low parts are summed to odd, then added to the high part to odd.
   const double low_sum = a + product_error;
   const double low_error = sum_error(a, product_error, low_sum);

@@ -71,4 +71,10 @@ GRADKERN_HD V copysign(V magnitude, V sign) {
   return from_bits<V>((to_bits(magnitude) & int_t<V>(~sign_bit<V>)) | (to_bits(sign) & int_t<V>(sign_bit<V>)));
 }
 
+// v with every NaN made the positive quiet one: the sign of a NaN that an operation makes is the processor's choice.
+template <class V>
+GRADKERN_HD V canonical_nan(V v) {
+  return select(v == v, v, V(static_cast<scalar_t<V>>(__builtin_nan(""))));
+}
+
 }  // namespace gradkern::ops

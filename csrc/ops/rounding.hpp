@@ -54,7 +54,8 @@ struct RoundingCounts {
     const int exponent = static_cast<int>((to_bits(exact) >> 52) & 0x7FF) - 1023;
     const int quantum = (exponent > formats::Layout<F>::min_exponent ? exponent : formats::Layout<F>::min_exponent) -
                         formats::Layout<F>::fraction_bits;
-    const double ulps = abs(error) * formats::exp2i(quantum > -1022 ? (quantum > 1022 ? -1022 : -quantum) : 1022);
+    const int half = -quantum / 2;  // 2^-quantum itself may be beyond float64
+    const double ulps = abs(error) * formats::exp2i(half) * formats::exp2i(-quantum - half);
     if (ulps > max_ulp) max_ulp = ulps;
   }
 

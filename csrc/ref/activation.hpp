@@ -18,7 +18,7 @@ std::vector<double> activation_forward(ops::ActivationId id, double alpha, const
   std::vector<double> wide;
   for (const double value : z) {
     ops::visit_activation(id, [&](auto activation) {
-      wide.push_back(decltype(activation)::forward(static_cast<T>(value), static_cast<T>(alpha)));
+      wide.push_back(ops::canonical_nan(decltype(activation)::forward(static_cast<T>(value), static_cast<T>(alpha))));
     });
   }
   return wide;
@@ -33,8 +33,9 @@ std::vector<double> activation_slope(ops::ActivationId id, double alpha, const s
     const T value = static_cast<T>(z[i]), parameter = static_cast<T>(alpha);
     ops::visit_activation(id, [&](auto activation) {
       using A = decltype(activation);
-      slope.push_back(h.empty() ? A::derivative(value, parameter)
-                                : ops::derivative_from_output<A>(value, static_cast<T>(h[i]), parameter));
+      slope.push_back(ops::canonical_nan(h.empty()
+                                             ? A::derivative(value, parameter)
+                                             : ops::derivative_from_output<A>(value, static_cast<T>(h[i]), parameter)));
     });
   }
   return slope;
@@ -44,14 +45,14 @@ template <class T>
 std::vector<double> activation_backward(const std::vector<double>& grad_output, const std::vector<double>& slope) {
   std::vector<double> wide;
   for (std::size_t i = 0; i < slope.size(); ++i) {
-    wide.push_back(static_cast<T>(grad_output[i]) * static_cast<T>(slope[i]));
+    wide.push_back(ops::canonical_nan(static_cast<T>(grad_output[i]) * static_cast<T>(slope[i])));
   }
   return wide;
 }
 
 // The elementary function with this number in the executor's table.
 template <class T>
-T elementary(int function, T x) {
+T raw_elementary(int function, T x) {
   switch (function) {
     case 0:
       return ops::exp(x);
@@ -76,6 +77,11 @@ T elementary(int function, T x) {
     default:
       return ops::tanh_derivative(x);
   }
+}
+
+template <class T>
+T elementary(int function, T x) {
+  return ops::canonical_nan(raw_elementary(function, x));
 }
 
 }  // namespace gradkern::ref

@@ -37,7 +37,7 @@ std::vector<double> product(std::int64_t m, std::int64_t n, std::int64_t k, cons
         sum = step<Acc>(x, w, sum, double_operands);
       }
       if (!bias.empty()) sum = step<Acc>(1.0, bias[static_cast<std::size_t>(j)], sum, double_operands);
-      wide.push_back(sum);
+      wide.push_back(ops::canonical_nan(sum));
     }
   }
   return wide;

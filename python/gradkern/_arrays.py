@@ -71,11 +71,11 @@ def _torch_from_numpy(array: NDArray[Any]) -> Any:
 
     special = {"bfloat16": torch.bfloat16, "float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
     dtype = special.get(array.dtype.name)
-    array = np.ascontiguousarray(array)
+    flat = np.ascontiguousarray(array).reshape(-1)
     if dtype is None:
-        return torch.from_numpy(array)
+        return torch.from_numpy(flat).reshape(array.shape)
     integer = np.int16 if array.dtype.itemsize == 2 else np.uint8
-    return torch.from_numpy(array.reshape(-1).view(integer)).view(dtype).reshape(array.shape)
+    return torch.from_numpy(flat.view(integer)).view(dtype).reshape(array.shape)
 
 
 def _jax_from_numpy(array: NDArray[Any]) -> Any:

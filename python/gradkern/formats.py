@@ -30,7 +30,7 @@ _ALIASES = {
     "tf32": "tfloat32",
     "half": "float16", "fp16": "float16", "f16": "float16",
     "bf16": "bfloat16",
-    "e4m3": "float8_e4m3fn", "e4m3fn": "float8_e4m3fn", "float8_e4m3": "float8_e4m3fn", "fp8_e4m3": "float8_e4m3fn",
+    "e4m3": "float8_e4m3fn", "e4m3fn": "float8_e4m3fn", "fp8_e4m3": "float8_e4m3fn",
     "e5m2": "float8_e5m2", "fp8_e5m2": "float8_e5m2",
 }  # fmt: skip
 

@@ -25,10 +25,8 @@ inline int report() {
   return failures || !checks;
 }
 
-// Equality of bits; any two NaN are equal, since which NaN an operation makes is the processor's choice.
-inline bool same(double a, double b) {
-  return (a != a && b != b) || std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
-}
+// Equality of bits, NaN included.
+inline bool same(double a, double b) { return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b); }
 
 }  // namespace gradkern::test
 
