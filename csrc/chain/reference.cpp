@@ -136,11 +136,15 @@ Reference reference_activation(const Executor& e, const Reference& z, Activation
     h.exponent = z.exponent;
   } else if (z.exponent > 0 && !(most < 0x1p900 && std::isfinite(scaled(largest(z.values), z.exponent)))) {
     const std::vector<double> slope = times_slope(e, std::vector<double>(truth.size(), 1.0), truth, activation, alpha);
-    for (std::size_t i = 0; i < truth.size(); ++i) {  // far from zero phi is linear or bounded
-      const bool linear = std::abs(truth[i]) > 0x1p60 && slope[i] != 0;
-      h.values[i] = linear ? slope[i] * z.values[i] : scaled(h.values[i], -z.exponent);
+    const auto linear = [&](std::size_t i) { return std::abs(truth[i]) > 0x1p60 && slope[i] != 0; };
+    bool any_linear = false;
+    for (std::size_t i = 0; i < truth.size(); ++i) any_linear |= linear(i);
+    if (any_linear) {  // far from zero phi is linear or bounded; a bounded entry is nothing beside a linear one
+      for (std::size_t i = 0; i < truth.size(); ++i) {
+        h.values[i] = linear(i) ? slope[i] * z.values[i] : scaled(h.values[i], -z.exponent);
+      }
+      h.exponent = z.exponent;
     }
-    h.exponent = z.exponent;
   }
   renormalise(h);
   return h;
