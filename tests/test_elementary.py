@@ -149,8 +149,8 @@ def test_special_values(name, precision, isa):
     number = ~np.isnan(want)
     assert np.array_equal(np.isnan(got), np.isnan(want))
     assert np.array_equal(bits(got)[number], bits(want)[number]), (got, want)
-    payload = np.array([NAN, -NAN], dtype)
-    assert np.array_equal(bits(function(name, payload)), bits(payload)), "a NaN comes back as it is"
+    either_sign = np.array([NAN, -NAN], dtype)
+    assert set(bits(function(name, either_sign)).tolist()) == {bits(np.array([np.nan], dtype))[0]}, "one NaN comes back"
 
 
 @pytest.mark.parametrize("precision", KERNEL)

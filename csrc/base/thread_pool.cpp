@@ -23,7 +23,9 @@ int initial_threads() {
   if (const char* text = std::getenv("GRADKERN_NUM_THREADS")) {
     char* end = nullptr;
     const long count = std::strtol(text, &end, 10);
-    if (end != text && *end == '\0' && count >= 1 && count <= max_threads) return static_cast<int>(count);
+    expects(end != text && *end == '\0' && count >= 1 && count <= max_threads,
+            "GRADKERN_NUM_THREADS: must be a whole number from 1 to 1024");
+    return static_cast<int>(count);
   }
   cpu_set_t set;
   CPU_ZERO(&set);

@@ -155,12 +155,16 @@ def arithmetic(name: ArithmeticLike) -> Arithmetic:
     preset = _PRESETS[base][0]
     if not bracket:
         return preset
+    if not rest.endswith("]"):
+        raise ValueError(f"arithmetic: the bracket of {name!r} is not closed")
     changes: dict[str, Any] = {}
     for item in rest.removesuffix("]").split(","):
         field, _, value = item.partition("=")
         if field not in preset.__dataclass_fields__:
             known = ", ".join(preset.__dataclass_fields__)
             raise ValueError(f"arithmetic: unknown field {field!r} in {name!r}; known: {known}")
+        if field == "seed" and not value.isdecimal():
+            raise ValueError(f"arithmetic: seed must be a whole number, got {value!r}")
         changes[field] = int(value) if field == "seed" else value
     return replace(preset, **changes)
 

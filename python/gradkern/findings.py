@@ -75,13 +75,13 @@ def scale_advice(report: ChainReport) -> str:
     """Say which loss scale would work in the run's format, or that none does and which format needs none."""
     window = report.loss_scale_window()
     if window.exists and window.best is not None:
-        low, high = math.log2(window.low or 1), math.log2(window.high or 1)
+        span = "" if window.log2_low is None else f" (window 2^{window.log2_low}..2^{window.log2_high})"
         if window.best <= report.scale <= (window.high or math.inf):
             return (
-                f"the loss scale 2^{math.log2(report.scale):g} is inside the window 2^{low:g}..2^{high:g} for the true "
-                "gradients: the loss is in the stored chain; use a format with more range or digits"
+                f"the loss scale 2^{math.log2(report.scale):g} is right for the true gradients{span}: the loss is in the "
+                "stored chain; use a format with more range or digits"
             )
-        return f"a loss scale of 2^{math.log2(window.best):g} (window 2^{low:g}..2^{high:g})"
+        return f"a loss scale of 2^{math.log2(window.best):g}{span}"
     fitting = [f for f in ("bfloat16", "float32") if report.loss_scale_window(f).exists]
     other = f"; {fitting[0]} has one" if fitting else ""
     return f"{window.why}{other}"

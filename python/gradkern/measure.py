@@ -69,6 +69,8 @@ class ScaleWindow(Result):
         Smallest and largest loss scale of the window; None where there is no bound.
     best : float or None
         A scale inside, with headroom on both sides.
+    log2_low, log2_high : int or None
+        The same as exponents, which also reach where float64 does not.
     headroom_bits : int or None
         log2(high / low).
     why : str
@@ -79,16 +81,18 @@ class ScaleWindow(Result):
     low: float | None
     high: float | None
     best: float | None
+    log2_low: int | None
+    log2_high: int | None
     headroom_bits: int | None
     why: str
 
 
 def power_of_two(k: int) -> float:
-    """2.0**k; inf or 0.0 where float64 ends."""
+    """Return 2.0**k; inf or 0.0 where float64 ends."""
     return math.ldexp(1.0, k) if k <= 1023 else math.inf
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class TensorStats(Result):
     """Statistics of one tensor from one read. True values are the measured ones times ``2**exponent``.
 
@@ -281,16 +285,21 @@ def window(fmt: str, low: int | None, high: int | None, low_name: str, high_name
     """Make a `ScaleWindow` from the exponents of its two ends and the names of the tensors that set them."""
     high_name = high_name or low_name
     if low is None or high is None:
-        return ScaleWindow(True, None, None, 1.0, None, "all entries are zero: every scale will do")
+        return ScaleWindow(True, None, None, 1.0, None, None, None, "all entries are zero: every scale will do")
+    ends = (power_of_two(low), power_of_two(high))
     if low > high:
         why = (
             f"no loss scale fits {fmt}: {low_name} needs at least 2^{low} not to flush, "
             f"{high_name} overflows above 2^{high}"
         )
-        return ScaleWindow(False, power_of_two(low), power_of_two(high), None, high - low, why)
+        return ScaleWindow(False, *ends, None, low, high, high - low, why)
     best = max(low, high - max(2, (high - low) // 2)) if high - low >= 2 else high
+    best = max(low, min(best, 1023))
     why = f"{low_name} flushes below 2^{low}, {high_name} overflows above 2^{high}"
-    return ScaleWindow(True, power_of_two(low), power_of_two(high), power_of_two(best), high - low, why)
+    if not -1022 <= best <= 1023:
+        why = f"no loss scale fits {fmt}: it would have to be 2^{low} to 2^{high}, which is beyond float64"
+        return ScaleWindow(False, *ends, None, low, high, high - low, why)
+    return ScaleWindow(True, *ends, power_of_two(best), low, high, high - low, why)
 
 
 def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str | None = None) -> TensorStats:

@@ -78,8 +78,10 @@ def read_tensors(path: Path) -> tuple[Tensors, list[str] | None]:
     ModelFileError
         If the file is missing, of another kind, or incomplete.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ModelFileError(f"{path}: no such file")
+    if not path.is_file():
+        raise ModelFileError(f"{path}: not a file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix == ".npz":
