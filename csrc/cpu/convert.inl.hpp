@@ -6,19 +6,6 @@
 namespace gradkern::cpu {
 namespace {
 
-// One element: x times the scale, rounded. A product that leaves float64 is still a finite, non-zero number.
-template <class F>
-GRADKERN_HD formats::Encoded<F> encode_scaled(double x, double exact, const formats::Mode& mode, std::uint64_t draw) {
-  const double infinity = __builtin_inf();
-  if (ops::abs(exact) == infinity && ops::abs(x) < infinity) return formats::overflowed<F>(x, mode);
-  formats::Encoded<F> encoded = formats::encode<F>(exact, mode, draw);
-  if (exact == 0 && x != 0) {
-    encoded.event = formats::Event::flushed;
-    encoded.changed = true;
-  }
-  return encoded;
-}
-
 template <class F>
 void encode_block(const executor::ConvertArgs& args, const double* source, std::int64_t first, std::int64_t count,
                   ops::RoundingCounts& counts) {
@@ -26,7 +13,7 @@ void encode_block(const executor::ConvertArgs& args, const double* source, std::
   for (std::int64_t j = 0; j < count; ++j) {
     const std::int64_t i = first + j;
     const double exact = source[j] * args.scale;
-    const auto encoded = encode_scaled<F>(source[j], exact, args.mode, formats::draw(args.mode, args.stream, i));
+    const auto encoded = ops::encode_scaled<F>(source[j], exact, args.mode, formats::draw(args.mode, args.stream, i));
     stored[i] = encoded.bits;
     counts.record<F>(exact, encoded, i);
   }

@@ -32,6 +32,19 @@ struct SquareSum {
   }
 };
 
+// One element: x times the scale, rounded. A product that leaves float64 is still a finite, non-zero number.
+template <class F>
+GRADKERN_HD formats::Encoded<F> encode_scaled(double x, double exact, const formats::Mode& mode, std::uint64_t draw) {
+  const double infinity = __builtin_inf();
+  if (abs(exact) == infinity && abs(x) < infinity) return formats::overflowed<F>(x, mode);
+  formats::Encoded<F> encoded = formats::encode<F>(exact, mode, draw);
+  if (exact == 0 && x != 0) {
+    encoded.event = formats::Event::flushed;
+    encoded.changed = true;
+  }
+  return encoded;
+}
+
 struct RoundingCounts {
   std::int64_t events[formats::event_count] = {};
   std::int64_t first_overflow = -1, first_flushed = -1;

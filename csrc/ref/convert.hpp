@@ -22,11 +22,11 @@ struct Converted {
 template <class F>
 Converted<F> convert(const std::vector<double>& source, double scale, const formats::Mode& mode, std::uint64_t stream) {
   Converted<F> result;
-  const std::uint64_t seed = formats::random_bits(mode.seed, stream);
   ops::RoundingCounts chunk;
   for (std::size_t i = 0; i < source.size(); ++i) {
     const double exact = source[i] * scale;
-    const auto encoded = formats::encode<F>(exact, mode, formats::random_bits(seed, i));
+    const std::uint64_t draw = formats::draw(mode, stream, static_cast<std::int64_t>(i));
+    const auto encoded = ops::encode_scaled<F>(source[i], exact, mode, draw);
     result.stored.push_back(encoded.bits);
     chunk.record<F>(exact, encoded, static_cast<std::int64_t>(i));
     if ((i + 1) % convert_chunk == 0 || i + 1 == source.size()) {

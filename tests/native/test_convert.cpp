@@ -61,12 +61,12 @@ void recount(const Tensor& source, double scale, const Mode& mode, const ref::Co
   std::int64_t overflow = 0, flushed = 0, nan = 0, inf = 0, total = 0, first_overflow = -1;
   long double signal = 0, noise = 0;
   for (std::size_t i = 0; i < source.values.size(); ++i) {
-    const double exact = source.values[i] * scale, stored = formats::decode<F>(c.stored[i]);
-    nan += std::isnan(exact);
-    inf += std::isinf(exact);
-    flushed += exact != 0 && stored == 0;
+    const double x = source.values[i], exact = x * scale, stored = formats::decode<F>(c.stored[i]);
+    nan += std::isnan(x);
+    inf += std::isinf(x);
+    flushed += x != 0 && stored == 0;
     const bool truncates = mode.rounding == Rounding::toward_zero;
-    if (std::isfinite(exact) && (truncates ? std::fabs(exact) >= truncation_limit : !std::isfinite(stored))) {
+    if (std::isfinite(x) && (truncates ? std::fabs(exact) >= truncation_limit : !std::isfinite(stored))) {
       ++overflow;
       if (first_overflow < 0) first_overflow = static_cast<std::int64_t>(i);
     }
