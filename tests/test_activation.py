@@ -93,12 +93,11 @@ PHI = {
 }
 # Largest error measured on 50,000 points in either precision, rounded up, in ulps: forward and derivative.
 # The derivatives of gelu, gelu_tanh, silu and mish have a zero near -1; there the ulp is that of the larger of phi' and
-# a quarter of its two terms' magnitudes. A gate that is subnormal is off by up to its quantum, times z. gelu_tanh
-# for z < 0 is exp(2u) with a rounded 2u: its error grows like 1 + |2u|, which divides it here.
+# a quarter of its two terms' magnitudes. A gate that is subnormal is off by up to its quantum, times z.
 BOUNDS = {
     "identity": (0, 0), "relu": (0, 0), "leaky_relu(0.25)": (0.5, 0), "elu": (0.6, 0.8), "elu(0.5)": (0.6, 0.8),
     "selu": (1.6, 1.6), "sigmoid": (0.8, 0.8), "tanh": (0.6, 0.8), "softplus": (1.5, 0.8), "gelu": (1.5, 3.5),
-    "gelu_tanh": (2.5, 3.5), "silu": (1.5, 3.5), "mish": (4, 11),
+    "gelu_tanh": (3, 6), "silu": (1.5, 3.5), "mish": (4, 11),
 }  # fmt: skip
 NATURAL_ZERO = 0.25
 GATED = ("gelu", "gelu_tanh", "silu", "mish")
@@ -115,7 +114,7 @@ def points(storage, seed=0):
 
 
 def worst(z, got, truth, scale, storage, name):
-    """Largest error in ulps, after what a subnormal gate may cost and divided by gelu_tanh's own conditioning."""
+    """Largest error in ulps, after what a subnormal gate may cost."""
     spec = SPECS[storage]
     quantum, beyond = MP.ldexp(1, spec.emin - spec.p + 1), MP.ldexp(1, 2 - spec.emin)
     most = (0.0, 0)
@@ -126,8 +125,7 @@ def worst(z, got, truth, scale, storage, name):
         value = math.copysign(1, g) * beyond if math.isinf(g) else MP.mpf(g)
         spread = abs(MP.mpf(x)) * (2 * LINEAR * (1 + 3 * CUBIC * x * x) if name == "gelu_tanh" else 1)
         excess = abs(value - t) - (spread * quantum if name in GATED else 0)
-        condition = 1 + min(abs(_gelu_tanh_u(MP.mpf(x))), 800) if name == "gelu_tanh" and x < 0 else 1
-        most = max(most, (float(excess / unit / condition), index))
+        most = max(most, (float(excess / unit), index))
     return most
 
 
@@ -192,7 +190,8 @@ def test_infinite_and_nan(name, storage, isa):
     got = widened(gk.activation_forward([-INF, INF, NAN], name, arithmetic=storage))
     assert got[:2].tolist() == [low, high] and np.isnan(got[2])
     got = widened(gk.activation_backward([1.0] * 5, [-INF, INF, NAN, largest, -largest], name, arithmetic=storage))
-    assert np.isnan(got[2]) and got[[0, 1]].tolist() == [slope_low, slope_high]
+    assert got[[0, 1]].tolist() == [slope_low, slope_high]
+    assert got[2] == 1.0 if name == "identity" else np.isnan(got[2])  # the identity's phi' does not depend on z
     assert got[[3, 4]].tolist() == [slope_high, slope_low]
     assert np.isnan(widened(gk.activation_backward([NAN], [1.0], name, arithmetic=storage)))[0]
 

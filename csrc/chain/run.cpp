@@ -89,7 +89,8 @@ void Run::store_given(Stored& stored, const Source& source, double scale, std::i
 void Run::product(Stored& result, executor::ProductArgs args, std::int64_t layer, Role role, const Reference* reference,
                   double log2_scale) {
   std::vector<double> wide(at(args.m * args.n));
-  args.operands = arithmetic_.operands;
+  // A bias gradient is a sum, not a product: nothing is rounded to an operand format.
+  args.operands = role == Role::grad_bias ? arithmetic_.storage : arithmetic_.operands;
   args.accumulate = arithmetic_.accumulate;
   args.bias_format = arithmetic_.storage;
   args.wide = wide.data();

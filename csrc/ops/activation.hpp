@@ -6,7 +6,7 @@
 //   use z
 //
 // Evaluated in float32 (float64 for float64 storage); at a kink the derivative is that of the left side: relu'(0) = 0.
-// alpha is leaky_relu's slope and elu's alpha. NaN in, NaN out.
+// alpha is leaky_relu's slope and elu's alpha. NaN in, NaN out, but for identity' = 1.
 #pragma once
 
 #include "ops/elementary.hpp"
@@ -44,8 +44,8 @@ struct identity {
     return z;
   }
   template <class V>
-  static GRADKERN_HD V derivative(V z, V) {
-    return select(z == z, V(1), z);
+  static GRADKERN_HD V derivative(V, V) {
+    return V(1);
   }
 };
 
@@ -204,26 +204,59 @@ struct gelu {
 };
 
 // z (1 + tanh(u)) / 2 = z sigma(2u), u = sqrt(2/pi) (z + 0.044715 z^3): the sigmoid form does not cancel for z < 0.
+// sigma(2u) magnifies an error of 2u by |2u|, so 2u is held in two words.
 struct gelu_tanh {
   static constexpr bool uses_output = false;
+  static constexpr double linear = 1.5957691216057308, cubic = 0.07135481627260025;
+  static constexpr double linear_rest = -9.96930880911092e-17, cubic_rest = -6.175149918155315e-19;
+
   template <class V>
-  static GRADKERN_HD V twice_u(V z) {
-    const V linear(scalar_t<V>(1.5957691216057307117597842397375));
-    const V cubic(scalar_t<V>(0.071354816272600248926483543283870));
-    return z * fma(z * z, cubic, linear);
+  struct Argument {
+    V high, low;
+  };
+
+  // A constant in the two words of the lane type.
+  template <class V>
+  static GRADKERN_HD Argument<V> split(double value, double rest) {
+    const auto high = static_cast<scalar_t<V>>(value);
+    return {V(high), V(static_cast<scalar_t<V>>((value - high) + rest))};
   }
+
+  template <class V>
+  static GRADKERN_HD Argument<V> twice_u(V z) {
+    const Argument<V> a = split<V>(linear, linear_rest), b = split<V>(cubic, cubic_rest);
+    const V square = z * z, square_low = fma(z, z, -square);
+    const V product = b.high * square;
+    const V product_low = fma(b.high, square, -product) + fma(b.high, square_low, b.low * square);
+    const V sum = a.high + product, part = sum - a.high;
+    const V sum_low = ((a.high - (sum - part)) + (product - part)) + (product_low + a.low);
+    const V high = z * sum;
+    return {high, fma(z, sum, -high) + z * sum_low};
+  }
+
+  // Beyond, sigma(2u) is 0 or 1 to the last bit, its derivative is zero, and z^3 may overflow.
+  template <class V>
+  static GRADKERN_HD V bounded(V z) {
+    return select(abs(z) > V(64), copysign(V(64), z), z);
+  }
+
+  template <class V>
+  static GRADKERN_HD V gate(Argument<V> u) {
+    return sigmoid(u.high) * fma(u.low, sigmoid(-u.high), V(1));
+  }
+
   template <class V>
   static GRADKERN_HD V forward(V z, V) {
-    return gated(z, sigmoid(twice_u(z)));
+    return gated(z, gate(twice_u(bounded(z))));
   }
+
   template <class V>
   static GRADKERN_HD V derivative(V z, V) {
-    const V linear(scalar_t<V>(1.5957691216057307117597842397375));
-    const V cubic(scalar_t<V>(0.21406444881780074677945062985161));
-    const V u = twice_u(z);
-    const V bounded = select(abs(z) > V(64), V(64), z);  // beyond, sigma'(2u) is zero and z^2 may overflow
-    const V slope = fma(bounded * bounded, cubic, linear);
-    return fma(bounded * sigmoid_derivative(u), slope, sigmoid(u));
+    const V x = bounded(z);
+    const Argument<V> u = twice_u(x);
+    const V slope = fma(x * x, V(static_cast<scalar_t<V>>(3 * cubic)), V(static_cast<scalar_t<V>>(linear)));
+    const V bend = sigmoid_derivative(u.high) * fma(u.low, sigmoid(-u.high) - sigmoid(u.high), V(1));
+    return fma(x * bend, slope, gate(u));
   }
 };
 

@@ -72,9 +72,17 @@ def _matrix(bits: Bits, name: str, function: str) -> Bits:
 
 
 def _product(
-    a: Arithmetic, left: Bits, right: Bits, *, left_t: bool = False, right_t: bool = False, bias: Bits | None = None
+    a: Arithmetic,
+    left: Bits,
+    right: Bits,
+    *,
+    left_t: bool = False,
+    right_t: bool = False,
+    bias: Bits | None = None,
+    is_sum: bool = False,
 ) -> Bits:
-    _, operands, accumulate = a.format_ids
+    storage, operands, accumulate = a.format_ids
+    operands = storage if is_sum else operands  # a sum has no operands to round
     wide = _core.product(
         left.bits, left.format_id, left_t, right.bits, right.format_id, right_t,
         None if bias is None else bias.bits, 0 if bias is None else bias.format_id, operands, accumulate,
@@ -207,7 +215,7 @@ def dense_backward(
     ones = to_storage(read([[1.0] * dh.shape[0]], function), a)
     grad_input = rounded(_product(a, dz, w), "input")
     grad_weight = rounded(_product(a, dz, inputs, left_t=True), "weight_gradient")
-    grad_bias = rounded(_product(a, ones, dz), "bias_gradient")
+    grad_bias = rounded(_product(a, ones, dz, is_sum=True), "bias_gradient")
     restore = dh.restore
     return DenseGradients(
         restore(grad_input.values), restore(grad_weight.values), restore(grad_bias.values[0]), rounded.events

@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradkern.activation import activation_code
+
 Weight = NDArray[np.float64]
 Seed = "int | np.random.Generator"
 
 
 def _generator(seed: Any) -> np.random.Generator:
     return seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
+
+
+def _fan(n: int) -> int:
+    """Return a size after checking it: it divides the variance."""
+    return _shape(n, n)[0]
 
 
 def _shape(n_out: int, n_in: int) -> tuple[int, int]:
@@ -35,27 +42,27 @@ def uniform(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weigh
 
 def he_normal(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
     """N(0, gain^2 2 / n_in): He, Zhang, Ren, Sun 2015."""
-    return normal(n_out, n_in, gain=gain * math.sqrt(2 / n_in), seed=seed)
+    return normal(n_out, n_in, gain=gain * math.sqrt(2 / _fan(n_in)), seed=seed)
 
 
 def he_uniform(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
     """U(-b, b), b = gain sqrt(6 / n_in): He, Zhang, Ren, Sun 2015."""
-    return uniform(n_out, n_in, gain=gain * math.sqrt(6 / n_in), seed=seed)
+    return uniform(n_out, n_in, gain=gain * math.sqrt(6 / _fan(n_in)), seed=seed)
 
 
 def xavier_normal(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
     """N(0, gain^2 2 / (n_in + n_out)): Glorot and Bengio 2010."""
-    return normal(n_out, n_in, gain=gain * math.sqrt(2 / (n_in + n_out)), seed=seed)
+    return normal(n_out, n_in, gain=gain * math.sqrt(2 / (_fan(n_in) + _fan(n_out))), seed=seed)
 
 
 def xavier_uniform(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
     """U(-b, b), b = gain sqrt(6 / (n_in + n_out)): Glorot and Bengio 2010."""
-    return uniform(n_out, n_in, gain=gain * math.sqrt(6 / (n_in + n_out)), seed=seed)
+    return uniform(n_out, n_in, gain=gain * math.sqrt(6 / (_fan(n_in) + _fan(n_out))), seed=seed)
 
 
 def lecun_normal(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
     """N(0, gain^2 / n_in): LeCun, Bottou, Orr, Müller 1998."""
-    return normal(n_out, n_in, gain=gain * math.sqrt(1 / n_in), seed=seed)
+    return normal(n_out, n_in, gain=gain * math.sqrt(1 / _fan(n_in)), seed=seed)
 
 
 def orthogonal(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
@@ -74,7 +81,7 @@ def identity(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weig
 
 def torch_default(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
     """U(-b, b), b = gain / sqrt(n_in): what torch.nn.Linear does."""
-    return uniform(n_out, n_in, gain=gain / math.sqrt(n_in), seed=seed)
+    return uniform(n_out, n_in, gain=gain / math.sqrt(_fan(n_in)), seed=seed)
 
 
 INITIALISATIONS: dict[str, Callable[..., Weight]] = {
@@ -105,9 +112,9 @@ def gain(activation: str) -> float:
     ValueError
         If no gain is in common use for this activation.
     """
-    base, bracket, slope = activation.partition("(")
+    base, bracket, _ = activation.partition("(")
     if base == "leaky_relu" and bracket:
-        return math.sqrt(2 / (1 + float(slope.removesuffix(")")) ** 2))
-    if base not in _GAINS:
+        return math.sqrt(2 / (1 + activation_code(activation, "gain")[1] ** 2))
+    if base not in _GAINS or bracket:
         raise ValueError(f"gain: must be one of {', '.join(_GAINS)}, got {activation!r}")
     return _GAINS[base]

@@ -56,13 +56,24 @@ def _read_safetensors(path: Path) -> tuple[Tensors, list[str] | None]:
                 f"{path}: tensor {name!r} has dtype {entry['dtype']}, which is no floating-point format here"
             )
         tensors[name] = np.frombuffer(bytes(entry["data"]), dtype=dtype).reshape(entry["shape"])
-    stored = header.get("__metadata__", {}).get(_ACTIVATIONS)
-    return tensors, json.loads(stored) if stored else None
+    return tensors, _stored_activations(header.get("__metadata__", {}).get(_ACTIVATIONS))
+
+
+def _stored_activations(text: str | None) -> list[str] | None:
+    """Return the names that `save_layers` wrote; metadata of the same name from elsewhere is not ours."""
+    try:
+        names = json.loads(text or "null")
+    except ValueError:
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _read_npz(path: Path) -> tuple[Tensors, list[str] | None]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise ValueError("it holds one array, as .npy files do")
+        with archive:
             tensors = {name: archive[name] for name in archive.files}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
         raise ModelFileError(f"{path}: not a complete .npz file ({error})") from None
