@@ -80,7 +80,7 @@ def test_every_gradient_against_torch(activation, depth, loss):
 
 
 def tensors_of(report, role):
-    return [float(widened(row.tensor)[0]) for row in report.rows(role)]
+    return [float(widened(row.tensor).ravel()[0]) for row in report.rows(role)]
 
 
 GROWTH = [
@@ -159,7 +159,7 @@ def test_row_7_powers():
         for row in (
             gk.probe(scalar_net(w, depth), [[1.0]], arithmetic="float64", keep="tensors").rows("activation")[depth],
         ):
-            assert row.tensor[0] == pytest.approx(want, rel=depth * 2.0**-52)
+            assert row.tensor.ravel()[0] == pytest.approx(want, rel=depth * 2.0**-52)
 
 
 def test_nine_tenths_stalls_when_stored_and_dies_when_rounded_once():
@@ -319,7 +319,7 @@ def test_reference_chain_far_outside_float64(name, gain, bias):
         if size < mpmath.ldexp(1, -6000):  # exp(-2^200) and the like: zero for any finite exponent
             continue
         exponent = rows[key].reference.exponent
-        got = [mpmath.ldexp(mpmath.mpf(v), exponent) for v in rows[key].truth.tolist()]
+        got = [mpmath.ldexp(mpmath.mpf(v), exponent) for v in rows[key].truth.ravel().tolist()]
         worst = max(abs(g - w) for g, w in zip(got, want, strict=True)) / size
         assert worst < 1e-12, (key, float(worst), exponent)
 

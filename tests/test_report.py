@@ -174,7 +174,8 @@ def test_dead_relu() -> None:
     report = gk.probe(gk.MLP([gk.Dense(np.eye(3), -10.0 * np.ones(3), "relu")]), np.ones((2, 3)))
     assert kinds(report) == {"dead"}
     assert report.row(1, "grad_pre_activation").structural == 6
-    assert report.row(1, "grad_pre_activation").surviving == 1.0
+    assert report.row(1, "grad_pre_activation").surviving == 0.0
+    assert report.effective_depth() == 0
 
 
 def test_row_has_a_readable_repr() -> None:

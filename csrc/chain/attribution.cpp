@@ -83,13 +83,19 @@ Term term_of(double x, double w) {
   return {significand, x_exponent + w_exponent};
 }
 
+// x as the product sees it.
+double operand(const executor::ProductArgs& p, double x) {
+  return p.operands == FormatId::tfloat32 ? ops::round_to_nearest_even<formats::tfloat32>(x) : x;
+}
+
 // Calls body(x, w) for every term of one entry, the bias as the last.
 template <class Body>
 void for_terms(const executor::ProductArgs& p, std::int64_t entry, Body body) {
   const std::int64_t i = entry / p.n, j = entry % p.n;
   const Reader a{p.a.format, p.a.data}, b{p.b.format, p.b.data}, bias{p.bias_format, p.bias};
   for (std::int64_t k = 0; k < p.k; ++k) {
-    body(a(i * p.a.row_stride + k * p.a.column_stride), b(k * p.b.row_stride + j * p.b.column_stride));
+    body(operand(p, a(i * p.a.row_stride + k * p.a.column_stride)),
+         operand(p, b(k * p.b.row_stride + j * p.b.column_stride)));
   }
   if (p.bias) body(1.0, bias(j));
 }
@@ -101,13 +107,17 @@ Fate fate_of_zero_sum(const executor::ProductArgs& p, std::int64_t entry) {
     if (x != 0 && w != 0) top = std::max(top, term_of(x, w).exponent);
   });
   if (top == INT_MIN) return Fate::inherited;
+  bool positive = false, negative = false;
   double sum = 0;  // in units of 2^top
   for_terms(p, entry, [&](double x, double w) {
     const Term term = term_of(x, w);
+    positive |= term.significand > 0;
+    negative |= term.significand < 0;
     if (term.significand != 0) sum += std::ldexp(term.significand, std::max(-2000, term.exponent - top));
   });
   const int quantum = formats::visit(p.accumulate, [](auto f) { return formats::Layout<decltype(f)>::min_quantum; });
-  return sum != 0 && top + std::ilogb(sum) < quantum ? Fate::flushed : Fate::cancelled;
+  const bool too_small = top < quantum || (sum != 0 && top + std::ilogb(sum) < quantum);
+  return positive != negative || too_small ? Fate::flushed : Fate::cancelled;
 }
 
 Cause product_cause(const executor::ProductArgs& p, std::int64_t entry) {
@@ -124,7 +134,8 @@ Cause product_cause(const executor::ProductArgs& p, std::int64_t entry) {
 }
 
 bool has_exact_zeros(ActivationId activation, double alpha) {
-  return activation == ActivationId::relu || (activation == ActivationId::leaky_relu && alpha == 0);
+  const bool takes_alpha = activation == ActivationId::leaky_relu || activation == ActivationId::elu;
+  return activation == ActivationId::relu || (takes_alpha && alpha == 0);
 }
 
 Cause activation_cause(const executor::ActivationArgs& args, std::int64_t i) {
@@ -147,9 +158,15 @@ Cause activation_cause(const executor::ActivationArgs& args, std::int64_t i) {
 
 }  // namespace
 
-Attribution attribute_given(const double* wide, const Stored& stored, const Rounded& how, const Reference& reference) {
-  return attribute(wide, stored, how, reference,
-                   [&](std::int64_t i) { return Cause{std::isfinite(wide[i]) ? Fate::cancelled : Fate::inherited}; });
+Attribution attribute_given(const double* given, double scale, const Stored& stored, const Rounded& how,
+                            const Reference& reference) {
+  std::vector<double> scaled(given, given + stored.size);
+  for (double& value : scaled) value *= scale;
+  return attribute(scaled.data(), stored, how, reference, [&](std::int64_t i) {
+    if (given[i] == 0) return Cause{Fate::cancelled};
+    if (!std::isfinite(given[i])) return Cause{Fate::inherited};
+    return Cause{scaled[static_cast<std::size_t>(i)] == 0 ? Fate::flushed : Fate::overflow};
+  });
 }
 
 Attribution attribute_product(const executor::ProductArgs& product, const Stored& stored, const Rounded& how,

@@ -5,9 +5,8 @@
 //   v finite, 0 < |v| < smallest normal    subnormal
 //   v = 0, wide != 0                       flushed by this rounding
 //   v = 0, wide = 0, r = 0                 structural: zero in real arithmetic too
-//   v = 0, wide = 0, r != 0                inherited if every term had a lost factor; flushed if the terms were too
-//   small for
-//                                          the accumulator; cancelled if they annihilated each other
+//   v = 0, wide = 0, r != 0                inherited if every term had a lost factor; flushed if the terms were
+//                                          too small for the accumulator; cancelled if they annihilated each other
 //   v inf or NaN                           overflow if made here from finite inputs; invalid if a NaN was made here
 //                                          (inf - inf, 0 * inf); else inherited
 #pragma once
@@ -42,7 +41,9 @@ struct Rounded {
   std::uint64_t stream;
 };
 
-Attribution attribute_given(const double* wide, const Stored& stored, const Rounded& how, const Reference& reference);
+// A tensor that was given, times a scale.
+Attribution attribute_given(const double* given, double scale, const Stored& stored, const Rounded& how,
+                            const Reference& reference);
 Attribution attribute_product(const executor::ProductArgs& product, const Stored& stored, const Rounded& how,
                               const Reference& reference);
 // forward: args.grad_output is null. backward: args.slope holds phi'.

@@ -154,6 +154,12 @@ Reference reference_activation_backward(const Executor& e, const Reference& dh, 
                                         ActivationId activation, double alpha) {
   Reference dz{times_slope(e, dh.values, homogeneous(activation) ? z.values : true_values(z), activation, alpha),
                dh.exponent};
+  if (!homogeneous(
+          activation)) {  // phi' is never zero there: what underflowed stands as the smallest double, not as zero
+    for (std::size_t i = 0; i < dz.values.size(); ++i) {
+      if (dz.values[i] == 0 && dh.values[i] != 0) dz.values[i] = std::copysign(0x1p-1074, dh.values[i]);
+    }
+  }
   renormalise(dz);
   return dz;
 }

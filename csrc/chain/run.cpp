@@ -51,12 +51,12 @@ executor::Operand Run::operand(const Stored& s, std::int64_t row_stride, std::in
   return {s.format, s.data(), row_stride, column_stride};
 }
 
-void Run::store(Stored& stored, const std::vector<double>& wide, std::int64_t layer, Role role,
+void Run::store(Stored& stored, const std::vector<double>& wide, double scale, std::int64_t layer, Role role,
                 const Reference* reference, double log2_scale, const AttributionOf& attribution_of) {
   Record record{layer, role, {}, {}, {}, {}, 0, 0, {}, {}};
   stored.resize(arithmetic_.storage, static_cast<std::int64_t>(wide.size()));
   executor::ConvertArgs args{stored.size, FormatId::float64, arithmetic_.storage, wide.data(),     stored.bytes.data(),
-                             1.0,         arithmetic_.mode,  stream_++,           &record.rounding};
+                             scale,       arithmetic_.mode,  stream_++,           &record.rounding};
   executor_.convert(executor_, args);
   record.stored = summarise(executor_, stored.format, stored.data(), stored.size);
   if (reference) {
@@ -79,11 +79,11 @@ void Run::store(Stored& stored, const std::vector<double>& wide, std::int64_t la
 
 void Run::store_given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role,
                       const Reference* reference) {
-  std::vector<double> wide = decode_all(executor_, source);
-  for (double& w : wide) w *= scale;
-  store(
-      stored, wide, layer, role, reference, std::log2(scale),
-      [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_given(wide.data(), s, how, r); });
+  const std::vector<double> given = decode_all(executor_, source);
+  store(stored, given, scale, layer, role, reference, std::log2(scale),
+        [&](const Stored& s, const Rounded& how, const Reference& r) {
+          return attribute_given(given.data(), scale, s, how, r);
+        });
 }
 
 void Run::product(Stored& result, executor::ProductArgs args, std::int64_t layer, Role role, const Reference* reference,
@@ -95,7 +95,7 @@ void Run::product(Stored& result, executor::ProductArgs args, std::int64_t layer
   args.bias_format = arithmetic_.storage;
   args.wide = wide.data();
   executor_.product(executor_, args);
-  store(result, wide, layer, role, reference, log2_scale,
+  store(result, wide, 1.0, layer, role, reference, log2_scale,
         [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_product(args, s, how, r); });
 }
 
@@ -156,7 +156,7 @@ void Run::forward_layer(std::int64_t l) {
   args.pre_activation = z.data();
   args.wide = wide.data();
   executor_.activation_forward(executor_, args);
-  store(activations_[at(l)], wide, l, Role::activation, known(h_truth), 0,
+  store(activations_[at(l)], wide, 1.0, l, Role::activation, known(h_truth), 0,
         [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_activation(args, s, how, r); });
 
   if (with_reference_) {
@@ -206,7 +206,7 @@ Reference Run::activation_gradient(std::int64_t l, Stored& dz) {
   args.wide = wide.data();
   args.slope = slope.data();
   executor_.activation_backward(executor_, args);
-  store(dz, wide, l, Role::grad_pre_activation, with_reference_ ? &truth : nullptr, log2_loss_scale_,
+  store(dz, wide, 1.0, l, Role::grad_pre_activation, with_reference_ ? &truth : nullptr, log2_loss_scale_,
         [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_activation(args, s, how, r); });
   return truth;
 }

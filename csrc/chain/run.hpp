@@ -2,8 +2,8 @@
 // record per layer and role of what every rounding did. See the arithmetic contract for the rounding points.
 //
 //   forward    z_l = fl(h_{l-1} W_l^T + b_l),  h_l = fl(phi(z_l)),  h_0 = fl(x)
-//   backward   dz_l = fl(dh_l phi'(z_l)),  dW_l = fl(dz_l^T h_{l-1}),  db_l = fl(sum_i dz_l[i]),  dh_{l-1} = fl(dz_l
-//   W_l)
+//   backward   dz_l = fl(dh_l phi'(z_l)),  dW_l = fl(dz_l^T h_{l-1}),  db_l = fl(sum_i dz_l[i]),
+//              dh_{l-1} = fl(dz_l W_l)
 // with dh_L = fl(loss gradient times loss scale), given by the caller.
 #pragma once
 
@@ -78,8 +78,9 @@ class Run {
 
   void store_given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role,
                    const Reference* reference);
-  void store(Stored& stored, const std::vector<double>& wide, std::int64_t layer, Role role, const Reference* reference,
-             double log2_scale, const AttributionOf& attribution_of);
+  // stored = fl(wide * scale).
+  void store(Stored& stored, const std::vector<double>& wide, double scale, std::int64_t layer, Role role,
+             const Reference* reference, double log2_scale, const AttributionOf& attribution_of);
   void forward_layer(std::int64_t l);
   void backward_layer(std::int64_t l);
   Reference activation_gradient(std::int64_t l, Stored& dz);

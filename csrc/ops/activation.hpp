@@ -2,8 +2,7 @@
 //
 //   forward(z)            phi(z)
 //   derivative(z)         phi'(z), cancellation-free: sigma'(z) = e / (1 + e)^2 with e = exp(-|z|), never h (1 - h)
-//   stored_derivative(h)  phi' formed from the stored output h, as frameworks do; the same as derivative(z) where they
-//   use z
+//   stored_derivative(h)  phi' formed from the stored output h, as frameworks do; derivative(z) where they use z
 //
 // Evaluated in float32 (float64 for float64 storage); at a kink the derivative is that of the left side: relu'(0) = 0.
 // alpha is leaky_relu's slope and elu's alpha. NaN in, NaN out, but for identity' = 1.

@@ -1,10 +1,8 @@
 // One step of a dot product, correctly rounded in the accumulation format: step(x, w, a) = fl_acc(x * w + a).
 //
 //   float32, float64   the hardware's (or libm's) fma
-//   float16, bfloat16  the exact x * w + a, rounded once: TwoSum, rounding to odd in float64, then nearest even (Boldo
-//   and
-//                      Melquiond 2008: rounding to odd with at least two spare bits makes the second rounding
-//                      innocuous)
+//   float16, bfloat16  the exact x * w + a, rounded once: TwoSum, rounding to odd in float64, then nearest even
+//                      (Boldo and Melquiond 2008: with two spare bits or more the second rounding is innocuous)
 // Operands narrower than float64 have products that are exact in float64. For float64 operands with a narrower
 // accumulator exact_step splits the product in two (Dekker) and rounds the three-term sum to odd.
 #pragma once

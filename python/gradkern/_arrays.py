@@ -49,6 +49,11 @@ def as_bits_view(array: NDArray[Any]) -> NDArray[Any]:
     return array.view(_UNSIGNED[array.dtype.itemsize])
 
 
+def same_kind(result: NDArray[Any]) -> NDArray[Any]:
+    """Give a result back as NumPy has it."""
+    return result
+
+
 def _numpy_from_torch(tensor: Any, argument: str) -> NDArray[Any]:
     import torch
 
@@ -87,7 +92,7 @@ def _jax_from_numpy(array: NDArray[Any]) -> Any:
 def _to_numpy(x: Any, argument: str) -> tuple[NDArray[Any], Callable[[NDArray[Any]], Any]]:
     if isinstance(x, np.ndarray | np.generic | list | tuple | int | float):
         try:
-            return np.asarray(x), lambda result: result
+            return np.asarray(x), same_kind
         except ValueError as error:
             raise TypeError(f"{argument}: not an array ({error})") from None
     library = type(x).__module__.partition(".")[0]
@@ -98,9 +103,9 @@ def _to_numpy(x: Any, argument: str) -> tuple[NDArray[Any], Callable[[NDArray[An
     if hasattr(x, "__cuda_array_interface__"):
         raise TypeError(f"{argument}: a device array ({type(x).__name__}), this build computes on the CPU")
     if hasattr(x, "__array__") or hasattr(x, "__array_interface__") or hasattr(x, "__buffer__"):
-        return np.asarray(x), lambda result: result
+        return np.asarray(x), same_kind
     if hasattr(x, "__dlpack__"):
-        return np.from_dlpack(x), lambda result: result
+        return np.from_dlpack(x), same_kind
     raise TypeError(f"{argument}: not an array, got {type(x).__name__}")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _core
-from gradkern._arrays import Bits, as_bits_view, read
+from gradkern._arrays import Bits, as_bits_view, read, same_kind
 from gradkern._backend import check_device
 from gradkern.arithmetic import Arithmetic, ArithmeticLike, arithmetic
 from gradkern.cast import round_to
@@ -44,12 +44,14 @@ def activation_code(name: str, function: str) -> tuple[int, float]:
         raise ValueError(f"{function}: the parameter of {base} must be a number, got {name!r}") from None
     if not np.isfinite(alpha):
         raise ValueError(f"{function}: the parameter of {base} must be finite, got {name!r}")
+    if alpha < 0:
+        raise ValueError(f"{function}: the parameter of {base} must not be negative, got {name!r}")
     return _IDS[base], alpha
 
 
 def wide_bits(wide: NDArray[np.float64]) -> Bits:
     """Wrap a kernel's wide result for rounding."""
-    return Bits(as_bits_view(wide), "float64", lambda result: result)
+    return Bits(as_bits_view(wide), "float64", same_kind)
 
 
 def to_storage(source: Bits, a: Arithmetic, stream: int = 0) -> Bits:

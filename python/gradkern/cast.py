@@ -52,7 +52,8 @@ class RoundingReport(Result):
     first_overflow, first_flushed : int or None
         Flat index of the first such element.
     max_ulp : float
-        Largest error in units in the last place of the destination (nearest_even: at most 0.5).
+        Largest error in units in the last place of the destination: at most 0.5 for nearest_even, but for values clamped by
+        ``saturate`` and subnormals flushed, which count with all they lost.
     sqnr_db : float
         Signal to quantisation noise, 10 log10(sum x^2 / sum (stored - x)^2) [dB], over elements finite before and after.
     """

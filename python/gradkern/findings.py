@@ -27,6 +27,7 @@ class Finding(Result):
     Attributes
     ----------
     kind : str
+        ``nonfinite_input``,
         ``overflow``, ``invalid``, ``flushed``, ``cancelled``, ``stalled``, ``few_digits``, ``dead``, ``vanishing`` or
         ``exploding``.
     severity : {"critical", "major", "minor"}
@@ -110,6 +111,24 @@ def _nonfinite(report: ChainReport) -> list[Finding]:
     return findings
 
 
+def _given_nonfinite(report: ChainReport) -> list[Finding]:
+    """Find NaN and inf that nothing here made: they came with the input, the target or grad_output."""
+    rows = [row for row in report.layers if row.nonfinite]
+    if not rows or rows[0].fates["overflow"] or rows[0].fates["invalid"]:
+        return []
+    first = rows[0]
+    came_with = "the target or grad_output" if _is_gradient(first) else "x"
+    evidence = (
+        f"{first.nonfinite:,} of {first.size:,} entries of layer {first.layer} {first.role} are NaN or inf before any "
+        f"rounding: they came with {came_with}; {len(rows)} tensors hold non-finite values"
+    )
+    reached = any(_is_gradient(row) for row in rows)
+    severity = "critical" if reached else "major"
+    return [
+        Finding("nonfinite_input", severity, _where(rows[:1]), evidence, f"clean {came_with}; precision cannot help")
+    ]
+
+
 def _overflow_remedy(report: ChainReport, first: LayerRow, kind: str) -> str:
     if kind == "invalid" and report.first("overflow") is not None:
         return "cure the overflow: the NaN is made from its infinities"
@@ -141,7 +160,8 @@ def _lost(report: ChainReport) -> list[Finding]:
             elif kind == "flushed":
                 remedy = "a larger init or gain, or a format with more range (bfloat16)"
             else:
-                remedy = "derivative='exact', or more digits in accumulation or storage"
+                exact = report.arithmetic.derivative == "exact"
+                remedy = "more digits in accumulation or storage" if exact else "derivative='exact'"
             where = _where(rows)
             findings.append(Finding(kind, "major" if dead else "minor", where, evidence, remedy))
     return findings
@@ -212,6 +232,7 @@ def find(report: ChainReport) -> list[Finding]:
     if not report.has_reference:
         return _without_reference(report)
     findings = [
+        *_given_nonfinite(report),
         *_nonfinite(report), *_lost(report), *_stalled(report), *_few_digits(report), *_dead(report), *_decay(report),
     ]  # fmt: skip
     return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))

@@ -129,6 +129,8 @@ def format_name(fmt: FormatLike) -> str:
         return fmt.name
     if isinstance(fmt, str):
         text = fmt
+    elif fmt is None:
+        text = "None"
     elif type(fmt).__module__ == "torch":
         text = str(fmt).removeprefix("torch.")
     else:

@@ -77,7 +77,9 @@ class LayerRow(Result):
 
     def __getattr__(self, name: str) -> int:
         if name in FATES:
-            return self.fates.get(name, 0)
+            if name not in self.fates:
+                raise AttributeError(f"{name} is known with the reference chain only; run probe(..., reference=True)")
+            return self.fates[name]
         raise AttributeError(name)
 
     @property
@@ -109,13 +111,15 @@ class LayerRow(Result):
     def tensor(self) -> NDArray[Any] | None:
         """The stored tensor, with ``keep="tensors"``."""
         tensor = self.record.get("tensor")
-        return None if tensor is None else np.asarray(tensor).view(finfo(self.storage).dtype)
+        if tensor is None:
+            return None
+        return np.asarray(tensor).view(finfo(self.storage).dtype).reshape(self.record["shape"])
 
     @property
     def truth(self) -> NDArray[np.float64] | None:
         """True values times ``2**reference.exponent``, with ``keep="tensors"``."""
         truth: NDArray[np.float64] | None = self.record.get("truth")
-        return truth
+        return None if truth is None else truth.reshape(self.record["shape"])
 
     @property
     def nonfinite(self) -> int:
@@ -130,8 +134,10 @@ class LayerRow(Result):
 
     @property
     def surviving(self) -> float:
-        """Fraction of the live entries that were stored as a finite non-zero value; 1.0 where none is live."""
-        return (self.fates["kept"] + self.fates["subnormal"]) / self.live if self.live else 1.0
+        """Fraction of the live entries stored as finite non-zero values; 0.0 where none is live, NaN without a reference."""
+        if not self.fates:
+            return math.nan
+        return (self.fates["kept"] + self.fates["subnormal"]) / self.live if self.live else 0.0
 
     @property
     def log2_norm(self) -> float:

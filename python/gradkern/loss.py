@@ -74,13 +74,23 @@ def _mse(output: Wide, target: Wide, exponent: int) -> tuple[float, Wide, int]:
     return value, 2.0 * difference / output.size, exponent
 
 
+def _others(x: Wide) -> Wide:
+    """Sum of the other entries of each row, in a fixed order and without subtracting."""
+    before, after = np.zeros_like(x), np.zeros_like(x)
+    for column in range(1, x.shape[1]):
+        before[:, column] = before[:, column - 1] + x[:, column - 1]
+        after[:, -1 - column] = after[:, -column] + x[:, -column]
+    return before + after
+
+
 def _cross_entropy(output: Wide, target: Wide, exponent: int) -> tuple[float, Wide, int]:
     shifted = _ldexp(output - np.max(output, axis=1, keepdims=True), exponent)
     exponentials = _exp(shifted)
     total = np.zeros((len(output), 1))
     for column in range(output.shape[1]):  # ascending, so that the sum does not depend on the machine
         total = total + exponentials[:, column : column + 1]
-    gradient = (exponentials / total - target) / len(output)
+    # p_j sum(t) - t_j, as e_j (sum of the other t) - t_j (sum of the other e): a certain p does not cancel.
+    gradient = (exponentials * _others(target) - target * _others(exponentials)) / total / len(output)
     log_total = _core.elementary_f64("log1p", total - 1.0)
     with np.errstate(invalid="ignore"):
         terms = np.where(target != 0, target * (log_total - shifted), 0.0)

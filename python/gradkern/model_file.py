@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,15 @@ def _read_npz(path: Path) -> tuple[Tensors, list[str] | None]:
             raise ValueError("it holds one array, as .npy files do")
         with archive:
             tensors = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as error:
         raise ModelFileError(f"{path}: not a complete .npz file ({error})") from None
+    for name, value in tensors.items():
+        if not isinstance(value, np.ndarray):
+            raise ModelFileError(f"{path}: member {name!r} is not an array")
     stored = tensors.pop(_ACTIVATIONS, None)
-    return tensors, None if stored is None else [str(s) for s in stored]
+    if stored is None or stored.ndim != 1 or stored.dtype.kind != "U":
+        return tensors, None
+    return tensors, [str(name) for name in stored]
 
 
 def read_tensors(path: Path) -> tuple[Tensors, list[str] | None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gradkern._arrays import Bits, read
+from gradkern._arrays import Bits, read, same_kind
 from gradkern.activation import activation_code
 from gradkern.init import INITIALISATIONS
 
@@ -26,10 +26,12 @@ def _parameter(value: Any, name: str, dimensions: int) -> Bits:
     if bad.size:
         where = tuple(int(i) for i in np.unravel_index(bad[0], bits.shape))
         raise ValueError(f"{name}: {bad.size} of {bits.values.size} entries are not finite, the first at {where}")
-    return bits
+    return Bits(
+        bits.bits.copy(), bits.format, same_kind
+    )  # a later change of the caller's array is not a change of the net
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dense:
     """One dense layer, h = phi(x W^T + b).
 

@@ -66,7 +66,16 @@ class ChainReport(Result):
 
     @classmethod
     def from_records(cls, records: list[dict[str, Any]], **fields: Any) -> ChainReport:
-        """Wrap what the kernels counted."""
+        """Wrap what the kernels counted; kept tensors get their shapes."""
+        widths, batch = fields["widths"], fields["batch"]
+        for record in records:
+            if "tensor" in record:
+                layer, role = record["layer"], record["role"]
+                rows = widths[layer] if role.endswith(("weight", "bias")) else batch
+                columns = (
+                    [] if role.endswith("bias") else [widths[layer - 1] if role.endswith("weight") else widths[layer]]
+                )
+                record["shape"] = (rows, *columns)
         return cls(records=records, **fields)
 
     @cached_property
@@ -163,7 +172,7 @@ class ChainReport(Result):
             return row.surviving
         assert row.reference is not None
         if row.reference.nonzero == 0:
-            return 1.0
+            return 0.0
         fit = row.reference.fit(fmt or self.arithmetic.storage, self.scale if scale is None else scale)
         return 1 - (fit.flushed.high + fit.overflow.high) / row.reference.nonzero
 
