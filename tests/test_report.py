@@ -248,7 +248,7 @@ def test_load_refuses_what_is_not_a_report(tmp_path) -> None:  # type: ignore[no
     damaged = raw[:500] + bytes([raw[500] ^ 255]) + raw[501:]
     cases = {
         "missing.json": None, "cut.json.gz": raw[:100], "damaged.json.gz": damaged, "text.json": b"hello",
-        "list.json": b"[1]", "bare.json": b'{"gradkern_report": 1}', "future.json": b'{"gradkern_report": 99}',
+        "list.json": b"[1]", "bare.json": b'{"gradkern_report": 2}', "future.json": b'{"gradkern_report": 99}',
     }  # fmt: skip
     for name, content in cases.items():
         if content is not None:

@@ -6,6 +6,8 @@
 
 namespace gradkern::bindings {
 
+inline py::tuple parts_to_tuple(const ops::SquareSum& s) { return py::make_tuple(s.big, s.medium, s.small); }
+
 inline py::dict summary_to_dict(const chain::Summary& s) {
   py::dict d;
   d["size"] = s.size;
@@ -18,14 +20,15 @@ inline py::dict summary_to_dict(const chain::Summary& s) {
   d["first_nonfinite"] = s.first_nonfinite;
   d["amax"] = s.amax;
   d["amin"] = s.amin;
-  d["l1"] = s.l1;
-  d["squares"] = py::make_tuple(s.squares.big, s.squares.medium, s.squares.small);
-  d["finite_count"] = s.finite_count;
-  d["mean"] = s.mean;
-  d["m2"] = s.m2;
+  d["finite"] = s.moments.finite;
+  d["mean"] = s.moments.mean;
+  d["mean_rest"] = s.moments.mean_rest;
+  d["l1"] = s.moments.l1;
+  d["deviations"] = parts_to_tuple(s.moments.deviations);
+  d["squares"] = parts_to_tuple(s.moments.squares);
   d["first_binade"] = s.first_binade;
-  d["binades"] = py::array_t<std::int64_t>(static_cast<py::ssize_t>(s.binades.size()), s.binades.data());
-  d["powers"] = py::array_t<std::int64_t>(static_cast<py::ssize_t>(s.powers.size()), s.powers.data());
+  const auto rows = static_cast<py::ssize_t>(s.cells.size()) / ops::cell_count;
+  d["cells"] = py::array_t<std::int64_t>({rows, py::ssize_t(ops::cell_count)}, s.cells.data());
   return d;
 }
 

@@ -12,12 +12,6 @@ namespace {
 
 std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
 
-Summary summarise(const Executor& e, FormatId format, const void* data, std::int64_t size) {
-  auto full = std::make_unique<ops::Statistics>();
-  e.statistics(e, {size, format, data, full.get()});
-  return trim(*full);
-}
-
 // Roles whose tensors follow one another along the chain, so that a value can stall.
 bool shows_stalls(Role role) {
   return role == Role::pre_activation || role == Role::activation || role == Role::grad_activation ||
@@ -58,10 +52,10 @@ void Run::store(Stored& stored, const std::vector<double>& wide, double scale, s
   executor::ConvertArgs args{stored.size, FormatId::float64, arithmetic_.storage, wide.data(),     stored.bytes.data(),
                              scale,       arithmetic_.mode,  stream_++,           &record.rounding};
   executor_.convert(executor_, args);
-  record.stored = summarise(executor_, stored.format, stored.data(), stored.size);
+  record.stored = summarise(executor_, StoredTensor{stored.format, stored.data(), stored.size});
   if (reference) {
     record.attribution = attribution_of(stored, {arithmetic_.mode, args.stream}, *reference);
-    record.reference = summarise(executor_, FormatId::float64, reference->values.data(), stored.size);
+    record.reference = summarise(executor_, StoredTensor{FormatId::float64, reference->values.data(), stored.size});
     record.reference_exponent = reference->exponent;
     record.relative_error = relative_error(stored, log2_scale, *reference);
     if (shows_stalls(role)) {

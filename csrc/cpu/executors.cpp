@@ -1,5 +1,7 @@
 #include "cpu/executors.hpp"
 
+#include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "base/thread_pool.hpp"
@@ -53,12 +55,35 @@ void activation_backward(const Executor& e, const executor::ActivationArgs& args
              [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_backward(args, begin, end); });
 }
 
+// Counts gather in a few spans, moments in every chunk: only moments have an order to keep.
 void statistics(const Executor& e, const executor::StatisticsArgs& args) {
   static_assert(chunk == ops::statistics_chunk);
-  *args.result = ops::Statistics();
-  reduce_chunks(args.size, *args.result, [&](std::int64_t begin, std::int64_t end, ops::Statistics& partial) {
-    kernels(e).measure(args, begin, end, partial);
-  });
+  ops::Statistics& total = *args.result;
+  total.reset();
+  const std::int64_t chunks = base::chunk_count(args.size, chunk);
+  const std::int64_t spans = std::min<std::int64_t>(chunks, base::num_threads() == 1 ? 1 : 4 * base::num_threads());
+  std::vector<ops::Moments> moments(static_cast<std::size_t>(chunks));
+  const auto measure_span = [&](std::int64_t span, ops::Statistics& counts) {
+    for (std::int64_t c = chunks * span / spans; c < chunks * (span + 1) / spans; ++c) {
+      const std::int64_t begin = c * chunk;
+      kernels(e).measure(args, begin, std::min(begin + chunk, args.size), counts, moments[static_cast<std::size_t>(c)]);
+    }
+  };
+  if (spans <= 1) {
+    if (spans == 1) measure_span(0, total);
+  } else {
+    std::vector<std::unique_ptr<ops::Statistics>> counts(static_cast<std::size_t>(spans));
+    base::parallel_for(spans, [&](std::int64_t span) {
+      auto& mine = counts[static_cast<std::size_t>(span)];
+      mine = ops::make_statistics();
+      measure_span(span, *mine);
+    });
+    for (const auto& part : counts) total.merge_counts(*part);
+  }
+  for (const ops::Moments& part : moments) total.moments.merge(part);
+  const int min_exponent =
+      formats::visit(args.format, [](auto f) { return formats::Layout<decltype(f)>::min_exponent; });
+  ops::count_subnormals(total, min_exponent);
 }
 
 void product(const Executor& e, const executor::ProductArgs& args) { packed_product(kernels(e), args); }

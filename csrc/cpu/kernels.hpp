@@ -29,7 +29,8 @@ struct Kernels {
   void (*product_bfloat16)(const Panel<double>&);
   void (*activation_forward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
   void (*activation_backward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
-  void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, ops::Statistics&);
+  void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, ops::Statistics&,
+                  ops::Moments&);
   void (*elementary_f32)(int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(int function, const double* x, double* y, std::int64_t size);
 };

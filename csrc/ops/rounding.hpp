@@ -15,14 +15,14 @@ namespace gradkern::ops {
 struct SquareSum {
   double big = 0, medium = 0, small = 0;
 
-  GRADKERN_HD void add(double x) {
+  GRADKERN_HD void add(double x, double weight = 1) {
     const double magnitude = abs(x);
     if (magnitude > 0x1p500) {
-      big += (x * 0x1p-600) * (x * 0x1p-600);
+      big += (x * 0x1p-600) * (x * 0x1p-600) * weight;
     } else if (magnitude < 0x1p-480) {
-      small += (x * 0x1p600) * (x * 0x1p600);
+      small += (x * 0x1p600) * (x * 0x1p600) * weight;
     } else {
-      medium += x * x;
+      medium += x * x * weight;
     }
   }
   GRADKERN_HD void merge(const SquareSum& other) {

@@ -1,29 +1,36 @@
-// Statistics of a tensor in one read: counts, extrema, range-safe sums, and how many magnitudes lie in each binade.
+// Statistics of a tensor in one read: counts, extrema, moments (ops/moments.hpp) and binades (ops/binades.hpp).
 //
-// binade b holds 2^b <= |x| < 2^(b+1); `powers` counts those equal to 2^b. Every format's flush threshold is a power of
-// two whose tie rounds to zero, so binades and powers together say exactly how many entries flush at any power-of-two
-// scale. Sums run over 16 logical lanes within a fixed chunk and are combined in index order: bits do not depend on
-// threads. Moments of chunks merge as in Chan, Golub, LeVeque (1983).
+// Counts, extrema and binades are integers and selections: exact in any order. Moments are merged block by block
+// within a chunk and chunk by chunk, in index order: bits depend on neither threads nor instruction set.
 #pragma once
 
-#include "ops/rounding.hpp"
+#include <memory>
+
+#include "ops/binades.hpp"
+#include "ops/moments.hpp"
 
 namespace gradkern::ops {
 
-inline constexpr int binade_min = -1074, binade_count = 2098;
-inline constexpr int statistics_lanes = 16;
-inline constexpr std::int64_t statistics_chunk = 16384;
+inline constexpr std::int64_t statistics_block = 2048, statistics_chunk = 8 * statistics_block;
 
 struct Statistics {
   std::int64_t size = 0, nan = 0, pos_inf = 0, neg_inf = 0, zero = 0, negative = 0, subnormal = 0;
   std::int64_t first_nonfinite = -1;
   double amax = 0, amin = __builtin_inf();  // amin: the smallest non-zero magnitude
-  double l1 = 0;
-  SquareSum squares;
-  double finite_count = 0, mean = 0, m2 = 0;  // over finite entries; m2 = sum of squared deviations
-  std::int64_t binades[binade_count] = {}, powers[binade_count] = {};
+  Moments moments;
+  Binades binades;
 
-  GRADKERN_HD void merge(const Statistics& other) {
+  GRADKERN_HD void reset() {
+    size = nan = pos_inf = neg_inf = zero = negative = subnormal = 0;
+    first_nonfinite = -1;
+    amax = 0;
+    amin = __builtin_inf();
+    moments = Moments();
+    binades.first = binades.last = 0;
+  }
+
+  // Everything but the moments, which have an order.
+  GRADKERN_HD void merge_counts(const Statistics& other) {
     size += other.size;
     nan += other.nan;
     pos_inf += other.pos_inf;
@@ -31,86 +38,79 @@ struct Statistics {
     zero += other.zero;
     negative += other.negative;
     subnormal += other.subnormal;
-    if (first_nonfinite < 0) first_nonfinite = other.first_nonfinite;
+    if (other.first_nonfinite >= 0 && (first_nonfinite < 0 || other.first_nonfinite < first_nonfinite))
+      first_nonfinite = other.first_nonfinite;
     if (other.amax > amax) amax = other.amax;
     if (other.amin < amin) amin = other.amin;
-    l1 += other.l1;
-    squares.merge(other.squares);
-    const double total = finite_count + other.finite_count;
-    if (other.finite_count > 0) {
-      const double delta = other.mean - mean;
-      m2 += other.m2 + delta * delta * (finite_count * other.finite_count / total);
-      mean += delta * (other.finite_count / total);
-      finite_count = total;
-    }
-    for (int b = 0; b < binade_count; ++b) {
-      binades[b] += other.binades[b];
-      powers[b] += other.powers[b];
-    }
+    binades.merge(other.binades);
   }
 };
 
-// floor(log2 |x|) for finite non-zero x.
-GRADKERN_HD int binade_of(double x) {
-  const std::uint64_t magnitude = static_cast<std::uint64_t>(to_bits(x)) & 0x7FFFFFFFFFFFFFFFu;
-  if (magnitude >> 52) return static_cast<int>(magnitude >> 52) - 1023;
-  return -1074 + 63 - __builtin_clzll(magnitude);
-}
+// Empty statistics on the heap. Most of their 100 KB is rows that are cleared when they are first used.
+inline std::unique_ptr<Statistics> make_statistics() { return std::unique_ptr<Statistics>(new Statistics); }
 
-// Adds one entry to the counts, extrema and binades; false for a non-finite one.
-GRADKERN_HD bool count_entry(Statistics& s, double x, std::int64_t index, double smallest_normal) {
-  if (!(abs(x) < __builtin_inf())) {
+// Counts one entry; false for a non-finite one.
+GRADKERN_HD bool count_entry(Statistics& s, double x, std::int64_t index) {
+  const double magnitude = abs(x);
+  if (!(magnitude < __builtin_inf())) {
     ++(x != x ? s.nan : x > 0 ? s.pos_inf : s.neg_inf);
-    if (s.first_nonfinite < 0) s.first_nonfinite = index;
+    if (s.first_nonfinite < 0 || index < s.first_nonfinite) s.first_nonfinite = index;
     return false;
   }
-  const double magnitude = abs(x);
   if (magnitude == 0) {
     ++s.zero;
     return true;
   }
   s.negative += x < 0;
-  s.subnormal += magnitude < smallest_normal;
   if (magnitude > s.amax) s.amax = magnitude;
   if (magnitude < s.amin) s.amin = magnitude;
-  const int binade = binade_of(x) - binade_min;
-  ++s.binades[binade];
-  s.powers[binade] += magnitude == formats::exp2i(binade + binade_min);
+  s.binades.add(x);
   return true;
 }
 
-// Adds up to statistics_chunk entries value(begin) .. value(end - 1) to s, which must be empty.
+// One block, entry by entry: the definition, and what runs where a block holds something unusual. index is that of
+// value(0); count is at most statistics_block.
 template <class Value>
-GRADKERN_HD void measure_chunk(Statistics& s, Value value, std::int64_t begin, std::int64_t end,
-                               double smallest_normal) {
-  double sums[statistics_lanes] = {}, magnitudes[statistics_lanes] = {}, deviations[statistics_lanes] = {};
-  SquareSum squares[statistics_lanes];
+GRADKERN_HD void measure_block(Statistics& s, Moments& moments, Value value, std::int64_t index, std::int64_t count) {
   std::int64_t finite = 0;
-  for (std::int64_t i = begin; i < end; ++i) {
+  double largest = -__builtin_inf(), smallest = __builtin_inf();
+  for (std::int64_t i = 0; i < count; ++i) {
     const double x = value(i);
-    if (!count_entry(s, x, i, smallest_normal)) continue;
-    const int lane = static_cast<int>((i - begin) % statistics_lanes);
+    if (!count_entry(s, x, index + i)) continue;
     ++finite;
-    sums[lane] += x;
-    magnitudes[lane] += abs(x);
-    squares[lane].add(x);
+    if (x > largest) largest = x;
+    if (x < smallest) smallest = x;
   }
-  double sum = 0;
-  for (int lane = 0; lane < statistics_lanes; ++lane) {
-    sum += sums[lane];
-    s.l1 += magnitudes[lane];
-    s.squares.merge(squares[lane]);
-  }
-  s.size = end - begin;
-  s.finite_count = static_cast<double>(finite);
-  s.mean = finite ? sum / s.finite_count : 0;
-  for (std::int64_t i = begin; i < end; ++i) {
-    const double x = value(i);
-    if (!(abs(x) < __builtin_inf())) continue;
-    const double deviation = x - s.mean;
-    deviations[(i - begin) % statistics_lanes] += deviation * deviation;
-  }
-  for (int lane = 0; lane < statistics_lanes; ++lane) s.m2 += deviations[lane];
+  s.size += count;
+  const int range = range_of(-smallest > largest ? -smallest : largest);
+  const double scale = range_scale(range);
+  Lanes lanes;
+  const auto each = [&](auto add) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const double x = value(i) * scale;
+      if (abs(x) < __builtin_inf()) add(i % statistics_lanes, x);
+    }
+  };
+  each([&](std::int64_t lane, double x) {
+    lanes.sum[lane] += x;
+    lanes.magnitude[lane] += abs(x);
+    lanes.square[lane] += x * x;
+  });
+  moments.merge(block_moments(lanes, finite, range, largest == smallest, [&](double mean) {
+    Deviations d;
+    each([&](std::int64_t lane, double x) {
+      d.sum[lane] += x - mean;
+      d.square[lane] += (x - mean) * (x - mean);
+    });
+    return d;
+  }));
+}
+
+// Entries below the smallest normal 2^min_exponent, from the binades.
+GRADKERN_HD void count_subnormals(Statistics& s, int min_exponent) {
+  s.subnormal = 0;
+  for (int b = s.binades.first; b < s.binades.last && b < min_exponent; ++b)
+    for (int c = 0; c < cell_count; ++c) s.subnormal += s.binades.row(b)[c];
 }
 
 }  // namespace gradkern::ops

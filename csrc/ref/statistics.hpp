@@ -14,7 +14,7 @@ struct Statistics {
   std::int64_t first_nonfinite = -1;
   double amax = 0, amin = __builtin_inf();
   long double l1 = 0, squares = 0, mean = 0, m2 = 0;
-  std::vector<std::int64_t> binades = std::vector<std::int64_t>(ops::binade_count), powers = binades;
+  std::vector<std::int64_t> cells = std::vector<std::int64_t>(ops::binade_count * ops::cell_count);
 };
 
 // The exponent e with 2^e <= magnitude < 2^(e + 1).
@@ -50,8 +50,11 @@ inline Statistics statistics(const std::vector<double>& values, double smallest_
     if (magnitude > s.amax) s.amax = magnitude;
     if (magnitude < s.amin) s.amin = magnitude;
     const int exponent = binade(magnitude);
-    ++s.binades[static_cast<std::size_t>(exponent - ops::binade_min)];
-    s.powers[static_cast<std::size_t>(exponent - ops::binade_min)] += magnitude == formats::exp2i(exponent);
+    const long double unit = formats::exp2i(exponent);
+    int cell = ops::cell_count - 1;
+    while (magnitude < ops::cell_edges[cell] * unit) --cell;
+    if (cell == 1 && magnitude == unit) cell = 0;
+    ++s.cells[static_cast<std::size_t>((exponent - ops::binade_min) * ops::cell_count + cell)];
   }
   s.mean = s.finite ? sum / s.finite : 0;
   for (const double x : values) {

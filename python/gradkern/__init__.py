@@ -16,8 +16,9 @@ from gradkern.chain import probe
 from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
 from gradkern.errors import CudaError, GradkernError, ModelFileError, NonFiniteError, UnsupportedIsaError
 from gradkern.findings import Finding
+from gradkern.fit import Bracket, FormatFit, ScaleWindow
 from gradkern.formats import FormatInfo, finfo, formats
-from gradkern.measure import Bracket, FormatFit, ScaleWindow, TensorStats, measure
+from gradkern.measure import TensorStats, measure
 from gradkern.net import MLP, Dense
 from gradkern.rate import Rate
 from gradkern.report import ChainReport, LayerRow

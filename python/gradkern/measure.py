@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _core
-from gradkern._arrays import read
+from gradkern._arrays import Bits, read
 from gradkern._backend import check_device
 from gradkern._result import Result
 from gradkern.cast import log2_sum
-from gradkern.formats import FormatInfo, FormatLike, finfo
+from gradkern.fit import FormatFit, Magnitudes, ScaleWindow, fit_magnitudes, window
+from gradkern.formats import FormatLike, finfo
+
+_COUNTS = ("size", "nan", "pos_inf", "neg_inf", "zero", "negative", "subnormal")
+_FLOATS = ("amax", "amin", "mean", "std", "l1", "l2", "log2_l2", "scale", "finite", "mean_rest")
+_Parts = tuple[float, float, float]
 
 
 def log2_of_scale(scale: float, function: str) -> int:
@@ -29,67 +36,6 @@ def log2_of_scale(scale: float, function: str) -> int:
     if mantissa != 0.5:
         raise ValueError(f"{function}: scale must be a power of two, got {scale}")
     return exponent - 1
-
-
-@dataclass(frozen=True)
-class Bracket:
-    """A count that lies between `low` and `high`; exact where they agree."""
-
-    low: int
-    high: int
-
-    @property
-    def exact(self) -> bool:
-        """Whether the binades alone decide."""
-        return self.low == self.high
-
-    def __str__(self) -> str:
-        return f"{self.low:,}" if self.exact else f"{self.low:,}..{self.high:,}"
-
-
-@dataclass(frozen=True, repr=False)
-class FormatFit(Result):
-    """How many non-zero finite entries a cast (nearest even) would lose, as counts or honest brackets."""
-
-    overflow: Bracket
-    subnormal: Bracket
-    flushed: Bracket
-    kept: Bracket
-
-
-@dataclass(frozen=True, repr=False)
-class ScaleWindow(Result):
-    """Loss scales, powers of two, at which nothing overflows and few enough entries flush.
-
-    Attributes
-    ----------
-    exists : bool
-        Whether there is one.
-    low, high : float or None
-        Smallest and largest loss scale of the window; None where there is no bound.
-    best : float or None
-        A scale inside, with headroom on both sides.
-    log2_low, log2_high : int or None
-        The same as exponents, which also reach where float64 does not.
-    headroom_bits : int or None
-        log2(high / low).
-    why : str
-        What bounds the window, or why there is none.
-    """
-
-    exists: bool
-    low: float | None
-    high: float | None
-    best: float | None
-    log2_low: int | None
-    log2_high: int | None
-    headroom_bits: int | None
-    why: str
-
-
-def power_of_two(k: int) -> float:
-    """Return 2.0**k; inf or 0.0 where float64 ends."""
-    return math.ldexp(1.0, k) if k <= 1023 else math.inf
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -135,43 +81,39 @@ class TensorStats(Result):
     name: str | None
     scale: float
     exponent: int
+    finite: float
+    mean_rest: float = field(repr=False)
+    deviations: _Parts = field(repr=False)
+    squares: _Parts = field(repr=False)
     first_binade: int
-    binade_counts: NDArray[np.int64] = field(repr=False)
-    powers_of_two: NDArray[np.int64] = field(repr=False)
+    cells: NDArray[np.int64] = field(repr=False)
 
     @classmethod
     def from_summary(
         cls, summary: dict[str, Any], dtype: str, *, name: str | None = None, exponent: int = 0, scale: float = 1.0
     ) -> TensorStats:
         """Build from what the kernels count."""
-        log2_l2 = log2_sum(summary["squares"]) / 2
-        finite = summary["finite_count"]
-        counts = ("size", "nan", "pos_inf", "neg_inf", "zero", "negative", "subnormal", "amax", "amin", "mean", "l1")
+        finite, deviations, squares = summary["finite"], tuple(summary["deviations"]), tuple(summary["squares"])
+        log2_l2 = log2_sum(squares) / 2
+        first = summary["first_nonfinite"]
         return cls(
-            **{k: summary[k] for k in counts},
-            std=math.sqrt(summary["m2"] / finite) if finite else 0.0,
-            l2=2.0**log2_l2 if log2_l2 < 1024 else math.inf,
-            log2_l2=log2_l2 + exponent,
-            first_nonfinite=summary["first_nonfinite"] if summary["first_nonfinite"] >= 0 else None,
-            dtype=dtype,
-            name=name,
-            scale=scale,
-            exponent=exponent,
-            first_binade=summary["first_binade"],
-            binade_counts=summary["binades"],
-            powers_of_two=summary["powers"],
-        )
+            summary["size"], summary["nan"], summary["pos_inf"], summary["neg_inf"], summary["zero"],
+            summary["negative"], summary["subnormal"], summary["amax"], summary["amin"], summary["mean"],
+            _root(deviations, finite), summary["l1"], _root(squares, 1.0), log2_l2 + exponent,
+            first if first >= 0 else None, dtype, name, scale, exponent, finite, summary["mean_rest"], deviations,
+            squares, summary["first_binade"], summary["cells"],
+        )  # fmt: skip
 
     @property
     def binades(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Exponents and counts: entries with 2**exponent <= |true value| < 2**(exponent + 1)."""
-        exponents = np.arange(len(self.binade_counts), dtype=np.int64) + self.first_binade + self.exponent
-        return exponents, self.binade_counts
+        exponents = np.arange(len(self.cells), dtype=np.int64) + self.first_binade + self.exponent
+        return exponents, self.cells.sum(axis=1)
 
     @property
     def nonzero(self) -> int:
         """Finite non-zero entries."""
-        return int(self.binade_counts.sum())
+        return int(self.cells.sum())
 
     @property
     def nonfinite(self) -> int:
@@ -182,16 +124,6 @@ class TensorStats(Result):
     def log2_amax(self) -> float:
         """log2 of the largest true magnitude; -inf where there is none."""
         return math.log2(self.amax) + self.exponent if self.amax > 0 else -math.inf
-
-    def _overflow(self, info: FormatInfo, exponents: NDArray[np.int64]) -> Bracket:
-        shift = int(exponents[0]) - self.first_binade if len(exponents) else 0
-        top = exponents == info.max_exponent
-        sure = int(self.binade_counts[exponents > info.max_exponent].sum())
-        unsure = int((self.binade_counts - self.powers_of_two)[top].sum())
-        largest = math.ldexp(self.amax, shift) if self.amax and shift + math.log2(self.amax) < 1024 else math.inf
-        if not unsure or not info.overflows(largest):
-            return Bracket(sure, sure)
-        return Bracket(sure + (not sure), sure + unsure) if unsure > 1 else Bracket(sure + 1, sure + 1)
 
     def fit(self, fmt: FormatLike, scale: float = 1.0) -> FormatFit:
         """Count what a nearest-even cast of ``scale * x`` to a format would do, from the binades alone.
@@ -206,25 +138,17 @@ class TensorStats(Result):
         Returns
         -------
         FormatFit
-            `flushed` is exact always; `overflow` and `subnormal` are brackets where one binade holds the threshold.
+            `flushed` is exact always, `overflow` and `subnormal` for float16, tfloat32 and float32, too; the others are
+            brackets where a cell holds the threshold (`gradkern.fit`).
 
         Raises
         ------
         ValueError
             If scale is not a power of two.
         """
-        info = finfo(fmt)
-        exponents = self.binades[0] + log2_of_scale(scale, "fit")
-        counts, powers = self.binade_counts, self.powers_of_two
-        tie = info.min_quantum - 1
-        flushed = int(counts[exponents < tie].sum() + powers[exponents == tie].sum())
-        below = int(counts[exponents < info.min_exponent].sum()) - flushed
-        rounds_up = int((counts - powers)[exponents == info.min_exponent - 1].sum())
-        overflow = self._overflow(info, exponents)
-        subnormal = Bracket(below - rounds_up, below)
-        rest = self.nonzero - flushed
-        kept = Bracket(rest - overflow.high - subnormal.high, rest - overflow.low - subnormal.low)
-        return FormatFit(overflow, subnormal, Bracket(flushed, flushed), kept)
+        shift = self.exponent + log2_of_scale(scale, "fit")
+        extremes = _shifted(self.amin, shift), _shifted(self.amax, shift)
+        return fit_magnitudes(Magnitudes(self.cells, self.first_binade + shift, *extremes), finfo(fmt))
 
     def largest_scale(self, fmt: FormatLike) -> int | None:
         """Largest k such that 2**k times the largest magnitude does not overflow; None for an all-zero tensor."""
@@ -239,14 +163,14 @@ class TensorStats(Result):
 
     def smallest_scale(self, fmt: FormatLike, lose: float = 1e-3) -> int | None:
         """Smallest k at which at most a fraction `lose` of the non-zero entries flush; None for an all-zero tensor."""
-        counts: list[int] = self.binade_counts.tolist()
+        counts: list[int] = self.cells.sum(axis=1).tolist()
         total = sum(counts)
         if total == 0:
             return None
         tie, first = finfo(fmt).min_quantum - 1, self.first_binade + self.exponent
         allowed = math.floor(lose * total)
         gone = 0  # entries below the binade in hand
-        for exponent, (count, powers) in enumerate(zip(counts, self.powers_of_two.tolist(), strict=True), first):
+        for exponent, (count, powers) in enumerate(zip(counts, self.cells[:, 0].tolist(), strict=True), first):
             if gone + powers > allowed:  # even exact powers of two must clear the tie
                 return int(tie + 1 - exponent)
             if gone + count > allowed:
@@ -272,34 +196,108 @@ class TensorStats(Result):
             finfo(fmt).name, self.smallest_scale(fmt, lose), self.largest_scale(fmt), self.name or "the tensor"
         )
 
+    def __add__(self, other: TensorStats) -> TensorStats:
+        """Return the statistics of both tensors as one, this one's entries first.
+
+        Counts and extrema are exact and the same in any order; moments are merged as in Chan, Golub and LeVeque (1983), so
+        their bits depend on the order of the parts, and on nothing else. Name and dtype stay where both agree.
+
+        Raises
+        ------
+        ValueError
+            If the two carry different loss scales and float64 cannot hold both on one of them.
+        """
+        if not isinstance(other, TensorStats):
+            return NotImplemented
+        a, b = self, other._at(self.exponent)
+        finite, mean, mean_rest, l1, deviations, squares = _core.merge_moments(a._moments, b._moments)
+        filled = [s for s in (a, b) if len(s.cells)]
+        low = min((s.first_binade for s in filled), default=0)
+        high = max((s.first_binade + len(s.cells) for s in filled), default=0)
+        cells = np.zeros((high - low, len(_core.cell_edges)), np.int64)
+        for s in filled:
+            start = s.first_binade - low
+            cells[start : start + len(s.cells)] += s.cells
+        first = a.first_nonfinite
+        if first is None and b.first_nonfinite is not None:
+            first = a.size + b.first_nonfinite
+        summary: dict[str, Any] = {name: getattr(a, name) + getattr(b, name) for name in _COUNTS}
+        summary |= {"amax": max(a.amax, b.amax), "amin": min(a.amin, b.amin), "finite": finite, "mean": mean, "l1": l1}
+        summary |= {
+            "mean_rest": mean_rest,
+            "deviations": deviations,
+            "squares": squares,
+            "first_binade": low,
+            "cells": cells,
+        }
+        summary["first_nonfinite"] = -1 if first is None else first
+        dtype = a.dtype if a.dtype == b.dtype else "mixed"
+        name = a.name if a.name == b.name else None
+        return TensorStats.from_summary(summary, dtype, name=name, exponent=a.exponent, scale=a.scale)
+
+    @property
+    def _moments(self) -> tuple[float, float, float, float, _Parts, _Parts]:
+        return self.finite, self.mean, self.mean_rest, self.l1, self.deviations, self.squares
+
+    def _at(self, exponent: int) -> TensorStats:
+        """Return the same statistics with measured values that are true ones times 2**-exponent."""
+        k = self.exponent - exponent
+        if k == 0:
+            return self
+        floats: dict[str, Any] = {
+            name: _shifted(getattr(self, name), k) for name in ("amax", "amin", "mean", "mean_rest", "l1", "std", "l2")
+        }
+        floats |= {
+            name: tuple(_shifted(part, 2 * k) for part in getattr(self, name)) for name in ("deviations", "squares")
+        }
+        moved = replace(self, exponent=exponent, first_binade=self.first_binade + k, **floats)
+        back = tuple(_shifted(part, -2 * k) for part in moved.squares)
+        if (_shifted(moved.amin, -k), _shifted(moved.amax, -k), back) != (self.amin, self.amax, self.squares):
+            raise ValueError(
+                f"add: loss scales 2^{-self.exponent} and 2^{-exponent} are too far apart for float64 "
+                f"to hold {self.name or 'the second tensor'} on the first one's"
+            )
+        return moved
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields; the binades as a mapping from exponent to count."""
+        """Return the fields, and binades and cells as mappings from true exponent to counts; `from_dict` reverses it."""
         fields = super().to_dict()
-        exponents, counts = self.binades
         del fields["first_binade"]
-        fields["binades"] = {e: c for e, c in zip(exponents.tolist(), counts.tolist(), strict=True) if c}
+        exponents, counts = self.binades
+        filled = [
+            (e, c, row) for e, c, row in zip(exponents.tolist(), counts.tolist(), self.cells.tolist(), strict=True) if c
+        ]
+        fields["binades"] = {e: c for e, c, _ in filled}
+        fields["cells"] = {e: row for e, _, row in filled}
+        fields["mean_rest"], fields["deviations"], fields["squares"] = (
+            self.mean_rest,
+            list(self.deviations),
+            list(self.squares),
+        )
         return fields
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> TensorStats:
+        """Build from what `to_dict` returned, through JSON or not: every field comes back with the same bits.
 
-def window(fmt: str, low: int | None, high: int | None, low_name: str, high_name: str | None = None) -> ScaleWindow:
-    """Make a `ScaleWindow` from the exponents of its two ends and the names of the tensors that set them."""
-    high_name = high_name or low_name
-    if low is None or high is None:
-        return ScaleWindow(True, None, None, 1.0, None, None, None, "all entries are zero: every scale will do")
-    ends = (power_of_two(low), power_of_two(high))
-    if low > high:
-        why = (
-            f"no loss scale fits {fmt}: {low_name} needs at least 2^{low} not to flush, "
-            f"{high_name} overflows above 2^{high}"
-        )
-        return ScaleWindow(False, *ends, None, low, high, high - low, why)
-    best = max(low, high - max(2, (high - low) // 2)) if high - low >= 2 else high
-    best = max(low, min(best, 1023))
-    why = f"{low_name} flushes below 2^{low}, {high_name} overflows above 2^{high}"
-    if not -1022 <= best <= 1023:
-        why = f"no loss scale fits {fmt}: it would have to be 2^{low} to 2^{high}, which is beyond float64"
-        return ScaleWindow(False, *ends, None, low, high, high - low, why)
-    return ScaleWindow(True, *ends, power_of_two(best), low, high, high - low, why)
+        Raises
+        ------
+        ValueError
+            If a field is missing.
+        """
+        names = {f.name for f in dataclasses.fields(cls)} - {"first_binade"}
+        missing = sorted(names - set(fields))
+        if missing:
+            raise ValueError(f"from_dict: no field {missing[0]!r} in these statistics")
+        rows = {int(exponent): row for exponent, row in fields["cells"].items()}
+        low, high = (min(rows), max(rows) + 1) if rows else (0, 0)
+        cells = np.zeros((high - low, len(_core.cell_edges)), np.int64)
+        for exponent, row in rows.items():
+            cells[exponent - low] = row
+        values = {name: fields[name] for name in names}
+        values |= {name: float(fields[name]) for name in _FLOATS}  # infinity is a string in JSON
+        values |= {name: tuple(map(float, fields[name])) for name in ("deviations", "squares")}
+        return cls(**{**values, "cells": cells, "first_binade": low - fields["exponent"] if rows else 0})
 
 
 def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str | None = None) -> TensorStats:
@@ -329,7 +327,60 @@ def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str 
     """
     check_device(device, "measure")
     exponent = -log2_of_scale(scale, "measure")
-    bits = read(x, "measure: x")
-    return TensorStats.from_summary(
-        _core.statistics(bits.bits, bits.format_id), bits.format, name=name, exponent=exponent, scale=scale
-    )
+    stats: TensorStats = stats_of([read(x, "measure: x")], [name], exponent, scale)[0]
+    return stats
+
+
+def stats_of(tensors: list[Bits], names: list[str | None], exponent: int, scale: float) -> StatsList:
+    """Measure tensors in one call of the kernels, as `measure` does each; scale is 2**-exponent."""
+    records, cells = _core.statistics([t.bits for t in tensors], [t.format_id for t in tensors])
+    return StatsList(records, cells, [t.format for t in tensors], names, exponent, scale)
+
+
+class StatsList(Sequence[TensorStats]):
+    """Statistics of many tensors in the kernels' columns; each becomes a `TensorStats` when it is looked at."""
+
+    def __init__(
+        self,
+        records: NDArray[Any],
+        cells: NDArray[np.int64],
+        dtypes: list[str],
+        names: list[str | None],
+        exponent: int,
+        scale: float,
+    ) -> None:
+        self._records, self._cells = records, cells
+        self._dtypes, self._names = dtypes, names
+        self._exponent, self._scale = exponent, scale
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        record = self._records[index].item()
+        summary = dict(zip(self._records.dtype.names or (), record, strict=True))
+        summary["cells"] = self._cells[summary["row_begin"] : summary["row_end"]]
+        for moment in ("deviations", "squares"):
+            summary[moment] = tuple(summary[moment].tolist())
+        return TensorStats.from_summary(
+            summary, self._dtypes[index], name=self._names[index], exponent=self._exponent, scale=self._scale
+        )
+
+
+def _root(parts: _Parts, count: float) -> float:
+    """sqrt(sum / count) of a sum of squares that the kernels hold in three ranges."""
+    big, medium, small = parts
+    if big == 0 and small == 0:
+        return math.sqrt(medium / count) if count else 0.0
+    log2_root = (log2_sum(parts) - math.log2(count)) / 2
+    return 2.0**log2_root if log2_root < 1024 else math.inf
+
+
+def _shifted(value: float, k: int) -> float:
+    """Return value * 2**k; infinite where float64 ends."""
+    try:
+        return math.ldexp(value, k)
+    except OverflowError:
+        return math.copysign(math.inf, value)

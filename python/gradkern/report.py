@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gradkern import _core
 from gradkern._result import Result, plain
 from gradkern.arithmetic import Arithmetic
 from gradkern.arithmetic import arithmetic as arithmetic_of
+from gradkern.fit import ScaleWindow, window
 from gradkern.formats import FormatLike, finfo
 from gradkern.layer_row import FATES, FORWARD_ROLES, GRADIENT_ROLES, ROLES, LayerRow
-from gradkern.measure import ScaleWindow, TensorStats, window
+from gradkern.measure import TensorStats
 from gradkern.rate import Rate, theil_sen
 
 _FLOAT64_TIE = 1074  # a binade 2**-k needs the scale 2**(k - 1074), or half of it, to be stored in float64
@@ -297,7 +299,7 @@ class ChainReport(Result):
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "records"}
         fields["arithmetic"] = str(self.arithmetic)
         records = [{k: v for k, v in r.items() if k not in ("tensor", "truth")} for r in self.records]
-        text = json.dumps({"gradkern_report": 1, **fields, "records": records}, default=lambda o: o.tolist())
+        text = json.dumps({"gradkern_report": 2, **fields, "records": records}, default=lambda o: o.tolist())
         path = Path(path)
         if path.suffix == ".gz":
             path.write_bytes(gzip.compress(text.encode(), mtime=0))
@@ -318,13 +320,13 @@ class ChainReport(Result):
             raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             fields = json.loads(raw)
             version = fields.pop("gradkern_report")
-            if version != 1:
-                raise ValueError(f"version {version}, this gradkern reads version 1")
+            if version != 2:
+                raise ValueError(f"version {version}, this gradkern reads version 2")
             for record in fields["records"]:
                 for key in ("stored", "reference"):
                     if record.get(key):
-                        for counts in ("binades", "powers"):
-                            record[key][counts] = np.array(record[key][counts], dtype=np.int64)
+                        cells = np.array(record[key]["cells"], dtype=np.int64)
+                        record[key]["cells"] = cells.reshape(-1, len(_core.cell_edges))
             return cls(**{**fields, "arithmetic": arithmetic_of(fields["arithmetic"])})
         except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zlib.error) as error:
             raise ValueError(f"ChainReport.load: {path} is not a saved report ({error})") from None

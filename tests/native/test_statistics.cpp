@@ -1,5 +1,5 @@
 // Statistics: counts and extrema exactly, sums within a bound, and the same bits on every executor and thread count.
-#include <array>
+#include <memory>
 
 #include "base/thread_pool.hpp"
 #include "check.hpp"
@@ -12,15 +12,17 @@ namespace {
 using test::FormatId;
 using test::Tensor;
 
-ops::Statistics measured(const executor::Executor& e, const Tensor& t) {
-  ops::Statistics s;
-  e.statistics(e, {t.size(), t.format, t.data(), &s});
+std::unique_ptr<ops::Statistics> measured(const executor::Executor& e, const Tensor& t) {
+  auto s = ops::make_statistics();
+  e.statistics(e, {t.size(), t.format, t.data(), s.get()});
   return s;
 }
 
 bool close(double got, long double truth, long double scale) {
   return std::fabs(got - truth) <= 1e-12L * std::fabs(scale);
 }
+
+double total(const ops::SquareSum& s) { return std::ldexp(s.big, 1200) + s.medium + std::ldexp(s.small, -1200); }
 
 void against_truth(const Tensor& t, const ops::Statistics& s) {
   const double smallest_normal =
@@ -31,45 +33,69 @@ void against_truth(const Tensor& t, const ops::Statistics& s) {
   CHECK(s.nan == truth.nan && s.pos_inf == truth.pos_inf && s.neg_inf == truth.neg_inf, name, t.size());
   CHECK(s.first_nonfinite == truth.first_nonfinite, name, t.size(), s.first_nonfinite, truth.first_nonfinite);
   CHECK(s.zero == truth.zero && s.negative == truth.negative && s.subnormal == truth.subnormal, name, t.size());
-  CHECK(s.finite_count == static_cast<double>(truth.finite), name, t.size());
+  CHECK(s.moments.finite == static_cast<double>(truth.finite), name, t.size());
   CHECK(s.amax == truth.amax && s.amin == truth.amin, name, t.size());
-  for (int b = 0; b < ops::binade_count; ++b) {
-    const auto i = static_cast<std::size_t>(b);
-    CHECK(s.binades[b] == truth.binades[i] && s.powers[b] == truth.powers[i], name, b + ops::binade_min);
+  for (int i = 0; i < ops::binade_count * ops::cell_count; ++i) {
+    const int binade = ops::binade_min + i / ops::cell_count;
+    const bool held = s.binades.first <= binade && binade < s.binades.last;
+    const auto count = held ? s.binades.row(binade)[i % ops::cell_count] : 0;
+    CHECK(count == truth.cells[static_cast<std::size_t>(i)], name, t.size(), binade, i % ops::cell_count, count);
   }
   if (t.format == FormatId::float64) return;  // its squares may leave the range of the truth, too
-  CHECK(close(s.l1, truth.l1, truth.l1), name, t.size(), s.l1);
-  CHECK(close(s.mean, truth.mean, truth.finite ? truth.l1 / truth.finite : 0), name, t.size(), s.mean);
-  CHECK(close(s.m2, truth.m2, truth.squares), name, t.size(), s.m2);
-  const long double squares = std::ldexp(static_cast<long double>(s.squares.big), 1200) + s.squares.medium +
-                              std::ldexp(static_cast<long double>(s.squares.small), -1200);
-  CHECK(close(static_cast<double>(squares), truth.squares, truth.squares), name, t.size());
+  const auto& m = s.moments;
+  CHECK(close(m.l1, truth.l1, truth.l1), name, t.size(), m.l1);
+  CHECK(close(m.mean, truth.mean, truth.finite ? truth.l1 / truth.finite : 0), name, t.size(), m.mean);
+  CHECK(close(total(m.deviations), truth.m2, truth.m2), name, t.size(), total(m.deviations));
+  CHECK(close(total(m.squares), truth.squares, truth.squares), name, t.size(), total(m.squares));
+}
+
+bool same(const ops::SquareSum& a, const ops::SquareSum& b) {
+  return test::same(a.big, b.big) && test::same(a.medium, b.medium) && test::same(a.small, b.small);
 }
 
 bool same(const ops::Statistics& a, const ops::Statistics& b) {
-  return std::bit_cast<std::array<unsigned char, sizeof a>>(a) == std::bit_cast<std::array<unsigned char, sizeof b>>(b);
+  const auto &m = a.moments, &n = b.moments;
+  bool equal = a.size == b.size && a.nan == b.nan && a.pos_inf == b.pos_inf && a.neg_inf == b.neg_inf &&
+               a.zero == b.zero && a.negative == b.negative && a.subnormal == b.subnormal &&
+               a.first_nonfinite == b.first_nonfinite && a.amax == b.amax && a.amin == b.amin;
+  equal &= m.finite == n.finite && test::same(m.mean, n.mean) && test::same(m.mean_rest, n.mean_rest) &&
+           test::same(m.l1, n.l1) && same(m.deviations, n.deviations) && same(m.squares, n.squares);
+  const auto count = [](const ops::Statistics& s, int binade, int cell) {
+    return s.binades.first <= binade && binade < s.binades.last ? s.binades.row(binade)[cell] : 0;
+  };
+  for (int binade = ops::binade_min; binade < ops::binade_min + ops::binade_count; ++binade)
+    for (int c = 0; c < ops::cell_count; ++c) equal &= count(a, binade, c) == count(b, binade, c);
+  return equal;
 }
 
 void one(const std::vector<executor::Executor>& executors, const Tensor& t) {
   base::set_num_threads(1);
   const auto first = measured(executors.front(), t);
-  against_truth(t, first);
+  against_truth(t, *first);
   for (const int threads : {1, 2, 3, 7}) {
     base::set_num_threads(threads);
     for (const auto& e : executors) {
       const auto again = measured(e, t);
-      CHECK(same(again, first), e.name, test::name_of(t.format), t.size(), threads);
+      CHECK(same(*again, *first), e.name, test::name_of(t.format), t.size(), threads);
     }
   }
 }
 
-// Squares beyond the range of float64, both ways: 2^600 and 2^-600 are kept apart and lose nothing.
-void extreme_squares(const executor::Executor& e) {
-  const Tensor t = test::tensor(FormatId::float64, {0x1p600, 0x1p600, 0x1p-600, 3, 0x1p-600, 0x1p-600});
+// Squares beyond the range of float64, both ways, against long double, whose exponents reach far enough.
+void extreme_squares(const executor::Executor& e, int exponent) {
+  auto values = test::random_values(63, 5000, exponent - 40, exponent);
+  const Tensor t = test::tensor(FormatId::float64, values);
   const auto s = measured(e, t);
-  CHECK(s.squares.big == 2, s.squares.big);
-  CHECK(s.squares.medium == 9, s.squares.medium);
-  CHECK(s.squares.small == 3, s.squares.small);
+  const auto truth = ref::statistics(t.values, 0x1p-1022);
+  const auto sum = [](const ops::SquareSum& q) {
+    return std::ldexp(static_cast<long double>(q.big), 1200) + q.medium +
+           std::ldexp(static_cast<long double>(q.small), -1200);
+  };
+  const auto near = [](long double got, long double want) { return std::fabs(got - want) <= 1e-12L * std::fabs(want); };
+  CHECK(near(sum(s->moments.squares), truth.squares), e.name, exponent);
+  CHECK(near(sum(s->moments.deviations), truth.m2), e.name, exponent);
+  CHECK(near(s->moments.l1, truth.l1) || !(truth.l1 < 1.7e308L), e.name, exponent, s->moments.l1);
+  CHECK(std::fabs(s->moments.mean - truth.mean) <= 1e-12L * truth.l1 / truth.finite + 0x1p-1074L, e.name, exponent);
 }
 
 }  // namespace
@@ -84,10 +110,12 @@ int main() {
       one(executors, test::tensor(format, values));
       test::sprinkle(values, format, 62, 40);
       one(executors, test::tensor(format, values));
-      for (double& x : values) x = 1000 + x * 0x1p-9;  // far from zero: moments that cancel in one pass
+      for (double& x : values) x = 1000 + x;  // far from zero: moments that cancel in one pass
       one(executors, test::tensor(format, values));
     }
   }
-  for (const auto& e : executors) extreme_squares(e);
+  for (const auto& e : executors)
+    for (const int exponent : {1023, 700, 505, 480, -350, -390, -410, -480, -700, -1000, -1033})
+      extreme_squares(e, exponent);
   return test::report();
 }

@@ -1,0 +1,145 @@
+// Lanes that change width: float to double, integers to bytes in order; masks as bits, sums of byte counters.
+#pragma once
+
+#include "simd/vec.hpp"
+
+#if !defined(GRADKERN_SIMD_AVX512) && !defined(GRADKERN_SIMD_AVX2) && defined(__SSE2__)
+#define GRADKERN_SIMD_SSE2
+#include <emmintrin.h>
+#endif
+
+namespace gradkern::simd {
+namespace {
+
+template <class T, int N>
+GRADKERN_HD vec<T, N> max(vec<T, N> a, vec<T, N> b) {
+  return vec<T, N>::wrap(a.v > b.v ? a.v : b.v);
+}
+template <class T, int N>
+GRADKERN_HD vec<T, N> min(vec<T, N> a, vec<T, N> b) {
+  return vec<T, N>::wrap(a.v < b.v ? a.v : b.v);
+}
+
+template <class T, int N, class Op>
+GRADKERN_HD T reduce(vec<T, N> v, T start, Op op) {
+  for (int i = 0; i < N; ++i) start = op(start, v.v[i]);
+  return start;
+}
+
+using bytes = vec<std::uint8_t, vector_bytes>;
+using words = vec<std::int32_t, vector_bytes / 4>;
+using longs = vec<std::int64_t, vector_bytes / 8>;
+
+// As many floats as a vector has doubles, exact.
+GRADKERN_HD vec_f64 widen(const float* x) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return vec_f64::wrap(_mm512_cvtps_pd(_mm256_loadu_ps(x)));
+#elif defined(GRADKERN_SIMD_AVX2)
+  return vec_f64::wrap(_mm256_cvtps_pd(_mm_loadu_ps(x)));  // GCC 12 splits the portable form in two
+#else
+  return vec_f64::wrap(__builtin_convertvector(vec<float, vector_bytes / 8>::load(x).v, vec_f64::native));
+#endif
+}
+
+// Bit i is set where byte i of a mask is.
+GRADKERN_HD std::uint64_t bits_of(bytes mask) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return _mm512_movepi8_mask((__m512i)mask.v);
+#elif defined(GRADKERN_SIMD_AVX2)
+  return static_cast<std::uint32_t>(_mm256_movemask_epi8((__m256i)mask.v));
+#elif defined(GRADKERN_SIMD_SSE2)
+  return static_cast<std::uint32_t>(_mm_movemask_epi8((__m128i)mask.v));
+#else
+  std::uint64_t bits = 0;
+  for (int i = 0; i < vector_bytes; ++i) bits |= std::uint64_t(mask.v[i] >> 7) << i;
+  return bits;
+#endif
+}
+
+// Bit i is set where the sign of lane i is.
+template <class T, int N>
+GRADKERN_HD unsigned lanes_of(vec<T, N> v) {
+#if defined(GRADKERN_SIMD_AVX512)
+  if constexpr (sizeof(T) == 4) return _mm512_movepi32_mask((__m512i)v.v);
+  if constexpr (sizeof(T) == 8) return _mm512_movepi64_mask((__m512i)v.v);
+#elif defined(GRADKERN_SIMD_AVX2)
+  if constexpr (sizeof(T) == 4) return static_cast<unsigned>(_mm256_movemask_ps((__m256)v.v));
+  if constexpr (sizeof(T) == 8) return static_cast<unsigned>(_mm256_movemask_pd((__m256d)v.v));
+#elif defined(GRADKERN_SIMD_SSE2)
+  if constexpr (sizeof(T) == 4) return static_cast<unsigned>(_mm_movemask_ps((__m128)v.v));
+  if constexpr (sizeof(T) == 8) return static_cast<unsigned>(_mm_movemask_pd((__m128d)v.v));
+#else
+  unsigned bits = 0;
+  for (int i = 0; i < N; ++i) bits |= unsigned(v.v[i] >> (8 * sizeof(T) - 1)) << i;
+  return bits;
+#endif
+}
+
+GRADKERN_HD std::int64_t sum_of(bytes counters) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return _mm512_reduce_add_epi64(_mm512_sad_epu8((__m512i)counters.v, _mm512_setzero_si512()));
+#elif defined(GRADKERN_SIMD_AVX2)
+  const auto sums = longs::wrap(_mm256_sad_epu8((__m256i)counters.v, _mm256_setzero_si256()));
+  return sums.v[0] + sums.v[1] + sums.v[2] + sums.v[3];
+#elif defined(GRADKERN_SIMD_SSE2)
+  const auto sums = longs::wrap(_mm_sad_epu8((__m128i)counters.v, _mm_setzero_si128()));
+  return sums.v[0] + sums.v[1];
+#else
+  std::int64_t sum = 0;
+  for (int i = 0; i < vector_bytes; ++i) sum += counters.v[i];
+  return sum;
+#endif
+}
+
+// The low halves of a and b, in order.
+GRADKERN_HD words narrow(longs a, longs b) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return words::wrap(_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32((__m512i)a.v)),
+                                        _mm512_cvtepi64_epi32((__m512i)b.v), 1));
+#elif defined(GRADKERN_SIMD_AVX2)
+  const __m256 even = _mm256_shuffle_ps((__m256)a.v, (__m256)b.v, 0x88);
+  return words::wrap(_mm256_permute4x64_epi64(_mm256_castps_si256(even), 0xD8));
+#else
+  words r;
+  for (int i = 0; i < vector_bytes / 8; ++i) {
+    r.v[i] = static_cast<std::int32_t>(a.v[i]);
+    r.v[i + vector_bytes / 8] = static_cast<std::int32_t>(b.v[i]);
+  }
+  return r;
+#endif
+}
+
+// Four vectors of values in 0 .. 255 as bytes, in order.
+GRADKERN_HD bytes narrow(words a, words b, words c, words d) {
+#if defined(GRADKERN_SIMD_AVX512)
+  const __m256i low = _mm256_set_m128i(_mm512_cvtepi32_epi8((__m512i)b.v), _mm512_cvtepi32_epi8((__m512i)a.v));
+  const __m256i high = _mm256_set_m128i(_mm512_cvtepi32_epi8((__m512i)d.v), _mm512_cvtepi32_epi8((__m512i)c.v));
+  return bytes::wrap(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+#elif defined(GRADKERN_SIMD_AVX2)
+  const __m256i mixed = _mm256_packus_epi16(_mm256_packus_epi32((__m256i)a.v, (__m256i)b.v),
+                                            _mm256_packus_epi32((__m256i)c.v, (__m256i)d.v));
+  return bytes::wrap(_mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+#elif defined(GRADKERN_SIMD_SSE2)
+  return bytes::wrap(
+      _mm_packus_epi16(_mm_packs_epi32((__m128i)a.v, (__m128i)b.v), _mm_packs_epi32((__m128i)c.v, (__m128i)d.v)));
+#else
+  bytes r;
+  constexpr int n = vector_bytes / 4;
+  for (int i = 0; i < n; ++i) {
+    r.v[i] = static_cast<std::uint8_t>(a.v[i]);
+    r.v[i + n] = static_cast<std::uint8_t>(b.v[i]);
+    r.v[i + 2 * n] = static_cast<std::uint8_t>(c.v[i]);
+    r.v[i + 3 * n] = static_cast<std::uint8_t>(d.v[i]);
+  }
+  return r;
+#endif
+}
+
+// Whether any lane of a mask is set.
+template <class T, int N>
+GRADKERN_HD bool any(vec<T, N> mask) {
+  return bits_of(bytes::wrap(mask.v)) != 0;
+}
+
+}  // namespace
+}  // namespace gradkern::simd
