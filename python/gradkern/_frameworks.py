@@ -115,6 +115,8 @@ def to_jax(array: NDArray[Any], device: Any) -> Any:
     jax: Any = sys.modules["jax"]
     if array.dtype != np.float64:
         return jax.device_put(array, device)
-    enable_x64 = getattr(jax, "enable_x64", None) or importlib.import_module("jax.experimental").enable_x64
-    with enable_x64(True):
+    owner = (
+        jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    )  # where older ones have it
+    with owner.enable_x64(True):
         return jax.device_put(array, device)
