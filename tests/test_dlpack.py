@@ -144,6 +144,7 @@ REFUSED = [
     ({"shape": None, "ndim": 2}, "2 dimensions without a shape"),
     ({"shape": (4, -6)}, "a dimension of -6"),
     ({"shape": (2**40, 2**40)}, "more bytes than an address can count"),
+    ({"shape": (0, 2**40, 2**40), "strides": None}, "more bytes than an address can count"),
     ({"strides": (2**62, 1)}, "more bytes than an address can count"),
     ({"data": None}, "no data"),
 ]

@@ -92,7 +92,7 @@ Extent extent_of(const dlpack::Tensor& t, std::int64_t item_size) {
     bool overflow = false;
     e.strides[d] = bytes;
     if (t.strides != nullptr) overflow = __builtin_mul_overflow(t.strides[d], item_size, &e.strides[d]);
-    if (!e.empty) overflow = __builtin_mul_overflow(bytes, t.shape[d], &bytes) || overflow;
+    if (t.shape[d] != 0) overflow = __builtin_mul_overflow(bytes, t.shape[d], &bytes) || overflow;  // as NumPy counts
     if (overflow) throw py::type_error("malformed DLPack tensor: more bytes than an address can count");
   }
   return e;
