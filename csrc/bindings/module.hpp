@@ -13,6 +13,7 @@ namespace py = pybind11;
 
 void bind_system(py::module_& m);
 void bind_formats(py::module_& m);
+void bind_dlpack(py::module_& m);
 void bind_activation(py::module_& m);
 void bind_dense(py::module_& m);
 void bind_statistics(py::module_& m);

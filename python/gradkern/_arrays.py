@@ -10,14 +10,27 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from gradkern.formats import finfo, format_ids, format_name
+from gradkern import _core
+from gradkern._frameworks import from_jax, from_torch, is_jax, is_torch, to_torch
+from gradkern.formats import finfo, format_ids, formats
 
-_UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+_UNSIGNED: dict[int, np.dtype[Any]] = {
+    1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 4: np.dtype(np.uint32), 8: np.dtype(np.uint64),
+}  # fmt: skip
+_STORED: dict[np.dtype[Any], tuple[np.dtype[Any], str]] = {
+    finfo(name).dtype: (_UNSIGNED[finfo(name).dtype.itemsize], name) for name in formats() if name != "tfloat32"
+}
+_CONTIGUOUS_ALIGNED = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED: all that the kernels need
+_REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
+_NUMBERS = (np.generic, list, tuple, int, float)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Bits:
-    """An argument as the kernels see it: contiguous raw bits, the format they are in, and how to give results back."""
+    """An argument as the kernels see it: contiguous raw bits, the format they are in, and how to give results back.
+
+    The bits may be the caller's own memory and must not be written.
+    """
 
     bits: NDArray[Any]
     format: str
@@ -54,79 +67,96 @@ def same_kind(result: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
-def _numpy_from_torch(tensor: Any, argument: str) -> NDArray[Any]:
-    import torch
-
-    if tensor.device.type != "cpu":
-        raise TypeError(f"{argument}: tensor is on {tensor.device}, this build computes on the CPU; use .cpu()")
-    tensor = tensor.detach().contiguous()
-    integer = {
-        torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
-        torch.float8_e4m3fn: (torch.uint8, ml_dtypes.float8_e4m3fn),
-        torch.float8_e5m2: (torch.uint8, ml_dtypes.float8_e5m2),
-    }.get(tensor.dtype)
-    if integer is None:
-        return np.asarray(tensor.numpy())
-    flat = tensor.reshape(-1).view(integer[0]).numpy().view(integer[1])
-    return np.asarray(flat).reshape(tuple(tensor.shape))
+def _as_numpy(x: Any, argument: str) -> NDArray[Any]:
+    try:
+        return np.asarray(x)
+    except _REFUSALS as error:
+        raise TypeError(f"{argument}: not an array ({error})") from error
 
 
-def _torch_from_numpy(array: NDArray[Any]) -> Any:
-    import torch
-
-    special = {"bfloat16": torch.bfloat16, "float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
-    dtype = special.get(array.dtype.name)
-    flat = np.ascontiguousarray(array).reshape(-1)
-    if dtype is None:
-        return torch.from_numpy(flat).reshape(array.shape)
-    integer = np.int16 if array.dtype.itemsize == 2 else np.uint8
-    return torch.from_numpy(flat.view(integer)).view(dtype).reshape(array.shape)
+def _dlpack_capsule(x: Any) -> Any:
+    try:
+        return x.__dlpack__(max_version=(1, 0))
+    except TypeError:  # a producer from before DLPack 1.0
+        return x.__dlpack__()
 
 
-def _jax_from_numpy(array: NDArray[Any]) -> Any:
-    import jax.numpy as jnp
+def _from_capsule(capsule: Any, argument: str) -> NDArray[Any]:
+    try:
+        bits, name = _core.dlpack_view(capsule)
+    except TypeError as error:
+        raise TypeError(f"{argument}: {error}") from None
+    return bits.view(np.dtype(getattr(ml_dtypes, name, name)))
 
-    return jnp.asarray(array)
+
+def _offers_numpy(x: Any) -> bool:
+    if any(hasattr(x, name) for name in ("__array_interface__", "__array_struct__", "__array__")):
+        return True
+    try:
+        memoryview(x)
+    except _REFUSALS:
+        return False
+    return True
 
 
 def _to_numpy(x: Any, argument: str) -> tuple[NDArray[Any], Callable[[NDArray[Any]], Any]]:
-    if isinstance(x, np.ndarray | np.generic | list | tuple | int | float):
+    if isinstance(x, np.ndarray):
+        if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+            raise TypeError(f"{argument}: entries are masked; use .compressed() or .filled()")
+        return np.asarray(x), same_kind
+    if isinstance(x, _NUMBERS):
+        return _as_numpy(x, argument), same_kind
+    if is_torch(x):
+        return from_torch(x, argument), to_torch
+    if is_jax(x):
+        return from_jax(x, argument)
+    refusal = None
+    if hasattr(x, "__dlpack__"):
         try:
-            return np.asarray(x), same_kind
-        except ValueError as error:
-            raise TypeError(f"{argument}: not an array ({error})") from None
-    library = type(x).__module__.partition(".")[0]
-    if library == "torch":
-        return _numpy_from_torch(x, argument), _torch_from_numpy
-    if library in ("jax", "jaxlib"):
-        return np.asarray(x), _jax_from_numpy
+            capsule = _dlpack_capsule(x)
+        except _REFUSALS as error:
+            refusal = error
+        else:
+            return _from_capsule(capsule, argument), same_kind
     if hasattr(x, "__cuda_array_interface__"):
         raise TypeError(f"{argument}: a device array ({type(x).__name__}), this build computes on the CPU")
-    if hasattr(x, "__array__") or hasattr(x, "__array_interface__") or hasattr(x, "__buffer__"):
-        return np.asarray(x), same_kind
-    if hasattr(x, "__dlpack__"):
-        return np.from_dlpack(x), same_kind
+    if _offers_numpy(x):
+        return _as_numpy(x, argument), same_kind
+    if refusal is not None:
+        raise TypeError(f"{argument}: {type(x).__name__} does not give its memory ({refusal})") from refusal
     raise TypeError(f"{argument}: not an array, got {type(x).__name__}")
 
 
+def _stored(array: NDArray[Any], argument: str) -> tuple[NDArray[Any], str]:
+    """Raw bits of any array of numbers and its format, copied only where the kernels could not walk through it."""
+    dtype = array.dtype
+    if dtype.kind in "iu":
+        dtype = np.dtype(np.float64)
+    elif dtype.kind == "f":
+        dtype = dtype.newbyteorder("=")
+    if dtype not in _STORED:
+        raise TypeError(f"{argument}: dtype must be a floating-point format of gradkern, got {dtype}")
+    unsigned, name = _STORED[dtype]
+    array = np.asarray(array, dtype, order="C")
+    if not array.flags.aligned:
+        array = array.copy()
+    return array.view(unsigned), name
+
+
 def read(x: Any, argument: str) -> Bits:
-    """Take an array argument of any kind; integers become float64.
+    """Take an array argument of any kind, without a copy where it is contiguous; integers become float64.
 
     Raises
     ------
     TypeError
         If it is not an array of real numbers that the host can read.
     """
+    if type(x) is np.ndarray:
+        stored = _STORED.get(x.dtype)
+        if stored is not None and x.flags.num & _CONTIGUOUS_ALIGNED == _CONTIGUOUS_ALIGNED:
+            return Bits(x.view(stored[0]), stored[1], same_kind)
     array, restore = _to_numpy(x, argument)
-    if array.dtype.kind in "iu":
-        array = array.astype(np.float64)
-    try:
-        name = format_name(array.dtype)
-    except ValueError:
-        raise TypeError(f"{argument}: dtype must be a floating-point format of gradkern, got {array.dtype}") from None
-    array = np.asarray(array, dtype=finfo(name).dtype)  # native byte order
-    contiguous = array if array.flags.c_contiguous else array.copy(order="C")
-    return Bits(as_bits_view(contiguous), name, restore)
+    return Bits(*_stored(array, argument), restore)
 
 
 def empty_stored(shape: tuple[int, ...], fmt: str) -> NDArray[Any]:
