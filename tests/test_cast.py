@@ -254,6 +254,63 @@ def test_out_may_be_x():
     assert_same(x, X.astype(np.float32) * np.float32(2))
 
 
+@pytest.mark.parametrize("fmt", ["float64", "float32", "float16", "float8_e5m2"])
+def test_out_of_every_kind(fmt):
+    """Contiguous ones are written directly; strides, and memory that x is read from, take a copy."""
+    x = np.arange(4096, dtype=np.float32).reshape(64, 64) - 2000.5
+    want, dtype = round_array(x, fmt), np.dtype(SPECS[fmt].dtype)
+    padded = np.zeros((66, 130), dtype)
+    for out in (np.zeros((64, 64), dtype), padded[1:65, 1:65], padded[1:65, 1:129:2], padded[64:0:-1, 65:1:-1]):
+        assert gk.cast(x, fmt, out=out).values is out
+        assert_same_values(out, want)
+    empty, scalar = np.zeros((0, 3), dtype), np.zeros((), dtype)
+    assert gk.cast(np.zeros((0, 3)), fmt, out=empty).values is empty
+    assert gk.cast(1.5, fmt, out=scalar).values is scalar and scalar == 1.5
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3, 16])
+@pytest.mark.parametrize("special", [1.0, 1e10, NAN])
+def test_out_that_overlaps_x(offset, special):
+    """Shifted either way, narrower and as wide, and with a value that makes a block start over."""
+    memory = np.linspace(-9, 9, 3000).astype(np.float32)
+    memory[1500] = special
+    for source, target in (
+        (slice(offset, 2900 + offset), slice(0, 2900)),
+        (slice(0, 2900), slice(offset, 2900 + offset)),
+    ):
+        for fmt in ("float32", "float16"):
+            copy = memory.copy()
+            x = copy[source]
+            out = copy.view(SPECS[fmt].dtype)[target]
+            want = gk.cast(x.copy(), fmt, overflow="saturate", scale=3.0)
+            got = gk.cast(x, fmt, overflow="saturate", scale=3.0, out=out)
+            assert_same_values(out, want.values)
+            assert repr(got.report) == repr(want.report)
+
+
+def test_torch_source_with_out():
+    torch = pytest.importorskip("torch")
+    out = np.zeros(X.shape, np.float16)
+    assert gk.cast(torch.tensor(X), "float16", out=out).values is out
+    assert_same_values(out, round_array(X, "float16"))
+
+
+@pytest.mark.parametrize("source", ["float32", "float16", "bfloat16", "float8_e4m3fn"])
+@pytest.mark.parametrize("fmt", list(SPECS))
+@pytest.mark.parametrize("options", [{}, {"overflow": "saturate"}, {"subnormals": "flush"}, {"scale": 2.0**-7}])
+def test_report_of_blocks_without_specials(source, fmt, options, isa):
+    """Values that stay within a block's fast lanes, beside a few that overflow, exactly."""
+    x = (np.random.default_rng(5).standard_normal(700) * 2.0 ** np.arange(-14, 0).repeat(50)).astype(source)
+    x[::9] = 0
+    for values in (x, np.concatenate([x, np.array([300, -3e4], source)])):
+        result = gk.cast(values, fmt, **options)
+        scaled = [float(v) * options.get("scale", 1.0) for v in values]
+        rest = {k: v for k, v in options.items() if k != "scale"}
+        want = [round_exactly(v, fmt, **rest) for v in scaled]
+        assert_same_values(result.values.astype(np.float64).tolist(), want)
+        check_report(result.report, recompute(scaled, want, fmt))
+
+
 def test_out_errors_leave_it_alone():
     frozen = np.full((6, 10), 7, np.float16)
     frozen.setflags(write=False)

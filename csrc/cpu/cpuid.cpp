@@ -29,7 +29,8 @@ constexpr unsigned state_avx = 0x6, state_avx512 = 0xE6;
 }  // namespace
 
 bool has_avx2_fma() {
-  return (saved_state() & state_avx) == state_avx && (leaf(1).c & bit_FMA) && (leaf(7).b & bit_AVX2);
+  constexpr unsigned needed = bit_FMA | bit_F16C;
+  return (saved_state() & state_avx) == state_avx && (leaf(1).c & needed) == needed && (leaf(7).b & bit_AVX2);
 }
 
 bool has_avx512() {

@@ -40,6 +40,11 @@ void reduce_chunks(std::int64_t size, Partial& result, Body body) {
 
 void convert(const Executor& e, const executor::ConvertArgs& args) {
   ops::RoundingCounts counts;
+  if (args.size <= chunk) {
+    if (args.size) kernels(e).convert(args, 0, args.size, counts);
+    if (args.counts) *args.counts = counts;
+    return;
+  }
   reduce_chunks(args.size, counts, [&](std::int64_t begin, std::int64_t end, ops::RoundingCounts& partial) {
     kernels(e).convert(args, begin, end, partial);
   });

@@ -5,6 +5,7 @@
 //   fma(a, b, c)              rounded once
 //   < <= > >= == !=           giving a mask (mask_t<V>); & and | on masks, never ~ (bool)
 //   select(mask, a, b)        lane-wise a where mask else b (both sides are evaluated); also for integers
+//   max(a, b)                 select(a > b, a, b)
 //   to_bits(v), from_bits<V>  reinterpretation as a signed integer of the same width (int_t<V>)
 //   + - & | ^ << >>           on int_t<V>; >> is arithmetic
 //   abs(v), copysign(m, s)    bit operations, exact, NaN and -0 included
@@ -48,6 +49,11 @@ GRADKERN_HD double fma(double a, double b, double c) { return __builtin_fma(a, b
 template <class T>
 GRADKERN_HD T select(bool mask, T a, T b) {
   return mask ? a : b;
+}
+
+template <class T>
+GRADKERN_HD T max(T a, T b) {
+  return a > b ? a : b;
 }
 
 GRADKERN_HD std::int32_t to_bits(float v) { return base::bit_cast<std::int32_t>(v); }

@@ -2,7 +2,9 @@
 //
 // max_ulp: the largest |stored - exact| in quanta of the destination at the exact value (nearest_even: at most 1/2).
 // signal and noise: sums over the elements that are finite before and after, of exact^2 and (stored - exact)^2, each
-// held in three ranges (Blue 1978) so that squares neither overflow nor underflow.
+// held in three ranges (Blue 1978) so that squares neither overflow nor underflow. Accumulation: in a chunk of 16384
+// elements, element i adds to logical lane i % 16, lanes are added in index order, then chunks in index order; a square
+// is rounded, then its addition.
 #pragma once
 
 #include "formats/decode.hpp"
@@ -32,6 +34,31 @@ struct SquareSum {
   }
 };
 
+inline constexpr int rounding_lanes = 16;
+
+// SquareSum in logical lanes: what one chunk adds up.
+struct SquareLanes {
+  double big[rounding_lanes] = {}, medium[rounding_lanes] = {}, small[rounding_lanes] = {};
+
+  GRADKERN_HD void add(std::int64_t index, double x) {
+    const std::int64_t lane = index % rounding_lanes;
+    SquareSum sum{big[lane], medium[lane], small[lane]};
+    sum.add(x);
+    big[lane] = sum.big;
+    medium[lane] = sum.medium;
+    small[lane] = sum.small;
+  }
+  GRADKERN_HD SquareSum total() const {
+    SquareSum sum;
+    for (int lane = 0; lane < rounding_lanes; ++lane) sum.merge({big[lane], medium[lane], small[lane]});
+    return sum;
+  }
+};
+
+struct RoundingSums {
+  SquareLanes signal, noise;
+};
+
 // One element: x times the scale, rounded. A product that leaves float64 is still a finite, non-zero number.
 template <class F>
 GRADKERN_HD formats::Encoded<F> encode_scaled(double x, double exact, const formats::Mode& mode, std::uint64_t draw) {
@@ -52,7 +79,7 @@ struct RoundingCounts {
   SquareSum signal, noise;
 
   template <class F>
-  GRADKERN_HD void record(double exact, const formats::Encoded<F>& encoded, std::int64_t index) {
+  GRADKERN_HD void record(double exact, const formats::Encoded<F>& encoded, std::int64_t index, RoundingSums& sums) {
     using formats::Event;
     ++events[static_cast<int>(encoded.event)];
     if (encoded.event == Event::overflow && first_overflow < 0) first_overflow = index;
@@ -61,15 +88,21 @@ struct RoundingCounts {
     const double stored = formats::decode<F>(encoded.bits);
     const double error = stored - exact;
     if (!(abs(error) < __builtin_inf())) return;  // overflowed: no finite error
-    signal.add(exact);
+    sums.signal.add(index, exact);
     if (!encoded.changed) return;
-    noise.add(error);
+    sums.noise.add(index, error);
     const int exponent = static_cast<int>((to_bits(exact) >> 52) & 0x7FF) - 1023;
     const int quantum = (exponent > formats::Layout<F>::min_exponent ? exponent : formats::Layout<F>::min_exponent) -
                         formats::Layout<F>::fraction_bits;
     const int half = -quantum / 2;  // 2^-quantum itself may be beyond float64
     const double ulps = abs(error) * formats::exp2i(half) * formats::exp2i(-quantum - half);
     if (ulps > max_ulp) max_ulp = ulps;
+  }
+
+  // The end of a chunk.
+  GRADKERN_HD void add(const RoundingSums& sums) {
+    signal.merge(sums.signal.total());
+    noise.merge(sums.noise.total());
   }
 
   GRADKERN_HD void merge(const RoundingCounts& other) {

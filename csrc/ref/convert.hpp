@@ -23,15 +23,18 @@ template <class F>
 Converted<F> convert(const std::vector<double>& source, double scale, const formats::Mode& mode, std::uint64_t stream) {
   Converted<F> result;
   ops::RoundingCounts chunk;
+  ops::RoundingSums sums;
   for (std::size_t i = 0; i < source.size(); ++i) {
     const double exact = source[i] * scale;
     const std::uint64_t draw = formats::draw(mode, stream, static_cast<std::int64_t>(i));
     const auto encoded = ops::encode_scaled<F>(source[i], exact, mode, draw);
     result.stored.push_back(encoded.bits);
-    chunk.record<F>(exact, encoded, static_cast<std::int64_t>(i));
+    chunk.record<F>(exact, encoded, static_cast<std::int64_t>(i), sums);
     if ((i + 1) % convert_chunk == 0 || i + 1 == source.size()) {
+      chunk.add(sums);
       result.counts.merge(chunk);
       chunk = ops::RoundingCounts();
+      sums = ops::RoundingSums();
     }
   }
   return result;

@@ -27,6 +27,12 @@ inline constexpr int vector_bytes = 32;
 inline constexpr int vector_bytes = 16;
 #endif
 
+#if defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_AVX2) || defined(GRADKERN_SIMD_NEON)
+inline constexpr bool has_fma = true;
+#else
+inline constexpr bool has_fma = false;  // fma is a call
+#endif
+
 template <class T, int N>
 struct vec {
   typedef T native __attribute__((vector_size(N * sizeof(T))));
@@ -71,6 +77,20 @@ struct vec {
   friend GRADKERN_HD vec operator~(vec a) { return wrap(~a.v); }
   friend GRADKERN_HD vec operator<<(vec a, int s) { return wrap(a.v << s); }
   friend GRADKERN_HD vec operator>>(vec a, int s) { return wrap(a.v >> s); }
+
+  // a > b ? a : b, which is what the x86 instructions do too; g++ 12 compares and blends where b is a constant.
+  friend GRADKERN_HD vec max(vec a, vec b) {
+#if defined(GRADKERN_SIMD_AVX512)
+    if constexpr (std::is_same_v<T, float> && N == 16)
+      return wrap(_mm512_maskz_max_ps(0xFFFF, (__m512)a.v, (__m512)b.v));
+    if constexpr (std::is_same_v<T, double> && N == 8)
+      return wrap(_mm512_maskz_max_pd(0xFF, (__m512d)a.v, (__m512d)b.v));
+#elif defined(GRADKERN_SIMD_AVX2)
+    if constexpr (std::is_same_v<T, float> && N == 8) return wrap(_mm256_max_ps((__m256)a.v, (__m256)b.v));
+    if constexpr (std::is_same_v<T, double> && N == 4) return wrap(_mm256_max_pd((__m256d)a.v, (__m256d)b.v));
+#endif
+    return wrap(a.v > b.v ? a.v : b.v);
+  }
 
   friend GRADKERN_HD auto operator<(vec a, vec b) { return mask::wrap(a.v < b.v); }
   friend GRADKERN_HD auto operator<=(vec a, vec b) { return mask::wrap(a.v <= b.v); }

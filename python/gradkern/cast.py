@@ -105,13 +105,27 @@ class CastResult(Result):
 
 
 def round_to(
-    source: Bits, fmt: str, mode: tuple[int, int, int], *, scale: float = 1.0, seed: int = 0, stream: int = 0
+    source: Bits,
+    fmt: str,
+    mode: tuple[int, int, int],
+    *,
+    scale: float = 1.0,
+    seed: int = 0,
+    stream: int = 0,
+    out: NDArray[Any] | None = None,
 ) -> tuple[NDArray[Any], RoundingReport]:
-    """Round bits to a format; the shared path of `cast` and of every operation's rounding to storage."""
-    stored = empty_stored(source.shape, fmt)
+    """Round bits to a format; the shared path of `cast` and of every operation's rounding to storage.
+
+    Writes into `out`, when it is contiguous and apart from the source, and gives it back.
+    """
+    direct = out is not None and out.flags.c_contiguous and not np.may_share_memory(out, source.bits)
+    stored = out if out is not None and direct else empty_stored(source.shape, fmt)
     counts = _core.convert(
         source.bits, source.format_id, as_bits_view(stored), format_ids()[fmt], scale, *mode, seed, stream
     )
+    if out is not None and not direct:
+        out[...] = stored
+        stored = out
     return stored, RoundingReport.from_counts(counts)
 
 
@@ -158,7 +172,7 @@ def cast(
     seed : int
         Seed of stochastic rounding.
     out : numpy.ndarray, optional
-        Where to write; x's shape and the destination's dtype.
+        Where to write; x's shape and the destination's dtype. Written directly where it is contiguous and no part of x.
     device : {None, "cpu"}
         Where to compute.
 
@@ -193,8 +207,5 @@ def cast(
         raise ValueError(f"cast: seed must be between 0 and 2**64 - 1, got {seed}")
     if out is not None:
         _check_out(out, source.shape, finfo(name).dtype)
-    stored, report = round_to(source, name, mode, scale=float(scale), seed=seed)
-    if out is not None:
-        out[...] = stored
-        return CastResult(out, report)
-    return CastResult(source.restore(stored), report)
+    stored, report = round_to(source, name, mode, scale=float(scale), seed=seed, out=out)
+    return CastResult(source.restore(stored) if out is None else out, report)
