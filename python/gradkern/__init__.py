@@ -14,7 +14,14 @@ from gradkern.arithmetic import Arithmetic, ArithmeticInfo, arithmetic, arithmet
 from gradkern.cast import CastResult, RoundingReport, cast
 from gradkern.chain import probe
 from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
-from gradkern.errors import CudaError, GradkernError, ModelFileError, NonFiniteError, UnsupportedIsaError
+from gradkern.errors import (
+    CudaError,
+    GradkernError,
+    ModelFileError,
+    NonFiniteError,
+    TensorFileError,
+    UnsupportedIsaError,
+)
 from gradkern.findings import Finding
 from gradkern.formats import FormatInfo, finfo, formats
 from gradkern.measure import Bracket, FormatFit, ScaleWindow, TensorStats, measure
@@ -56,6 +63,7 @@ __all__ = [
     "RoundingReport",
     "ScaleWindow",
     "SelfTest",
+    "TensorFileError",
     "TensorStats",
     "UnsupportedIsaError",
     "activation_backward",
