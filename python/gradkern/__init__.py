@@ -25,10 +25,12 @@ from gradkern.errors import (
 from gradkern.findings import Finding
 from gradkern.formats import FormatInfo, finfo, formats
 from gradkern.measure import Bracket, FormatFit, ScaleWindow, TensorStats, measure
+from gradkern.measure_many import measure_many
 from gradkern.net import MLP, Dense
 from gradkern.rate import Rate
 from gradkern.report import ChainReport, LayerRow
 from gradkern.system import Info, SelfTest, info, selftest
+from gradkern.table import StatsTable, TableFit
 
 
 def __getattr__(name: str) -> str:
@@ -63,6 +65,8 @@ __all__ = [
     "RoundingReport",
     "ScaleWindow",
     "SelfTest",
+    "StatsTable",
+    "TableFit",
     "TensorFileError",
     "TensorStats",
     "UnsupportedIsaError",
@@ -80,6 +84,7 @@ __all__ = [
     "info",
     "init",
     "measure",
+    "measure_many",
     "probe",
     "selftest",
     "set_num_threads",
