@@ -74,7 +74,8 @@ def remarks(table: StatsTable, judged: TableTrouble) -> list[tuple[str, str]]:
             lines.append((fmt.window.why.partition("; ")[0] + _fitting(fmt.window.why), "yellow"))
     if table.skipped:
         reasons = Counter(table.skipped.values()).most_common()
-        lines.append((f"skipped {len(table.skipped)}: " + ", ".join(f"{n} {why}" for why, n in reasons[:4]), "dim"))
+        words = [f"{n} {why}" if len(reasons) > 1 else why for why, n in reasons[:4]]
+        lines.append((f"skipped {len(table.skipped)}: {'; '.join(words)}", "dim"))
     return lines
 
 
@@ -89,12 +90,13 @@ def format_rows(judged: TableTrouble) -> list[list[str]]:
         counts = [f"{n:,}" if n else "." for n in (fmt.overflow, fmt.flushed, fmt.subnormal)]
         window = fmt.window
         if not window.exists:
-            return [fmt.format, *counts, "none", f"{power(fmt.best)} for {fmt.served} of {len(judged.tensors)}"]
+            return [fmt.format, *counts, "none", power(fmt.best), f"{fmt.served:,}"]
         if window.log2_low is None or window.best is None:
-            return [fmt.format, *counts, "any", "any"]
-        return [fmt.format, *counts, f"2^{window.log2_low}..2^{window.log2_high}", power(window.best)]
+            return [fmt.format, *counts, "any", "any", f"{fmt.served:,}"]
+        scales = f"2^{window.log2_low}..2^{window.log2_high}"
+        return [fmt.format, *counts, scales, power(window.best), f"{fmt.served:,}"]
 
-    header = ["tensors that", "overflow", "flush", "lose digits", "scales that fit all", "best"]
+    header = ["tensors that", "overflow", "flush", "lose digits", "scales for all", "best", "serves"]
     return [header, *map(cells, judged.formats)]
 
 
@@ -232,9 +234,9 @@ def render_table(
     header, *rows = format_rows(judged)
     grid = RichTable(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for index, name in enumerate(header):
-        grid.add_column(name, justify="right" if index else "left", no_wrap=True)
+        grid.add_column(name, justify="right" if index else "left", overflow="fold")
     for row in rows:
-        styles = ["", *_COLOURS.values(), "yellow" if row[4] == "none" else "green", "bold"]
+        styles = ["", *_COLOURS.values(), "yellow" if row[4] == "none" else "green", "bold", ""]
         grid.add_row(*(Text(c, style="dim" if c == "." else style) for c, style in zip(row, styles, strict=True)))
     console.print(grid)
     for text, style in remarks(table, judged):
