@@ -19,6 +19,12 @@ def listed(names: Sequence[str], limit: int = _NAMED, conjunction: str = "and") 
     return f" {conjunction} ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
 
 
+def nonfinite_sentence(names: Sequence[str], total: int) -> str:
+    """Name the tensors that hold NaN or inf."""
+    count = f"{len(names):,} of {total:,} tensor{'s' * (total != 1)}"
+    return f"{count} hold{'s' * (len(names) == 1)} NaN or inf, which no scale mends: {listed(names)}"
+
+
 def _magnitude(stats: TensorStats) -> tuple[int, float]:
     """Order of the largest magnitudes, which may be beyond float64."""
     mantissa, exponent = math.frexp(stats.amax)
@@ -74,6 +80,5 @@ def joint_window(tensors: Iterable[TensorStats], fmt: FormatLike, lose: float = 
         why += f"; {listed(fitting, len(fitting))} would fit" if fitting else "; no format of gradkern would fit"
     broken = [stats.name or "the tensor" for stats in measured if stats.nonfinite]
     if broken:
-        tensor, holds = ("tensor", "holds") if len(measured) == 1 else ("tensors", "hold")
-        why += f"; {len(broken)} of {len(measured)} {tensor} {holds} NaN or inf, which no scale mends: {listed(broken)}"
+        why += f"; {nonfinite_sentence(broken, len(measured))}"
     return replace(found, why=why)

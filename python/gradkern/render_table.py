@@ -8,6 +8,7 @@ import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from gradkern.joint_window import nonfinite_sentence
 from gradkern.render import power
 from gradkern.table import FORMATS, StatsTable
 from gradkern.trouble import FormatTrouble, TableTrouble, TensorTrouble, judge
@@ -62,13 +63,9 @@ def opening(table: StatsTable, judged: TableTrouble) -> str:
 
 def remarks(table: StatsTable, judged: TableTrouble) -> list[tuple[str, str]]:
     """Sentences beneath the formats, each with the colour it deserves: NaN, formats without a scale, what was skipped."""
-    from gradkern.joint_window import listed
-
     lines = []
     if judged.nonfinite:
-        holds = "holds" if len(table) == 1 else "hold"
-        names = listed(judged.nonfinite)
-        lines.append((f"{len(judged.nonfinite)} of {len(table)} tensors {holds} NaN or inf: {names}", "bold red"))
+        lines.append((nonfinite_sentence(judged.nonfinite, len(table)), "bold red"))
     for fmt in judged.formats:
         if not fmt.window.exists:
             lines.append((fmt.window.why.partition("; ")[0] + _fitting(fmt.window.why), "yellow"))
