@@ -152,6 +152,38 @@ def test_truncated_at_any_point(tmp_path, ending):
             open_tensors(path)
 
 
+@pytest.mark.parametrize("ending", [".safetensors", ".npz", ".npy"])
+def test_damage_is_refused_or_harmless(tmp_path, ending):
+    """Any byte changed: a TensorFileError, or arrays of the shapes that the headers say."""
+    path, rng = tmp_path / f"m{ending}", np.random.default_rng(0)
+    if ending == ".safetensors":
+        save(path, {"a": ARRAYS["a"], "c": ARRAYS["c"]})
+    else:
+        np.savez(path, a=ARRAYS["a"], c=ARRAYS["c"]) if ending == ".npz" else np.save(path, ARRAYS["a"])
+    whole, refused = path.read_bytes(), 0
+    for _ in range(400):
+        data = bytearray(whole)
+        for where in rng.integers(0, len(whole), rng.integers(1, 4)):
+            data[where] = rng.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            for tensor in open_tensors(path):
+                if tensor.problem is None:
+                    assert tensor.load().shape == tensor.shape
+                    assert tensor.load(verify=True).shape == tensor.shape
+        except TensorFileError:
+            refused += 1
+    assert refused > 100
+
+
+def test_negative_shapes(tmp_path):
+    np.save(tmp_path / "n.npy", np.ones((2, 3)))
+    data = (tmp_path / "n.npy").read_bytes().replace(b"(2, 3), }  ", b"(-2, -3), }")
+    (tmp_path / "n.npy").write_bytes(data)
+    with pytest.raises(TensorFileError, match=r"not a complete .npy file \(shape \(-2, -3\)\)"):
+        open_tensors(tmp_path / "n.npy")
+
+
 def test_a_header_longer_than_the_file(tmp_path):
     path = tmp_path / "m.safetensors"
     path.write_bytes((2**63).to_bytes(8, "little") + b"{}")

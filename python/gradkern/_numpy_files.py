@@ -33,7 +33,12 @@ def read_header(file: IO[bytes]) -> Header:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"version {version} of the .npy format")
-    shape, fortran, dtype = readers[version](file, max_header_size=_HEADER_LIMIT)
+    try:
+        shape, fortran, dtype = readers[version](file, max_header_size=_HEADER_LIMIT)
+    except Exception as error:  # NumPy reads it by Python's tokenizer, which raises whatever it likes
+        raise ValueError(f"its header cannot be read: {' '.join(str(error).split())[:80]}") from None
+    if min(shape, default=0) < 0:
+        raise ValueError(f"shape {shape}")
     return dtype, tuple(map(int, shape)), fortran, file.tell()
 
 

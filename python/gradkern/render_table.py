@@ -64,20 +64,17 @@ def opening(table: StatsTable, judged: TableTrouble) -> str:
 def remarks(table: StatsTable, judged: TableTrouble) -> list[tuple[str, str]]:
     """Sentences beneath the formats, each with the colour it deserves: NaN, formats without a scale, what was skipped."""
     lines = []
-    if judged.nonfinite:
-        lines.append((nonfinite_sentence(judged.nonfinite, len(table)), "bold red"))
+    broken = nonfinite_sentence(judged.nonfinite, len(table)) if judged.nonfinite else ""
+    if broken:
+        lines.append((broken, "bold red"))
     for fmt in judged.formats:
         if not fmt.window.exists:
-            lines.append((fmt.window.why.partition("; ")[0] + _fitting(fmt.window.why), "yellow"))
+            lines.append((fmt.window.why.removesuffix(f"; {broken}"), "yellow"))  # said once for all formats
     if table.skipped:
         reasons = Counter(table.skipped.values()).most_common()
         words = [f"{n} {why}" if len(reasons) > 1 else why for why, n in reasons[:4]]
         lines.append((f"skipped {len(table.skipped)}: {'; '.join(words)}", "dim"))
     return lines
-
-
-def _fitting(why: str) -> str:
-    return "".join(f"; {part}" for part in why.split("; ")[1:] if part.endswith("would fit"))
 
 
 def format_rows(judged: TableTrouble) -> list[list[str]]:

@@ -180,10 +180,8 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         """Return one row per tensor (pandas is loaded here)."""
         import pandas
 
-        rows = {}
-        for name, stats in self.tensors.items():
-            fields = {k: getattr(stats, k) for k in stats.to_dict() if k not in ("binades", "name")}
-            rows[name] = {k: v for k, v in fields.items() if not hasattr(v, "__len__") or isinstance(v, str)}
+        names = [name for name, spec in TensorStats.__dataclass_fields__.items() if spec.repr and name != "name"]
+        rows = {name: {field: getattr(stats, field) for field in names} for name, stats in self.tensors.items()}
         return pandas.DataFrame.from_dict(rows, orient="index")
 
     def save(self, path: str | Path) -> None:
