@@ -129,9 +129,6 @@ GRADKERN_HD void code_depths(const double* x, std::int64_t n, int top, std::uint
   }
 }
 
-GRADKERN_HD simd::vec_f64 load_wide(const double* x) { return simd::vec_f64::load(x); }
-GRADKERN_HD simd::vec_f64 load_wide(const float* x) { return simd::widen(x); }
-
 // acc + x * x: exact products of float entries may be fused.
 template <class T>
 GRADKERN_HD simd::vec_f64 add_square(simd::vec_f64 x, simd::vec_f64 acc) {
@@ -151,7 +148,7 @@ GRADKERN_HD void sum_lanes(const T* x, std::int64_t n, double scale, const T* ne
     if (i * std::int64_t(sizeof(T)) % 128 == 0) fetch(next, (n + i) * std::int64_t(sizeof(T)) / 2);
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) {
-      vec_f64 v = load_wide(x + i + j * width);
+      vec_f64 v = simd::widen(x + i + j * width);
       if constexpr (scaled) v = v * vec_f64(scale);
       sum[j] = sum[j] + v;
       magnitude[j] = magnitude[j] + ops::abs(v);
@@ -175,7 +172,7 @@ GRADKERN_HD ops::Deviations sum_deviations(const T* x, std::int64_t count, doubl
   for (std::int64_t i = 0; i < whole; i += ops::statistics_lanes) {
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) {
-      const vec_f64 deviation = load_wide(x + i + j * width) * vec_f64(scale) - vec_f64(mean);
+      const vec_f64 deviation = simd::widen(x + i + j * width) * vec_f64(scale) - vec_f64(mean);
       sum[j] = sum[j] + deviation;
       square[j] = square[j] + deviation * deviation;
     }

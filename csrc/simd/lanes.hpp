@@ -1,7 +1,7 @@
-// Lanes that change width: float to double, integers to bytes in order; masks as bits, sums of byte counters.
+// Integer lanes: narrowed to bytes in order, masks as bits, sums of byte counters.
 #pragma once
 
-#include "simd/vec.hpp"
+#include "simd/widths.hpp"
 
 #if !defined(GRADKERN_SIMD_AVX512) && !defined(GRADKERN_SIMD_AVX2) && defined(__SSE2__)
 #define GRADKERN_SIMD_SSE2
@@ -29,17 +29,6 @@ GRADKERN_HD T reduce(vec<T, N> v, T start, Op op) {
 using bytes = vec<std::uint8_t, vector_bytes>;
 using words = vec<std::int32_t, vector_bytes / 4>;
 using longs = vec<std::int64_t, vector_bytes / 8>;
-
-// As many floats as a vector has doubles, exact.
-GRADKERN_HD vec_f64 widen(const float* x) {
-#if defined(GRADKERN_SIMD_AVX512)
-  return vec_f64::wrap(_mm512_cvtps_pd(_mm256_loadu_ps(x)));
-#elif defined(GRADKERN_SIMD_AVX2)
-  return vec_f64::wrap(_mm256_cvtps_pd(_mm_loadu_ps(x)));  // GCC 12 splits the portable form in two
-#else
-  return vec_f64::wrap(__builtin_convertvector(vec<float, vector_bytes / 8>::load(x).v, vec_f64::native));
-#endif
-}
 
 // Bit i is set where byte i of a mask is.
 GRADKERN_HD std::uint64_t bits_of(bytes mask) {

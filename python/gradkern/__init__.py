@@ -14,15 +14,25 @@ from gradkern.arithmetic import Arithmetic, ArithmeticInfo, arithmetic, arithmet
 from gradkern.cast import CastResult, RoundingReport, cast
 from gradkern.chain import probe
 from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
-from gradkern.errors import CudaError, GradkernError, ModelFileError, NonFiniteError, UnsupportedIsaError
+from gradkern.errors import (
+    CudaError,
+    GradkernError,
+    ModelFileError,
+    NonFiniteError,
+    TensorFileError,
+    UnsupportedIsaError,
+)
 from gradkern.findings import Finding
 from gradkern.fit import Bracket, FormatFit, ScaleWindow
 from gradkern.formats import FormatInfo, finfo, formats
-from gradkern.measure import TensorStats, measure
+from gradkern.measure import measure
+from gradkern.measure_many import measure_many
 from gradkern.net import MLP, Dense
 from gradkern.rate import Rate
 from gradkern.report import ChainReport, LayerRow
 from gradkern.system import Info, SelfTest, info, selftest
+from gradkern.table import StatsTable, TableFit
+from gradkern.tensor_stats import TensorStats
 
 
 def __getattr__(name: str) -> str:
@@ -57,6 +67,9 @@ __all__ = [
     "RoundingReport",
     "ScaleWindow",
     "SelfTest",
+    "StatsTable",
+    "TableFit",
+    "TensorFileError",
     "TensorStats",
     "UnsupportedIsaError",
     "activation_backward",
@@ -73,6 +86,7 @@ __all__ = [
     "info",
     "init",
     "measure",
+    "measure_many",
     "probe",
     "selftest",
     "set_num_threads",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,6 @@ if TYPE_CHECKING:
     from gradkern.net import MLP
 
 _ROWS = 64
-_INTEGERS: dict[str, Any] = {
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
-    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
-}  # fmt: skip
 
 
 def read_scale(text: str) -> float:
@@ -41,46 +36,6 @@ def read_scale(text: str) -> float:
     return scale
 
 
-def _only(path: Path, arrays: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    if len(arrays) != 1:
-        names = ", ".join(sorted(arrays)[:5]) or "nothing"
-        raise ValueError(f"{path}: must hold one array, holds {len(arrays)}: {names}")
-    return next(iter(arrays.values()))
-
-
-def _read_numpy(path: Path) -> NDArray[Any]:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return _only(path, {name: loaded[name] for name in loaded.files})
-    except (zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise ValueError(f"{path}: not a complete {path.suffix} file ({error})") from None
-    except ValueError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise ValueError(f"{path}: not a complete {path.suffix} file ({error})") from None
-
-
-def _read_safetensors(path: Path) -> NDArray[Any]:
-    from safetensors import SafetensorError, deserialize
-
-    from gradkern.model_file import _SAFETENSORS_DTYPES
-
-    try:
-        entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(f"{path}: not a complete .safetensors file ({error})") from None
-    arrays = {}
-    for name, entry in entries:
-        dtype = (_SAFETENSORS_DTYPES | _INTEGERS).get(entry["dtype"])
-        if dtype is None:
-            raise ValueError(f"{path}: tensor {name!r} has dtype {entry['dtype']}, which is no number format here")
-        arrays[name] = np.frombuffer(bytes(entry["data"]), dtype=dtype).reshape(entry["shape"])
-    return _only(path, arrays)
-
-
 def read_array(path: Path) -> NDArray[Any]:
     """Read the one array of a .npy, .npz or .safetensors file.
 
@@ -89,14 +44,15 @@ def read_array(path: Path) -> NDArray[Any]:
     ValueError
         If the file is missing, incomplete, of another kind, or holds another number of arrays.
     """
+    from gradkern.tensor_file import open_tensors
+
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    if path.suffix in (".npy", ".npz"):
-        array = _read_numpy(path)
-    elif path.suffix == ".safetensors":
-        array = _read_safetensors(path)
-    else:
-        raise ValueError(f"{path}: must be a .npy, .npz or .safetensors file, got {path.suffix or 'no ending'!r}")
+    tensors = list(open_tensors(path))
+    if len(tensors) != 1:
+        names = ", ".join(sorted(tensor.name for tensor in tensors)[:5]) or "nothing"
+        raise ValueError(f"{path}: must hold one array, holds {len(tensors)}: {names}")
+    array = tensors[0].load(verify=True)
     if array.size == 0:
         raise ValueError(f"{path}: the array of shape {array.shape} is empty")
     return array

@@ -6,11 +6,28 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+HEALTHY, FOUND, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+CODES = """[bold]Exit codes[/bold]
+
+0 healthy, or no finding as severe as --fail-on; 1 findings; 2 wrong usage; 130 interrupted"""
+
+
+class FailOn(str, Enum):
+    """Least severity that makes the exit code 1."""
+
+    critical = "critical"
+    major = "major"
+    minor = "minor"
+    none = "none"
 
 
 def console(stream: Any = None) -> Console:

@@ -13,9 +13,9 @@ from gradkern._backend import check_device
 from gradkern.activation import activation_code
 from gradkern.arithmetic import ArithmeticLike, arithmetic
 from gradkern.loss import check_target, loss_and_gradient
-from gradkern.measure import log2_of_scale
 from gradkern.net import MLP, Dense
 from gradkern.report import ChainReport
+from gradkern.tensor_stats import log2_of_scale
 
 Progress = Callable[[int, int], None]
 

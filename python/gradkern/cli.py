@@ -1,4 +1,4 @@
-"""The command line: ``gradkern probe``, ``gradkern info``, ``gradkern selftest``."""
+"""The command line: ``gradkern probe``, ``gradkern measure``, ``gradkern info``, ``gradkern selftest``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradkern import _cli_output
+from gradkern import _cli_output, cli_measure
+from gradkern._cli_output import FOUND, HEALTHY, INTERRUPTED, USAGE, FailOn
 
 if TYPE_CHECKING:
     from gradkern.report import ChainReport
-
-HEALTHY, FOUND, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 _EXAMPLES = """[bold]Examples[/bold]
 
@@ -30,21 +29,11 @@ _EXAMPLES = """[bold]Examples[/bold]
 
 [cyan]gradkern probe mlp.npz --fail-on major --json > report.json[/cyan]   in a CI job
 """
-
-_CODES = """[bold]Exit codes[/bold]
-
-0 healthy, or no finding as severe as --fail-on; 1 findings; 2 wrong usage; 130 interrupted"""
+_MEASURE = """
+[cyan]gradkern measure model.safetensors[/cyan]   which tensors of a checkpoint each format would hurt
+"""
 
 app = typer.Typer(name="gradkern", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-
-
-class FailOn(str, Enum):
-    """Least severity that makes the exit code 1."""
-
-    critical = "critical"
-    major = "major"
-    minor = "minor"
-    none = "none"
 
 
 class Loss(str, Enum):
@@ -63,7 +52,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True, epilog=_EXAMPLES)
+@app.callback(invoke_without_command=True, epilog=_EXAMPLES + _MEASURE)
 def _gradkern(
     context: typer.Context,
     version: Annotated[
@@ -76,13 +65,14 @@ def _gradkern(
     arithmetic, beside a reference chain that neither overflows nor flushes,
     and says of every entry of every gradient whether it was kept, lost digits,
     flushed to zero, cancelled, overflowed, or merely inherited the fate of an
-    earlier one.
+    earlier one. [bold]measure[/bold] says which tensors of a file would overflow,
+    flush or lose digits in a format, and which scale serves all of them.
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), nl=False)
 
 
-@app.command(epilog=_EXAMPLES + "\n" + _CODES)
+@app.command(epilog=_EXAMPLES + "\n" + _cli_output.CODES)
 def probe(
     model: Annotated[
         Path | None,
@@ -180,6 +170,9 @@ def _exit_code(report: ChainReport, fail_on: str) -> int:
 
     counted = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
     return FOUND if any(finding.severity in counted for finding in report.findings) else HEALTHY
+
+
+app.command(epilog=cli_measure.EXAMPLES + "\n" + _cli_output.CODES)(cli_measure.measure)
 
 
 @app.command()

@@ -21,3 +21,18 @@ class UnsupportedIsaError(GradkernError, ValueError):
 
 class ModelFileError(GradkernError, ValueError):
     """A file is not a model that gradkern can read; the message names the file and the tensor."""
+
+
+class TensorFileError(GradkernError, ValueError):
+    """A file does not hold tensors that gradkern can read; the message names the file and the tensor.
+
+    Attributes
+    ----------
+    path, tensor : str or None
+        The same, for a program.
+    """
+
+    def __init__(self, message: str, path: object = None, tensor: str | None = None) -> None:
+        super().__init__(message)
+        self.path = None if path is None else str(path)
+        self.tensor = tensor

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradkern._result import Result, plain
 from gradkern.cast import RoundingReport
 from gradkern.formats import finfo
-from gradkern.measure import TensorStats
+from gradkern.tensor_stats import TensorStats
 
 FATES = ("structural", "kept", "subnormal", "flushed", "cancelled", "inherited", "overflow", "invalid")
 FORWARD_ROLES = ("weight", "bias", "pre_activation", "activation")

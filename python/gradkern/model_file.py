@@ -8,56 +8,21 @@ carry the activations: in the metadata of a .safetensors file, in the array ``ac
 from __future__ import annotations
 
 import json
-import re
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from gradkern.errors import ModelFileError
+from gradkern.errors import ModelFileError, TensorFileError
 from gradkern.net import Dense
+from gradkern.tensor_file import natural_key, open_tensors
 
-_SAFETENSORS_DTYPES: dict[str, Any] = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn,
-    "F8_E5M2": ml_dtypes.float8_e5m2,
-}
 _ACTIVATIONS = "activations"
+_FLOATING = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 Tensors = dict[str, NDArray[Any]]
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key that puts ``layers.2`` before ``layers.10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _read_safetensors(path: Path) -> tuple[Tensors, list[str] | None]:
-    from safetensors import SafetensorError, deserialize
-
-    data = path.read_bytes()
-    try:
-        entries = deserialize(data)  # type: ignore[no-untyped-call]
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, ValueError) as error:
-        raise ModelFileError(f"{path}: not a complete .safetensors file ({error})") from None
-    tensors: Tensors = {}
-    for name, entry in entries:
-        dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
-        if dtype is None:
-            raise ModelFileError(
-                f"{path}: tensor {name!r} has dtype {entry['dtype']}, which is no floating-point format here"
-            )
-        tensors[name] = np.frombuffer(bytes(entry["data"]), dtype=dtype).reshape(entry["shape"])
-    return tensors, _stored_activations(header.get("__metadata__", {}).get(_ACTIVATIONS))
 
 
 def _stored_activations(text: str | None) -> list[str] | None:
@@ -69,24 +34,6 @@ def _stored_activations(text: str | None) -> list[str] | None:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
-def _read_npz(path: Path) -> tuple[Tensors, list[str] | None]:
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise ValueError("it holds one array, as .npy files do")
-        with archive:
-            tensors = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError) as error:
-        raise ModelFileError(f"{path}: not a complete .npz file ({error})") from None
-    for name, value in tensors.items():
-        if not isinstance(value, np.ndarray):
-            raise ModelFileError(f"{path}: member {name!r} is not an array")
-    stored = tensors.pop(_ACTIVATIONS, None)
-    if stored is None or stored.ndim != 1 or stored.dtype.kind != "U":
-        return tensors, None
-    return tensors, [str(name) for name in stored]
-
-
 def read_tensors(path: Path) -> tuple[Tensors, list[str] | None]:
     """Read all tensors of a file, and the activations where the file holds them.
 
@@ -95,15 +42,27 @@ def read_tensors(path: Path) -> tuple[Tensors, list[str] | None]:
     ModelFileError
         If the file is missing, of another kind, or incomplete.
     """
-    if not path.exists():
-        raise ModelFileError(f"{path}: no such file")
-    if not path.is_file():
+    if path.exists() and not path.is_file():
         raise ModelFileError(f"{path}: not a file")
+    if path.exists() and path.suffix not in (".safetensors", ".npz"):
+        raise ModelFileError(f"{path}: a model must be a .safetensors or .npz file, got {path.suffix or 'no ending'!r}")
+    try:
+        opened = open_tensors(path)
+        tensors = {tensor.name: tensor.load(verify=True) for tensor in opened}
+    except TensorFileError as error:
+        raise ModelFileError(str(error)) from None
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    if path.suffix == ".npz":
-        return _read_npz(path)
-    raise ModelFileError(f"{path}: a model must be a .safetensors or .npz file, got {path.suffix or 'no ending'!r}")
+        for tensor in opened:
+            if tensor.dtype_name not in _FLOATING:
+                message = (
+                    f"tensor {tensor.name!r} has dtype {tensor.dtype_name}, which is no floating-point format here"
+                )
+                raise ModelFileError(f"{path}: {message}")
+        return tensors, _stored_activations(opened.metadata.get(_ACTIVATIONS))
+    stored = tensors.pop(_ACTIVATIONS, None)
+    if stored is None or stored.ndim != 1 or stored.dtype.kind != "U":
+        return tensors, None
+    return tensors, [str(name) for name in stored]
 
 
 def load_layers(path: Path, activation: str | None, output_activation: str) -> list[Dense]:

@@ -20,8 +20,8 @@ from gradkern.arithmetic import arithmetic as arithmetic_of
 from gradkern.fit import ScaleWindow, window
 from gradkern.formats import FormatLike, finfo
 from gradkern.layer_row import FATES, FORWARD_ROLES, GRADIENT_ROLES, ROLES, LayerRow
-from gradkern.measure import TensorStats
 from gradkern.rate import Rate, theil_sen
+from gradkern.tensor_stats import TensorStats
 
 _FLOAT64_TIE = 1074  # a binade 2**-k needs the scale 2**(k - 1074), or half of it, to be stored in float64
 

@@ -1,0 +1,235 @@
+"""Statistics of many tensors from one read of each, and what any format at any scale would make of them all."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import operator
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradkern._result import Result, plain
+from gradkern.fit import Bracket, FormatFit, ScaleWindow
+from gradkern.formats import FormatLike, finfo
+from gradkern.joint_window import joint_window, listed
+from gradkern.tensor_stats import TensorStats, log2_of_scale
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
+
+FORMATS = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")  # those that tables and pictures show unasked
+
+
+@dataclass(frozen=True, repr=False)
+class TableFit(Result):
+    """What casting every tensor of a table to a format at a scale would do.
+
+    Attributes
+    ----------
+    format : str
+        The format.
+    scale : float
+        The scale.
+    tensors : dict of FormatFit
+        By name.
+    """
+
+    format: str
+    scale: float
+    tensors: dict[str, FormatFit]
+
+    @cached_property
+    def total(self) -> FormatFit:
+        """Counts over all tensors."""
+
+        def over(count: str) -> Bracket:
+            brackets = [getattr(fit, count) for fit in self.tensors.values()]
+            return Bracket(sum(b.low for b in brackets), sum(b.high for b in brackets))
+
+        return FormatFit(over("overflow"), over("subnormal"), over("flushed"), over("kept"))
+
+    def __getitem__(self, name: str) -> FormatFit:
+        return self.tensors[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields and the total."""
+        return {**super().to_dict(), "total": self.total.to_dict()}
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return one row per tensor; brackets as two columns (pandas is loaded here)."""
+        import pandas
+
+        counts = ("overflow", "subnormal", "flushed", "kept")
+        ends = [(count, end) for count in counts for end in ("low", "high")]
+        rows = {
+            name: {f"{count}_{end}": getattr(getattr(fit, count), end) for count, end in ends}
+            for name, fit in self.tensors.items()
+        }
+        return pandas.DataFrame.from_dict(rows, orient="index")
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.tensors), default=0)
+        lines = [f"  {name:<{width}}  {_counts(fit)}" for name, fit in self.tensors.items()]
+        return "\n".join([f"TableFit: {self.format} at scale {self.scale:g}: {_counts(self.total)}", *lines])
+
+
+def _counts(fit: FormatFit) -> str:
+    return f"{fit.overflow} overflow, {fit.flushed} flushed, {fit.subnormal} subnormal, {fit.kept} kept"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class StatsTable(Result, Mapping[str, TensorStats]):
+    """Statistics of named tensors, in order: a mapping from name to `TensorStats`.
+
+    Attributes
+    ----------
+    tensors : mapping of TensorStats
+        By name.
+    skipped : dict of str
+        Entries that were not measured, and why.
+    """
+
+    tensors: Mapping[str, TensorStats]
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> TensorStats:
+        if name not in self.tensors:
+            import difflib
+
+            near = difflib.get_close_matches(str(name), self.tensors, 3, 0.4)
+            reason = f"skipped: {self.skipped[name]}" if name in self.skipped else f"did you mean {listed(near)}?"
+            raise KeyError(f"no tensor {name!r}" + (f"; {reason}" if near or name in self.skipped else ""))
+        return self.tensors[name]
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    @cached_property
+    def total(self) -> TensorStats:
+        """All tensors as if they were one.
+
+        Raises
+        ------
+        ValueError
+            If the table is empty.
+        """
+        if not self.tensors:
+            raise ValueError("total: the table is empty")
+        total: TensorStats = functools.reduce(operator.add, self.tensors.values())
+        return total
+
+    def fit(self, fmt: FormatLike, scale: float = 1.0) -> TableFit:
+        """Count what a nearest-even cast of ``scale * x`` to a format would do to every tensor, without reading any again.
+
+        Raises
+        ------
+        ValueError
+            If scale is not a power of two, or there is no such format.
+        """
+        log2_of_scale(scale, "fit")
+        fits = {name: stats.fit(fmt, scale) for name, stats in self.tensors.items()}
+        return TableFit(finfo(fmt).name, scale, fits)
+
+    def loss_scale_window(self, fmt: FormatLike, lose: float = 1e-3) -> ScaleWindow:
+        """Scales at which no tensor overflows and none flushes more than a fraction `lose` of its non-zero entries.
+
+        Where there is none, ``why`` names the tensors that conflict and the formats that would fit.
+        """
+        return joint_window(self.tensors.values(), fmt, lose)
+
+    def __add__(self, other: StatsTable) -> StatsTable:
+        """Merge two tables: tensors of one name by ``+``, the others side by side in order."""
+        if not isinstance(other, StatsTable):
+            return NotImplemented
+        merged = dict(self.tensors)
+        for name, stats in other.tensors.items():
+            merged[name] = operator.add(merged[name], stats) if name in merged else stats
+        skipped = {name: why for name, why in {**self.skipped, **other.skipped}.items() if name not in merged}
+        return StatsTable(merged, skipped)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        tensors = {name: stats.to_dict() for name, stats in self.tensors.items()}
+        return {"tensors": tensors, "skipped": plain(self.skipped)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> StatsTable:
+        """Build from what `to_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is not a table.
+        """
+        try:
+            tensors = {str(name): TensorStats.from_dict(stats) for name, stats in fields["tensors"].items()}
+            return cls(tensors, {str(name): str(why) for name, why in fields.get("skipped", {}).items()})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"StatsTable.from_dict: not a table ({error!r})") from None
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return one row per tensor (pandas is loaded here)."""
+        import pandas
+
+        names = [name for name, spec in TensorStats.__dataclass_fields__.items() if spec.repr and name != "name"]
+        rows = {name: {field: getattr(stats, field) for field in names} for name, stats in self.tensors.items()}
+        return pandas.DataFrame.from_dict(rows, orient="index")
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as JSON (gzip if the name ends in .gz).
+
+        Raises
+        ------
+        ValueError
+            If the name ends in neither .json nor .json.gz.
+        """
+        path = Path(path)
+        if not path.name.endswith((".json", ".json.gz")):
+            raise ValueError(f"save: the name must end in .json or .json.gz, got {path.name!r}")
+        data = json.dumps({"gradkern_table": 1, **self.to_dict()}, allow_nan=False).encode()
+        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+    @classmethod
+    def load(cls, path: str | Path) -> StatsTable:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is not a table.
+        """
+        path = Path(path)
+        try:
+            raw = path.read_bytes()
+            fields = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+            version = fields.pop("gradkern_table", None) if isinstance(fields, dict) else None
+            if version != 1:
+                raise ValueError("no table" if version is None else f"version {version}, this gradkern reads version 1")
+            return cls.from_dict(fields)
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            raise ValueError(f"StatsTable.load: {path} is not a saved table ({error})") from None
+
+    def plot(self, ax: Axes | None = None, formats: Sequence[FormatLike] = FORMATS, scale: float = 1.0) -> Axes:
+        """Draw every tensor's magnitudes by binade, with the limits of the formats; matplotlib is loaded here."""
+        from gradkern.plot_table import plot_table
+
+        return plot_table(self, ax, formats=formats, scale=scale)
+
+    def __repr__(self) -> str:
+        from gradkern.render_table import table_text
+
+        return table_text(self)
+
+    def _repr_html_(self) -> str:
+        from gradkern.render_table import table_html
+
+        return table_html(self)
