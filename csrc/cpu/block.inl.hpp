@@ -3,11 +3,21 @@
 
 #include "cpu/kernels.hpp"
 #include "formats/decode.hpp"
+#include "ops/rounding_lanes.hpp"
+#include "simd/widths.hpp"
 
 namespace gradkern::cpu {
 namespace {
 
+using simd::vec_f32;
+using simd::vec_f64;
+
 inline constexpr std::int64_t block_size = 512;
+
+// Reductions have 16 logical lanes: a group of elements, held in so many vectors.
+inline constexpr int group = ops::rounding_lanes;
+inline constexpr int group_f64 = group / (simd::vector_bytes / 8);
+inline constexpr int group_f32 = group / (simd::vector_bytes / 4);
 
 // body(first, count) for each block of [begin, end).
 template <class Body>
@@ -23,6 +33,20 @@ void decode_block(formats::FormatId format, const void* stored, std::int64_t fir
     const auto* data = static_cast<const typename F::container*>(stored) + first;
     for (std::int64_t j = 0; j < count; ++j) lanes[j] = static_cast<T>(formats::decode<F>(data[j]));
   });
+}
+
+// Whole groups of any narrow format as float32.
+template <class F>
+void widen_f32(const typename F::container* stored, std::int64_t count, float* x) {
+  constexpr int lanes = group / group_f32;
+  for (std::int64_t j = 0; j < count; j += lanes) {
+    simd::prefetch_page(stored + j);
+    if constexpr (simd::has_f16 && F::id == formats::FormatId::float16) {
+      simd::widen_f16(stored + j).store(x + j);
+    } else {
+      ops::value_of<F, vec_f32>(simd::load_lanes(stored + j)).store(x + j);
+    }
+  }
 }
 
 }  // namespace

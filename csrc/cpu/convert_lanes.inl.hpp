@@ -6,19 +6,12 @@
 // value whose square, and whose error's square, stays in the middle range of SquareSum.
 #pragma once
 
-#include "cpu/kernels.hpp"
+#include "cpu/block.inl.hpp"
 #include "ops/rounding_lanes.hpp"
 #include "simd/widths.hpp"
 
 namespace gradkern::cpu {
 namespace {
-
-using simd::vec_f32;
-using simd::vec_f64;
-
-inline constexpr int group = ops::rounding_lanes;
-inline constexpr int group_f64 = group / (simd::vector_bytes / 8);  // vectors a group
-inline constexpr int group_f32 = group / (simd::vector_bytes / 4);
 
 // What one block counted; elements that are none of these are exact.
 struct BlockCounts {
@@ -185,20 +178,6 @@ void store_rounded(const holder<F>* rounded, std::int64_t count, typename F::con
     constexpr int lanes = group / group_f32;
     for (std::int64_t j = 0; j < count; j += lanes) {
       simd::store_lanes(stored + j, ops::pattern_of<F>(vec_f32::load(rounded + j)));
-    }
-  }
-}
-
-// Whole groups of any narrow format as float32.
-template <class F>
-void widen_f32(const typename F::container* stored, std::int64_t count, float* x) {
-  constexpr int lanes = group / group_f32;
-  for (std::int64_t j = 0; j < count; j += lanes) {
-    simd::prefetch_page(stored + j);
-    if constexpr (simd::has_f16 && F::id == formats::FormatId::float16) {
-      simd::widen_f16(stored + j).store(x + j);
-    } else {
-      ops::value_of<F, vec_f32>(simd::load_lanes(stored + j)).store(x + j);
     }
   }
 }

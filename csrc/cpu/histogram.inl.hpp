@@ -1,71 +1,111 @@
 // How many magnitudes of a block lie in each binade, without a table.
 //
-// A byte per entry codes how many binades it lies below the largest. Eight binades at a time are counted by comparing
-// bytes and subtracting the masks, from the largest down: half of what is left falls to each, so a few stragglers soon
-// remain, and those are visited one by one. On Zen 3 that is 0.3 cycles an entry where incrementing a table takes 2.
+// A byte per entry codes how many binades it lies below the largest. A lookup turns the 16 largest binades into one bit
+// each, of two bytes, and carry-save adders count every bit position across the block: the positional population count
+// of Klarqvist, Mula, Lemire (2019). The few entries below are visited one by one. On Zen 3 all this takes 0.3 cycles
+// an entry where incrementing a table takes 2.
 #pragma once
 
-#include "cpu/kernels.hpp"
+#include <bit>
+
 #include "ops/statistics.hpp"
 #include "simd/lanes.hpp"
 
 namespace gradkern::cpu {
 namespace {
 
-inline constexpr int counted_together = 8;
+inline constexpr int counted_together = 16;
 inline constexpr std::int64_t stragglers = 64;  // few enough to be visited one by one
 inline constexpr int deepest = 255;             // codes nothing less deep
+inline constexpr std::int64_t codes_padding = 8 * simd::vector_bytes;
 
-// counts[j] = number of bytes equal to code(depth + j); n is a multiple of simd::vector_bytes, a block's at most.
-template <class Code>
-GRADKERN_HD void count_depths(const std::uint8_t* codes, std::int64_t n, int depth, Code code,
+// Counts each of the 8 bit positions of bytes: bit k of position p of the count is in slice k.
+struct PositionCounter {
+  static constexpr int slices = std::bit_width(unsigned(ops::statistics_block / simd::vector_bytes));
+  simd::bytes slice[slices];
+
+  GRADKERN_HD PositionCounter() {
+    for (auto& s : slice) s = simd::bytes(0);
+  }
+
+  // sum + a + b as sum, and the carry.
+  static GRADKERN_HD simd::bytes add(simd::bytes& sum, simd::bytes a, simd::bytes b) {
+    const simd::bytes odd = a ^ b, carry = (a & b) | (odd & sum);
+    sum = odd ^ sum;
+    return carry;
+  }
+
+  GRADKERN_HD void add8(const simd::bytes (&v)[8]) {
+    const auto twos0 = add(slice[0], v[0], v[1]), twos1 = add(slice[0], v[2], v[3]);
+    const auto fours0 = add(slice[1], twos0, twos1);
+    const auto twos2 = add(slice[0], v[4], v[5]), twos3 = add(slice[0], v[6], v[7]);
+    const auto fours1 = add(slice[1], twos2, twos3);
+    simd::bytes carry = add(slice[2], fours0, fours1);
+    for (int k = 3; k < slices; ++k) {
+      const auto next = slice[k] & carry;
+      slice[k] = slice[k] ^ carry;
+      carry = next;
+    }
+  }
+
+  GRADKERN_HD void totals(std::int64_t* counts) const {
+    for (int p = 0; p < 8; ++p) {
+      counts[p] = 0;
+      for (int k = 0; k < slices; ++k) counts[p] += std::int64_t(__builtin_popcountll(simd::bits_of(slice[k], p))) << k;
+    }
+  }
+};
+
+// counts[j] = number of bytes whose depth is `first` + j; depth = top - code, or the code itself where top is negative.
+GRADKERN_HD void count_depths(const std::uint8_t* codes, std::int64_t n, int top, int first,
                               std::int64_t (&counts)[counted_together]) {
   using simd::bytes;
-  bytes counters[counted_together], wanted[counted_together];
-  for (int j = 0; j < counted_together; ++j) {
-    counters[j] = bytes(0);
-    wanted[j] = bytes(code(depth + j));
-  }
-  for (std::int64_t i = 0; i < n; i += simd::vector_bytes) {
-    const bytes c = bytes::load(codes + i);
+  constexpr std::uint8_t low[16] = {1, 2, 4, 8, 16, 32, 64, 128},
+                         high[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128};
+  const bytes from(static_cast<std::uint8_t>(top < 0 ? first : top - first));
+  PositionCounter near, far;
+  for (std::int64_t i = 0; i < n; i += codes_padding) {
+    bytes near8[8], far8[8];
 #pragma GCC unroll 8
-    for (int j = 0; j < counted_together; ++j) counters[j].v -= (bytes::native)(c.v == wanted[j].v);
+    for (int j = 0; j < 8; ++j) {
+      const bytes code = bytes::load(codes + i + j * simd::vector_bytes), depth = top < 0 ? code - from : from - code;
+      near8[j] = simd::lookup(low, depth);
+      far8[j] = simd::lookup(high, depth);
+    }
+    near.add8(near8);
+    far.add8(far8);
   }
-  for (int j = 0; j < counted_together; ++j) counts[j] = simd::sum_of(counters[j]);
+  near.totals(counts);
+  far.totals(counts + 8);
 }
 
-// visit(i) for every byte i in low .. high. Where few are expected: positions are gathered without branches, as those
-// would be mispredicted.
+// visit(i) for every byte i in low .. high.
 template <class Visit>
 GRADKERN_HD void visit_between(const std::uint8_t* codes, std::int64_t n, std::uint8_t low, std::uint8_t high,
                                Visit visit) {
   using simd::bytes;
   const bytes base(low), span(static_cast<std::uint8_t>(high - low));
-  std::uint16_t positions[ops::statistics_block + 2];
-  int gathered = 0;
   for (std::int64_t i = 0; i < n; i += simd::vector_bytes) {
     const bytes above = bytes::load(codes + i) - base;
-    std::uint64_t found = simd::bits_of(bytes::wrap(simd::min(above, span).v == above.v));
-    for (int k = 0; k < 2; ++k) {
-      positions[gathered] = static_cast<std::uint16_t>(i + __builtin_ctzll(found | std::uint64_t(1) << 63));
-      gathered += found != 0;
-      found &= found - 1;
-    }
-    for (; found; found &= found - 1) positions[gathered++] = static_cast<std::uint16_t>(i + __builtin_ctzll(found));
+    std::uint64_t found = simd::bits_of(bytes::wrap(simd::min(above, span).v == above.v), 7);
+    for (; found; found &= found - 1) visit(i + __builtin_ctzll(found));
   }
-  for (int k = 0; k < gathered; ++k) visit(positions[k]);
 }
 
-// add(depth, count): count entries lie depth binades below the largest, `bottom` at most. code(depth) is monotonic;
-// nonzero: entries that are not zero, which have other codes than 0 .. bottom, unless bottom is `deepest` or more.
-// straggler(i) adds entry i by itself.
-template <class Code, class Add, class Straggler>
-GRADKERN_HD void count_binades(const std::uint8_t* codes, std::int64_t n, std::int64_t nonzero, int bottom, Code code,
+// add(depth, count): count entries lie depth binades below the largest, `bottom` at most. nonzero: entries that are not
+// zero, whose codes are those of 0 .. bottom and of no zero, unless bottom is `deepest` or more. straggler(i) adds
+// entry i by itself. codes are padded with those of zeros to a multiple of codes_padding.
+template <class Add, class Straggler>
+GRADKERN_HD void count_binades(const std::uint8_t* codes, std::int64_t n, std::int64_t nonzero, int bottom, int top,
                                Add add, Straggler straggler) {
   int depth = 0;
   for (; nonzero > stragglers && depth + counted_together <= deepest; depth += counted_together) {
     std::int64_t counts[counted_together];
-    count_depths(codes, n, depth, code, counts);
+    if (top < 0) {
+      count_depths(codes, n, -1, depth, counts);
+    } else {
+      count_depths(codes, n, top, depth, counts);
+    }
     for (int j = 0; j < counted_together && depth + j <= bottom; ++j) {
       if (counts[j] == 0) continue;
       add(depth + j, counts[j]);
@@ -73,8 +113,9 @@ GRADKERN_HD void count_binades(const std::uint8_t* codes, std::int64_t n, std::i
     }
   }
   if (nonzero == 0) return;
-  const std::uint8_t first = code(depth), last = code(bottom < deepest ? bottom : deepest);
-  visit_between(codes, n, first < last ? first : last, first < last ? last : first, straggler);
+  const int last = bottom < deepest ? bottom : deepest;
+  visit_between(codes, n, static_cast<std::uint8_t>(top < 0 ? depth : top - last),
+                static_cast<std::uint8_t>(top < 0 ? last : top - depth), straggler);
 }
 
 }  // namespace

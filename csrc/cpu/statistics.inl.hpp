@@ -6,128 +6,10 @@
 #pragma once
 
 #include "cpu/block.inl.hpp"
-#include "cpu/histogram.inl.hpp"
-#include "ops/statistics.hpp"
+#include "cpu/statistics_scan.inl.hpp"
 
 namespace gradkern::cpu {
 namespace {
-
-using ops::statistics_block;
-
-template <class T>
-struct Wide;  // the integer and vector types of a lane, and where its fields lie
-template <>
-struct Wide<float> {
-  using lanes = simd::vec_f32;
-  using integers = simd::words;
-  using unsigned_scalar = std::uint32_t;
-  static constexpr int fraction_bits = 23, bias = 127;
-};
-template <>
-struct Wide<double> {
-  using lanes = simd::vec_f64;
-  using integers = simd::longs;
-  using unsigned_scalar = std::uint64_t;
-  static constexpr int fraction_bits = 52, bias = 1023;
-};
-
-template <class T>
-struct Scan {
-  using U = typename Wide<T>::unsigned_scalar;
-  U amax = 0, amin = 0;  // magnitudes as bits; amin is that of the smallest non-zero one
-  std::int64_t negative = 0, zero = 0;
-  int noted = 0;
-  std::uint16_t notes[statistics_block];      // entries in another cell than cell 1
-  std::uint8_t codes[statistics_block + 64];  // for count_binades; padded to whole vectors
-};
-
-template <class T>
-GRADKERN_HD auto magnitude_bits(T x) {
-  using U = typename Wide<T>::unsigned_scalar;
-  return base::bit_cast<U>(x) & (~U(0) >> 1);
-}
-
-GRADKERN_HD void fetch(const void* next, std::int64_t offset) {
-  __builtin_prefetch(static_cast<const char*>(next) + offset);
-}
-
-// The fraction of one less than a magnitude, at the top of its word: from fine_fraction up for what ops::cell_of does
-// not put into cell 1 (powers of two come next to the top of the binade below), and for zero.
-template <class U, int fraction_bits>
-inline constexpr U fine_fraction =
-    ((U(1) << fraction_bits) - 1 - (U(1) << (fraction_bits - 10))) << (8 * sizeof(U) - fraction_bits);
-
-// Of a group with zeros or entries in fine cells: counts the former and notes the latter.
-template <class T>
-GRADKERN_HD void note_group(Scan<T>& s, const T* x, std::int64_t first) {
-  using W = Wide<T>;
-  using U = typename W::unsigned_scalar;
-  using UV = simd::vec<U, simd::vector_bytes / int(sizeof(T))>;
-  constexpr int lanes = simd::vector_bytes / int(sizeof(T));
-  const UV fine(fine_fraction<U, W::fraction_bits>), zero(U(0));
-  for (std::int64_t i = first; i < first + simd::vector_bytes; i += lanes) {
-    const UV v = UV::wrap(W::lanes::load(x + i).v), m = v & UV(U(~U(0) >> 1));
-    const UV shifted = (m - UV(U(1))) << int(8 * sizeof(U) - W::fraction_bits);
-    const unsigned zeros = simd::lanes_of(UV::wrap(m.v == zero.v));
-    s.zero += __builtin_popcount(zeros);
-    s.negative -= __builtin_popcount(zeros & simd::lanes_of(v));
-    unsigned found = simd::lanes_of(UV::wrap(shifted.v >= fine.v)) & ~zeros;
-    for (; found; found &= found - 1) s.notes[s.noted++] = static_cast<std::uint16_t>(i + __builtin_ctz(found));
-  }
-}
-
-// n is a multiple of simd::vector_bytes; next: what is read after this block.
-template <class T>
-GRADKERN_HD void scan(const T* x, std::int64_t n, const T* next, Scan<T>& s) {
-  using W = Wide<T>;
-  using U = typename W::unsigned_scalar;
-  using UV = simd::vec<U, simd::vector_bytes / int(sizeof(T))>;
-  using I = typename W::integers;
-  constexpr int lanes = simd::vector_bytes / int(sizeof(T)), vectors = int(sizeof(T));
-  const UV positive(U(~U(0) >> 1)), one(U(1)), fine(fine_fraction<U, W::fraction_bits>);
-  I amax(std::make_signed_t<U>(0));
-  UV amin(~U(0));
-  std::int64_t negative = 0;  // not in s, which the stored bytes may alias
-  for (std::int64_t i = 0; i < n; i += simd::vector_bytes) {
-    for (int line = 0; line < simd::vector_bytes * int(sizeof(T)) / 2; line += 64)
-      fetch(next, i * std::int64_t(sizeof(T)) / 2 + line);
-    UV top(U(0));
-    I exponent[vectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) {
-      const UV v = UV::wrap(W::lanes::load(x + i + j * lanes).v), m = v & positive, less = m - one;
-      amax = simd::max(amax, I::wrap(m.v));
-      amin = simd::min(amin, less);
-      negative += __builtin_popcount(simd::lanes_of(v));
-      top = simd::max(top, less << int(8 * sizeof(T) - W::fraction_bits));
-      exponent[j] = I::wrap((m >> W::fraction_bits).v);
-    }
-    if constexpr (sizeof(T) == 4) simd::narrow(exponent[0], exponent[1], exponent[2], exponent[3]).store(s.codes + i);
-    if (simd::any(I::wrap(top.v >= fine.v))) note_group(s, x, i);
-  }
-  using integer = std::make_signed_t<U>;
-  s.negative += negative;
-  s.amax = static_cast<U>(simd::reduce(amax, integer(0), [](integer a, integer b) { return a > b ? a : b; }));
-  s.amin = simd::reduce(amin, ~U(0), [](U a, U b) { return a < b ? a : b; }) + 1;
-}
-
-// codes[i] = how many binades entry i lies below the largest, 255 at most.
-GRADKERN_HD void code_depths(const double* x, std::int64_t n, int top, std::uint8_t* codes) {
-  using simd::longs;
-  constexpr int lanes = simd::vector_bytes / 8;
-  const longs positive(INT64_MAX), largest{std::int64_t(top)}, limit{std::int64_t(deepest)};
-  for (std::int64_t i = 0; i < n; i += simd::vector_bytes) {
-    longs depth[8];
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-      const longs m = longs::wrap(simd::vec_f64::load(x + i + j * lanes).v) & positive;
-      depth[j] = simd::min(largest - (m >> 52), limit);
-    }
-    simd::narrow(simd::narrow(depth[0], depth[1]), simd::narrow(depth[2], depth[3]), simd::narrow(depth[4], depth[5]),
-                 simd::narrow(depth[6], depth[7]))
-        .store(codes + i);
-  }
-}
 
 // acc + x * x: exact products of float entries may be fused.
 template <class T>
@@ -190,6 +72,40 @@ GRADKERN_HD ops::Deviations sum_deviations(const T* x, std::int64_t count, doubl
   return d;
 }
 
+// x was counted in cell 1.
+GRADKERN_HD void move_to_cell(ops::Binades& binades, double x) {
+  std::int64_t* cells = binades.row(ops::binade_of(x));
+  --cells[1];
+  ++cells[ops::cell_of(ops::fraction_of(x))];
+}
+
+// Where powers of two abound, as in constants and in formats of few digits: they are counted as all entries were.
+template <class T>
+GRADKERN_HD void count_powers(const T* x, std::int64_t n, int top, int low, Scan<T>& s, ops::Binades& binades) {
+  using W = Wide<T>;
+  using U = typename W::unsigned_scalar;
+  constexpr std::uint8_t of_zero = sizeof(T) == 8 ? deepest : 0;
+  constexpr U fraction = (U(1) << W::fraction_bits) - 1;
+  std::int64_t powers = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const U m = magnitude_bits(x[i]);
+    const bool power = m != 0 && (m & fraction) == 0;
+    s.codes[i] = power ? s.codes[i] : of_zero;
+    powers += power;
+  }
+  const auto row = [&](int exponent) { return binades.row(exponent - W::bias); };
+  const auto add = [&](int depth, std::int64_t count) {
+    row(top - depth)[0] += count;
+    row(top - depth)[1] -= count;
+  };
+  const auto straggler = [&](std::int64_t i) {
+    if (magnitude_bits(x[i]) != 0 && (magnitude_bits(x[i]) & fraction) == 0) move_to_cell(binades, x[i]);
+  };
+  count_binades(s.codes, n, powers, top - low, sizeof(T) == 8 ? -1 : top, add, straggler);
+  for (std::int64_t i = 0; i < n; ++i)
+    if ((magnitude_bits(x[i]) & fraction) >= fraction - (fraction >> 10)) move_to_cell(binades, x[i]);
+}
+
 template <class T>
 GRADKERN_HD void count_block(const T* x, std::int64_t n, Scan<T>& s, ops::Binades& binades) {
   using W = Wide<T>;
@@ -201,15 +117,11 @@ GRADKERN_HD void count_block(const T* x, std::int64_t n, Scan<T>& s, ops::Binade
     if (m != 0) ++row(static_cast<int>(m >> W::fraction_bits))[1];
   };
   binades.cover(low - W::bias, top - W::bias + 1);
-  const auto code = [&](int depth) { return static_cast<std::uint8_t>(sizeof(T) == 4 ? top - depth : depth); };
   if constexpr (sizeof(T) == 8) code_depths(x, n, top, s.codes);
-  count_binades(s.codes, n, n - s.zero, top - low, code, add, straggler);
-  for (int k = 0; k < s.noted; ++k) {
-    const double entry = x[s.notes[k]];
-    std::int64_t* cells = binades.row(ops::binade_of(entry));
-    --cells[1];
-    ++cells[ops::cell_of(ops::fraction_of(entry))];
-  }
+  __builtin_memset(s.codes + n, sizeof(T) == 8 ? deepest : 0, codes_padding);
+  count_binades(s.codes, n, n - s.zero, top - low, sizeof(T) == 8 ? -1 : top, add, straggler);
+  if (s.noted > few_notes) return count_powers(x, n, top, low, s, binades);
+  for (int k = 0; k < s.noted; ++k) move_to_cell(binades, x[s.notes[k]]);
 }
 
 // x: count entries and zeros up to n, a multiple of simd::vector_bytes.
@@ -219,7 +131,11 @@ void measure_vectors(const T* x, std::int64_t count, std::int64_t n, std::int64_
   using W = Wide<T>;
   using U = typename W::unsigned_scalar;
   Scan<T> s;
-  scan(x, n, next, s);
+  if (x[0] == 0 || x[1] == 0 || x[2] == 0 || x[3] == 0) {
+    scan<T, true>(x, n, next, s);
+  } else {
+    scan<T, false>(x, n, next, s);
+  }
   constexpr U smallest_normal = U(1) << W::fraction_bits, infinity = U(2 * W::bias + 1) << W::fraction_bits;
   if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal)) {
     ops::measure_block(result, moments, [&](std::int64_t i) { return static_cast<double>(x[i]); }, index, count);
@@ -245,7 +161,24 @@ void measure_vectors(const T* x, std::int64_t count, std::int64_t n, std::int64_
   if (amax > 0) count_block(x, n, s, result.binades);
 }
 
-// Whole blocks of the lane's own format are read where they lie; the rest is decoded or padded with zeros first.
+// entries[first .. first + count) as lanes, padded with zeros to n.
+template <class T>
+GRADKERN_HD void load_block(const executor::StatisticsArgs& args, std::int64_t first, std::int64_t count,
+                            std::int64_t n, T* x) {
+  std::int64_t whole = 0;
+  if constexpr (sizeof(T) == 4) {
+    whole = count - count % group;
+    formats::visit(args.format, [&](auto f) {
+      using F = decltype(f);
+      if constexpr (F::id != formats::FormatId::float64)
+        widen_f32<F>(static_cast<const typename F::container*>(args.data) + first, whole, x);
+    });
+  }
+  decode_block(args.format, args.data, first + whole, count - whole, x + whole);
+  for (std::int64_t j = count; j < n; ++j) x[j] = 0;
+}
+
+// Whole blocks of the lane's own format are read where they lie; the rest is decoded and padded first.
 template <class T>
 void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, bool in_place,
                    ops::Statistics& result, ops::Moments& moments) {
@@ -257,9 +190,8 @@ void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std
       measure_vectors(x, count, count, i, args.size - i < 2 * statistics_block ? x : x + count, result, moments);
       continue;
     }
-    decode_block(args.format, args.data, i, count, buffer);
     const std::int64_t n = (count + simd::vector_bytes - 1) / simd::vector_bytes * simd::vector_bytes;
-    for (std::int64_t j = count; j < n; ++j) buffer[j] = 0;
+    load_block(args, i, count, n, buffer);
     measure_vectors(buffer, count, n, i, buffer, result, moments);
   }
 }

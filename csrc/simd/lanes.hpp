@@ -1,4 +1,4 @@
-// Integer lanes: narrowed to bytes in order, masks as bits, sums of byte counters.
+// Integer lanes: narrowed to bytes in order, bits of lanes, and lookups.
 #pragma once
 
 #include "simd/widths.hpp"
@@ -30,18 +30,39 @@ using bytes = vec<std::uint8_t, vector_bytes>;
 using words = vec<std::int32_t, vector_bytes / 4>;
 using longs = vec<std::int64_t, vector_bytes / 8>;
 
-// Bit i is set where byte i of a mask is.
-GRADKERN_HD std::uint64_t bits_of(bytes mask) {
+// Bit i is set where bit `position` of byte i is.
+GRADKERN_HD std::uint64_t bits_of(bytes v, int position) {
+  // Shifted as 16-bit lanes: what crosses a byte's border does not reach its top bit.
+  typedef std::uint16_t pairs __attribute__((vector_size(vector_bytes)));
+  const bytes top = bytes::wrap((pairs)v.v << (7 - position));
 #if defined(GRADKERN_SIMD_AVX512)
-  return _mm512_movepi8_mask((__m512i)mask.v);
+  return _mm512_movepi8_mask((__m512i)top.v);
 #elif defined(GRADKERN_SIMD_AVX2)
-  return static_cast<std::uint32_t>(_mm256_movemask_epi8((__m256i)mask.v));
+  return static_cast<std::uint32_t>(_mm256_movemask_epi8((__m256i)top.v));
 #elif defined(GRADKERN_SIMD_SSE2)
-  return static_cast<std::uint32_t>(_mm_movemask_epi8((__m128i)mask.v));
+  return static_cast<std::uint32_t>(_mm_movemask_epi8((__m128i)top.v));
 #else
   std::uint64_t bits = 0;
-  for (int i = 0; i < vector_bytes; ++i) bits |= std::uint64_t(mask.v[i] >> 7) << i;
+  for (int i = 0; i < vector_bytes; ++i) bits |= std::uint64_t(top.v[i] >> 7) << i;
   return bits;
+#endif
+}
+
+// table[index], or 0 from index 16 up.
+GRADKERN_HD bytes lookup(const std::uint8_t (&table)[16], bytes index) {
+#if defined(GRADKERN_SIMD_AVX512)
+  const __m512i entries = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table));
+  return bytes::wrap(_mm512_shuffle_epi8(entries, _mm512_adds_epu8((__m512i)index.v, _mm512_set1_epi8(0x70))));
+#elif defined(GRADKERN_SIMD_AVX2)
+  const __m256i entries = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
+  return bytes::wrap(_mm256_shuffle_epi8(entries, _mm256_adds_epu8((__m256i)index.v, _mm256_set1_epi8(0x70))));
+#elif defined(GRADKERN_SIMD_NEON)
+  return bytes::wrap(vqtbl1q_u8(vld1q_u8(table), (uint8x16_t)index.v));
+#else
+  bytes r(0);
+  for (int k = 0; k < 16; ++k)
+    if (table[k] != 0) r.v |= (bytes::native)(index.v == bytes(static_cast<std::uint8_t>(k)).v) & bytes(table[k]).v;
+  return r;
 #endif
 }
 
@@ -61,22 +82,6 @@ GRADKERN_HD unsigned lanes_of(vec<T, N> v) {
   unsigned bits = 0;
   for (int i = 0; i < N; ++i) bits |= unsigned(v.v[i] >> (8 * sizeof(T) - 1)) << i;
   return bits;
-#endif
-}
-
-GRADKERN_HD std::int64_t sum_of(bytes counters) {
-#if defined(GRADKERN_SIMD_AVX512)
-  return _mm512_reduce_add_epi64(_mm512_sad_epu8((__m512i)counters.v, _mm512_setzero_si512()));
-#elif defined(GRADKERN_SIMD_AVX2)
-  const auto sums = longs::wrap(_mm256_sad_epu8((__m256i)counters.v, _mm256_setzero_si256()));
-  return sums.v[0] + sums.v[1] + sums.v[2] + sums.v[3];
-#elif defined(GRADKERN_SIMD_SSE2)
-  const auto sums = longs::wrap(_mm_sad_epu8((__m128i)counters.v, _mm_setzero_si128()));
-  return sums.v[0] + sums.v[1];
-#else
-  std::int64_t sum = 0;
-  for (int i = 0; i < vector_bytes; ++i) sum += counters.v[i];
-  return sum;
 #endif
 }
 
@@ -127,7 +132,7 @@ GRADKERN_HD bytes narrow(words a, words b, words c, words d) {
 // Whether any lane of a mask is set.
 template <class T, int N>
 GRADKERN_HD bool any(vec<T, N> mask) {
-  return bits_of(bytes::wrap(mask.v)) != 0;
+  return bits_of(bytes::wrap(mask.v), 7) != 0;
 }
 
 }  // namespace
