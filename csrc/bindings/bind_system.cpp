@@ -1,9 +1,34 @@
 // Instruction sets, threads, and how C++ errors reach Python.
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
 #include "base/expects.hpp"
 #include "base/thread_pool.hpp"
 #include "bindings/module.hpp"
 
 namespace gradkern::bindings {
+namespace {
+
+// The least that any measurement does: every word is loaded, on all threads. What benchmarks call the read roof.
+std::uint64_t read_words(const py::array& array) {
+  const auto* words = static_cast<const std::uint64_t*>(array.data());
+  const std::int64_t count = array.nbytes() / 8, chunk = 1 << 16;
+  std::vector<std::uint64_t> seen(static_cast<std::size_t>(base::chunk_count(count, chunk)));
+  const py::gil_scoped_release release;
+  base::parallel_for(base::chunk_count(count, chunk), [&](std::int64_t c) {
+    std::uint64_t any[32] = {};
+    const std::int64_t end = std::min(count, (c + 1) * chunk);
+    std::int64_t i = c * chunk;
+    for (; i + 32 <= end; i += 32)
+      for (int j = 0; j < 32; ++j) any[j] |= words[i + j];
+    for (; i < end; ++i) any[0] |= words[i];
+    for (const std::uint64_t word : any) seen[static_cast<std::size_t>(c)] |= word;
+  });
+  return std::accumulate(seen.begin(), seen.end(), std::uint64_t(0), std::bit_or<>());
+}
+
+}  // namespace
 
 void bind_system(py::module_& m) {
   py::register_local_exception_translator([](std::exception_ptr pointer) {
@@ -25,6 +50,7 @@ void bind_system(py::module_& m) {
       "(name, usable, why not) of every instruction set built in.");
   m.def("num_threads", &base::num_threads);
   m.def("set_num_threads", &base::set_num_threads, py::arg("count"), py::call_guard<py::gil_scoped_release>());
+  m.def("read_words", &read_words, py::arg("array"), "The OR of all 8-byte words: reads an array and does no more.");
   m.attr("compiler") = __VERSION__;
 }
 

@@ -19,6 +19,22 @@ inline constexpr std::int64_t stragglers = 64;  // few enough to be visited one 
 inline constexpr int deepest = 255;             // codes nothing less deep
 inline constexpr std::int64_t codes_padding = 8 * simd::vector_bytes;
 
+// Asks for memory that is read soon, a little at every call: computing on one block hides the way of the next.
+class Fetch {
+ public:
+  // The part of bytes that begins after `eighths_before`, in so many calls.
+  GRADKERN_HD Fetch(const void* data, std::int64_t bytes, int eighths_before, int eighths, std::int64_t calls)
+      : next_(static_cast<const char*>(data) + bytes * eighths_before / 8), step_(bytes * eighths / 8 / calls) {}
+  GRADKERN_HD void operator()() {
+    for (std::int64_t line = 0; line < step_; line += 64) __builtin_prefetch(next_ + line);
+    next_ += step_;
+  }
+
+ private:
+  const char* next_;
+  std::int64_t step_;
+};
+
 // Counts each of the 8 bit positions of bytes: bit k of position p of the count is in slice k.
 struct PositionCounter {
   static constexpr int slices = std::bit_width(unsigned(ops::statistics_block / simd::vector_bytes));
@@ -57,7 +73,7 @@ struct PositionCounter {
 };
 
 // counts[j] = number of bytes whose depth is `first` + j; depth = top - code, or the code itself where top is negative.
-GRADKERN_HD void count_depths(const std::uint8_t* codes, std::int64_t n, int top, int first,
+GRADKERN_HD void count_depths(const std::uint8_t* codes, std::int64_t n, int top, int first, Fetch fetch,
                               std::int64_t (&counts)[counted_together]) {
   using simd::bytes;
   constexpr std::uint8_t low[16] = {1, 2, 4, 8, 16, 32, 64, 128},
@@ -65,6 +81,7 @@ GRADKERN_HD void count_depths(const std::uint8_t* codes, std::int64_t n, int top
   const bytes from(static_cast<std::uint8_t>(top < 0 ? first : top - first));
   PositionCounter near, far;
   for (std::int64_t i = 0; i < n; i += codes_padding) {
+    fetch();
     bytes near8[8], far8[8];
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
@@ -97,19 +114,19 @@ GRADKERN_HD void visit_between(const std::uint8_t* codes, std::int64_t n, std::u
 // entry i by itself. codes are padded with those of zeros to a multiple of codes_padding.
 template <class Add, class Straggler>
 GRADKERN_HD void count_binades(const std::uint8_t* codes, std::int64_t n, std::int64_t nonzero, int bottom, int top,
-                               Add add, Straggler straggler) {
+                               Fetch fetch, Add add, Straggler straggler) {
   int depth = 0;
   for (; nonzero > stragglers && depth + counted_together <= deepest; depth += counted_together) {
     std::int64_t counts[counted_together];
     if (top < 0) {
-      count_depths(codes, n, -1, depth, counts);
+      count_depths(codes, n, -1, depth, fetch, counts);
     } else {
-      count_depths(codes, n, top, depth, counts);
+      count_depths(codes, n, top, depth, fetch, counts);
     }
-    for (int j = 0; j < counted_together && depth + j <= bottom; ++j) {
-      if (counts[j] == 0) continue;
-      add(depth + j, counts[j]);
-      nonzero -= counts[j];
+    for (int j = 0; j < counted_together; ++j) {
+      const std::int64_t count = depth + j <= bottom ? counts[j] : 0;  // others are zeros
+      add(depth + j, count);
+      nonzero -= count;
     }
   }
   if (nonzero == 0) return;

@@ -5,6 +5,8 @@
 // lane type's smallest normal goes entry by entry. Each pass fetches a part of the next block from memory.
 #pragma once
 
+#include <algorithm>
+
 #include "cpu/block.inl.hpp"
 #include "cpu/statistics_scan.inl.hpp"
 
@@ -21,13 +23,13 @@ GRADKERN_HD simd::vec_f64 add_square(simd::vec_f64 x, simd::vec_f64 acc) {
 }
 
 template <class T, bool scaled>
-GRADKERN_HD void sum_lanes(const T* x, std::int64_t n, double scale, const T* next, ops::Lanes& lanes) {
+GRADKERN_HD void sum_lanes(const T* x, std::int64_t n, double scale, Fetch fetch, ops::Lanes& lanes) {
   using simd::vec_f64;
   constexpr int width = simd::vector_bytes / 8, vectors = ops::statistics_lanes / width;
   vec_f64 sum[vectors], magnitude[vectors], square[vectors];
   for (int j = 0; j < vectors; ++j) sum[j] = magnitude[j] = square[j] = vec_f64(0.0);
   for (std::int64_t i = 0; i < n; i += ops::statistics_lanes) {
-    if (i * std::int64_t(sizeof(T)) % 128 == 0) fetch(next, (n + i) * std::int64_t(sizeof(T)) / 2);
+    fetch();
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) {
       vec_f64 v = simd::widen(x + i + j * width);
@@ -72,6 +74,16 @@ GRADKERN_HD ops::Deviations sum_deviations(const T* x, std::int64_t count, doubl
   return d;
 }
 
+// The block after the one in hand.
+struct Upcoming {
+  const char* data = nullptr;
+  std::int64_t bytes = 0;
+
+  GRADKERN_HD Fetch part(int eighths_before, int eighths, std::int64_t calls) const {
+    return Fetch(data, bytes, eighths_before, eighths, calls > 0 ? calls : 1);
+  }
+};
+
 // x was counted in cell 1.
 GRADKERN_HD void move_to_cell(ops::Binades& binades, double x) {
   std::int64_t* cells = binades.row(ops::binade_of(x));
@@ -101,13 +113,13 @@ GRADKERN_HD void count_powers(const T* x, std::int64_t n, int top, int low, Scan
   const auto straggler = [&](std::int64_t i) {
     if (magnitude_bits(x[i]) != 0 && (magnitude_bits(x[i]) & fraction) == 0) move_to_cell(binades, x[i]);
   };
-  count_binades(s.codes, n, powers, top - low, sizeof(T) == 8 ? -1 : top, add, straggler);
+  count_binades(s.codes, n, powers, top - low, sizeof(T) == 8 ? -1 : top, Upcoming{}.part(0, 0, 1), add, straggler);
   for (std::int64_t i = 0; i < n; ++i)
     if ((magnitude_bits(x[i]) & fraction) >= fraction - (fraction >> 10)) move_to_cell(binades, x[i]);
 }
 
 template <class T>
-GRADKERN_HD void count_block(const T* x, std::int64_t n, Scan<T>& s, ops::Binades& binades) {
+GRADKERN_HD void count_block(const T* x, std::int64_t n, Upcoming next, Scan<T>& s, ops::Binades& binades) {
   using W = Wide<T>;
   const int top = static_cast<int>(s.amax >> W::fraction_bits), low = static_cast<int>(s.amin >> W::fraction_bits);
   const auto row = [&](int exponent) { return binades.row(exponent - W::bias); };
@@ -116,25 +128,27 @@ GRADKERN_HD void count_block(const T* x, std::int64_t n, Scan<T>& s, ops::Binade
     const auto m = magnitude_bits(x[i]);
     if (m != 0) ++row(static_cast<int>(m >> W::fraction_bits))[1];
   };
-  binades.cover(low - W::bias, top - W::bias + 1);
+  const int rows = ((top - low) / counted_together + 1) * counted_together;  // whole passes, empty rows included
+  binades.cover(std::max(top - W::bias - rows + 1, ops::binade_min), top - W::bias + 1);
   if constexpr (sizeof(T) == 8) code_depths(x, n, top, s.codes);
   __builtin_memset(s.codes + n, sizeof(T) == 8 ? deepest : 0, codes_padding);
-  count_binades(s.codes, n, n - s.zero, top - low, sizeof(T) == 8 ? -1 : top, add, straggler);
+  count_binades(s.codes, n, n - s.zero, top - low, sizeof(T) == 8 ? -1 : top, next.part(6, 2, n / codes_padding), add,
+                straggler);
   if (s.noted > few_notes) return count_powers(x, n, top, low, s, binades);
   for (int k = 0; k < s.noted; ++k) move_to_cell(binades, x[s.notes[k]]);
 }
 
 // x: count entries and zeros up to n, a multiple of simd::vector_bytes.
 template <class T>
-void measure_vectors(const T* x, std::int64_t count, std::int64_t n, std::int64_t index, const T* next,
+void measure_vectors(const T* x, std::int64_t count, std::int64_t n, std::int64_t index, Upcoming next,
                      ops::Statistics& result, ops::Moments& moments) {
   using W = Wide<T>;
   using U = typename W::unsigned_scalar;
   Scan<T> s;
   if (x[0] == 0 || x[1] == 0 || x[2] == 0 || x[3] == 0) {
-    scan<T, true>(x, n, next, s);
+    scan<T, true>(x, n, next.part(0, 3, n / simd::vector_bytes), s);
   } else {
-    scan<T, false>(x, n, next, s);
+    scan<T, false>(x, n, next.part(0, 3, n / simd::vector_bytes), s);
   }
   constexpr U smallest_normal = U(1) << W::fraction_bits, infinity = U(2 * W::bias + 1) << W::fraction_bits;
   if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal)) {
@@ -150,15 +164,16 @@ void measure_vectors(const T* x, std::int64_t count, std::int64_t n, std::int64_
   const int range = sizeof(T) == 8 ? ops::range_of(amax) : 0;
   const double scale = ops::range_scale(range);
   ops::Lanes lanes;
+  const Fetch fetch = next.part(3, 3, n / ops::statistics_lanes);
   if (range == 0) {
-    sum_lanes<T, false>(x, n, 1, next, lanes);
+    sum_lanes<T, false>(x, n, 1, fetch, lanes);
   } else {
-    sum_lanes<T, true>(x, n, scale, next, lanes);
+    sum_lanes<T, true>(x, n, scale, fetch, lanes);
   }
   const bool constant = amax == amin && s.zero == n - count && (s.negative == 0 || s.negative == count);
   moments.merge(ops::block_moments(lanes, count, range, constant || amax == 0,
                                    [&](double mean) { return sum_deviations(x, count, scale, mean); }));
-  if (amax > 0) count_block(x, n, s, result.binades);
+  if (amax > 0) count_block(x, n, next, s, result.binades);
 }
 
 // entries[first .. first + count) as lanes, padded with zeros to n.
@@ -182,17 +197,20 @@ GRADKERN_HD void load_block(const executor::StatisticsArgs& args, std::int64_t f
 template <class T>
 void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, bool in_place,
                    ops::Statistics& result, ops::Moments& moments) {
+  const std::int64_t bytes = formats::visit(
+      args.format, [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
   alignas(64) T buffer[statistics_block];
   for (std::int64_t i = begin; i < end; i += statistics_block) {
     const std::int64_t count = end - i < statistics_block ? end - i : statistics_block;
+    const bool more = i + 2 * statistics_block <= args.size;
+    const Upcoming next{static_cast<const char*>(args.data) + (i + count) * bytes, more ? statistics_block * bytes : 0};
     if (in_place && count == statistics_block) {
-      const T* x = static_cast<const T*>(args.data) + i;
-      measure_vectors(x, count, count, i, args.size - i < 2 * statistics_block ? x : x + count, result, moments);
+      measure_vectors(static_cast<const T*>(args.data) + i, count, count, i, next, result, moments);
       continue;
     }
     const std::int64_t n = (count + simd::vector_bytes - 1) / simd::vector_bytes * simd::vector_bytes;
     load_block(args, i, count, n, buffer);
-    measure_vectors(buffer, count, n, i, buffer, result, moments);
+    measure_vectors(buffer, count, n, i, next, result, moments);
   }
 }
 

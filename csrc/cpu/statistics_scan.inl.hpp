@@ -46,10 +46,6 @@ GRADKERN_HD auto magnitude_bits(T x) {
   return base::bit_cast<U>(x) & (~U(0) >> 1);
 }
 
-GRADKERN_HD void fetch(const void* next, std::int64_t offset) {
-  __builtin_prefetch(static_cast<const char*>(next) + offset);
-}
-
 // The fraction of one less than a magnitude, at the top of its word: from fine_fraction up for what ops::cell_of does
 // not put into cell 1 (powers of two come next to the top of the binade below), and for zero.
 template <class U, int fraction_bits>
@@ -64,24 +60,27 @@ GRADKERN_HD void note_group(Scan<T>& s, const T* x, std::int64_t first) {
   using UV = simd::vec<U, simd::vector_bytes / int(sizeof(T))>;
   constexpr int lanes = simd::vector_bytes / int(sizeof(T));
   const UV fine(fine_fraction<U, W::fraction_bits>), zero(U(0));
-  for (std::int64_t i = first; i < first + simd::vector_bytes; i += lanes) {
-    const UV v = UV::wrap(W::lanes::load(x + i).v), m = v & UV(U(~U(0) >> 1));
+  std::uint64_t found = 0;
+#pragma GCC unroll 8
+  for (int j = 0; j < simd::vector_bytes / lanes; ++j) {
+    const UV v = UV::wrap(W::lanes::load(x + first + j * lanes).v), m = v & UV(U(~U(0) >> 1));
     const UV shifted = (m - UV(U(1))) << int(8 * sizeof(U) - W::fraction_bits);
-    const unsigned zeros = simd::lanes_of(UV::wrap(m.v == zero.v));
+    const UV is_zero = UV::wrap(m.v == zero.v);
     if constexpr (!zeros_counted) {
+      const unsigned zeros = simd::lanes_of(is_zero);
       s.zero += __builtin_popcount(zeros);
       s.negative -= __builtin_popcount(zeros & simd::lanes_of(v));
     }
-    if (s.noted > few_notes) continue;
-    unsigned found = simd::lanes_of(UV::wrap(shifted.v >= fine.v)) & ~zeros;
-    for (; found; found &= found - 1) s.notes[s.noted++] = static_cast<std::uint16_t>(i + __builtin_ctz(found));
+    found |= std::uint64_t(simd::lanes_of(UV::wrap(shifted.v >= fine.v) & ~is_zero)) << (j * lanes);
   }
+  if (s.noted > few_notes) return;
+  for (; found; found &= found - 1) s.notes[s.noted++] = static_cast<std::uint16_t>(first + __builtin_ctzll(found));
 }
 
-// n is a multiple of simd::vector_bytes; next: what is read after this block. Counting zeros in every vector costs a
-// tenth more, and pays where there are many.
+// n is a multiple of simd::vector_bytes. Counting zeros in every vector costs a tenth more, and pays where there
+// are many.
 template <class T, bool many_zeros>
-GRADKERN_HD void scan(const T* x, std::int64_t n, const T* next, Scan<T>& s) {
+GRADKERN_HD void scan(const T* x, std::int64_t n, Fetch fetch, Scan<T>& s) {
   using W = Wide<T>;
   using U = typename W::unsigned_scalar;
   using UV = simd::vec<U, simd::vector_bytes / int(sizeof(T))>;
@@ -92,8 +91,7 @@ GRADKERN_HD void scan(const T* x, std::int64_t n, const T* next, Scan<T>& s) {
   UV amin(~U(0)), zeros(U(0));
   std::int64_t negative = 0;  // not in s, which the stored bytes may alias
   for (std::int64_t i = 0; i < n; i += simd::vector_bytes) {
-    for (int line = 0; line < simd::vector_bytes * int(sizeof(T)) / 2; line += 64)
-      fetch(next, i * std::int64_t(sizeof(T)) / 2 + line);
+    fetch();
     UV top(U(0));
     I exponent[vectors];
 #pragma GCC unroll 8

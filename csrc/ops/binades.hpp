@@ -18,9 +18,8 @@ inline constexpr int cell_count = 6;
 // The cell of a significand 1 + fraction * 2^-52.
 GRADKERN_HD int cell_of(std::uint64_t fraction) {
   constexpr std::uint64_t one = std::uint64_t(1) << 52;
-  if (fraction == 0) return 0;
-  if (fraction < one - (one >> 10)) return 1;
-  return fraction < one - (one >> 11) ? 2 : fraction < one - (one >> 23) ? 3 : fraction < one - (one >> 24) ? 4 : 5;
+  const auto from = [&](int bits) { return int(fraction >= one - (one >> bits)); };
+  return int(fraction != 0) + from(10) + from(11) + from(23) + from(24);  // no branches to be mispredicted
 }
 
 // floor(log2 |x|) for finite non-zero x.
