@@ -81,6 +81,19 @@ py::tuple statistics(const std::vector<py::array>& tensors, const std::vector<in
 void bind_statistics(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(Record, size, nan, pos_inf, neg_inf, zero, negative, subnormal, first_nonfinite, amax, amin,
                        finite, mean, mean_rest, l1, deviations, squares, first_binade, row_begin, row_end);
+  m.def(
+      "statistics_of",
+      [](const py::array& tensor, int format_id) {
+        const auto format = format_from(format_id);
+        const chain::StoredTensor stored{format, bits_of(tensor, format), tensor.size()};
+        chain::Summary summary;
+        {
+          py::gil_scoped_release release;
+          summary = chain::summarise(executor::current(), stored);
+        }
+        return summary_to_dict(summary);
+      },
+      py::arg("tensor"), py::arg("format"));
   m.def("statistics", &statistics, py::arg("tensors"), py::arg("formats"));
   m.def(
       "merge_moments",

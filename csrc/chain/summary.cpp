@@ -25,12 +25,15 @@ Summary trim(const ops::Statistics& s) {
   return result;
 }
 
+Summary summarise(const executor::Executor& e, const StoredTensor& tensor, ops::Statistics& scratch) {
+  e.statistics(e, {tensor.size, tensor.format, tensor.data, &scratch});
+  return trim(scratch);
+}
+
 }  // namespace
 
 Summary summarise(const executor::Executor& e, const StoredTensor& tensor) {
-  const auto full = ops::make_statistics();
-  e.statistics(e, {tensor.size, tensor.format, tensor.data, full.get()});
-  return trim(*full);
+  return summarise(e, tensor, *ops::make_statistics());
 }
 
 std::vector<Summary> summarise(const executor::Executor& e, const std::vector<StoredTensor>& tensors) {
@@ -51,8 +54,9 @@ std::vector<Summary> summarise(const executor::Executor& e, const std::vector<St
   starts.push_back(tensors.size());
   base::parallel_for(static_cast<std::int64_t>(starts.size()) - 1, [&](std::int64_t run) {
     const auto r = static_cast<std::size_t>(run);
+    const auto scratch = ops::make_statistics();
     for (std::size_t i = starts[r]; i < starts[r + 1]; ++i)
-      if (tensors[i].size < large) summaries[i] = summarise(e, tensors[i]);
+      if (tensors[i].size < large) summaries[i] = summarise(e, tensors[i], *scratch);
   });
   return summaries;
 }

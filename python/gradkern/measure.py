@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gradkern import _core
 from gradkern._arrays import Bits, read
 from gradkern._backend import check_device
+from gradkern.formats import format_ids
 from gradkern.tensor_stats import TensorStats, log2_of_scale
 
 
@@ -41,14 +42,17 @@ def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str 
     """
     check_device(device, "measure")
     exponent = -log2_of_scale(scale, "measure")
-    stats: TensorStats = stats_of([read(x, "measure: x")], [name], exponent, scale)[0]
-    return stats
+    bits = read(x, "measure: x")
+    summary = _core.statistics_of(bits.bits, bits.format_id)
+    return TensorStats.from_summary(summary, bits.format, name=name, exponent=exponent, scale=scale)
 
 
 def stats_of(tensors: Sequence[Bits], names: Sequence[str | None], exponent: int, scale: float) -> StatsList:
     """Measure tensors in one call of the kernels, as `measure` does each; scale is 2**-exponent."""
-    records, cells = _core.statistics([t.bits for t in tensors], [t.format_id for t in tensors])
-    return StatsList(records, cells, [t.format for t in tensors], names, exponent, scale)
+    formats = [t.format for t in tensors]
+    ids = format_ids()
+    records, cells = _core.statistics([t.bits for t in tensors], [ids[name] for name in formats])
+    return StatsList(records, cells, formats, names, exponent, scale)
 
 
 class StatsList(Sequence[TensorStats]):

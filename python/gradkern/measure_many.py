@@ -46,7 +46,9 @@ def _batches(found: NamedArrays) -> Iterator[tuple[list[str], list[Read], int]]:
         if names and size + count > _BATCH_BYTES:
             yield names, reads, size
             names, reads, size = [], [], 0
-        names, reads, size = [*names, name], [*reads, load], size + count
+        names.append(name)
+        reads.append(load)
+        size += count
         if len(names) == most:
             yield names, reads, size
             names, reads, size = [], [], 0
