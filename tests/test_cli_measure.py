@@ -49,7 +49,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("COLUMNS", "100")  # parallel test runs set it to 80
+
     def call(*arguments: object) -> tuple[int, str, str]:
         code = main(["measure", *map(str, arguments)])
         captured = capsys.readouterr()

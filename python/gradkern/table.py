@@ -6,12 +6,15 @@ import functools
 import gzip
 import json
 import operator
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gradkern._result import Result, plain
 from gradkern.fit import Bracket, FormatFit, ScaleWindow
@@ -185,17 +188,20 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         return pandas.DataFrame.from_dict(rows, orient="index")
 
     def save(self, path: str | Path) -> None:
-        """Write the table as JSON (gzip if the name ends in .gz).
+        """Write the table as JSON (gzip if the name ends in .gz), or as .npz.
 
         Raises
         ------
         ValueError
-            If the name ends in neither .json nor .json.gz.
+            If the name ends in none of .json, .json.gz and .npz.
         """
         path = Path(path)
-        if not path.name.endswith((".json", ".json.gz")):
-            raise ValueError(f"save: the name must end in .json or .json.gz, got {path.name!r}")
+        if not path.name.endswith((".json", ".json.gz", ".npz")):
+            raise ValueError(f"save: the name must end in .json, .json.gz or .npz, got {path.name!r}")
         data = json.dumps({"gradkern_table": 1, **self.to_dict()}, allow_nan=False).encode()
+        if path.suffix == ".npz":
+            np.savez_compressed(path, gradkern_table=np.frombuffer(data, np.uint8))
+            return
         path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
     @classmethod
@@ -209,13 +215,17 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         """
         path = Path(path)
         try:
-            raw = path.read_bytes()
+            if path.suffix == ".npz":
+                with np.load(path, allow_pickle=False) as archive:
+                    raw = archive["gradkern_table"].tobytes()
+            else:
+                raw = path.read_bytes()
             fields = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
             version = fields.pop("gradkern_table", None) if isinstance(fields, dict) else None
             if version != 1:
                 raise ValueError("no table" if version is None else f"version {version}, this gradkern reads version 1")
             return cls.from_dict(fields)
-        except (OSError, ValueError, EOFError, zlib.error) as error:
+        except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(f"StatsTable.load: {path} is not a saved table ({error})") from None
 
     def plot(self, ax: Axes | None = None, formats: Sequence[FormatLike] = FORMATS, scale: float = 1.0) -> Axes:
