@@ -91,33 +91,6 @@ GRADKERN_HD void move_to_cell(ops::Binades& binades, double x) {
   ++cells[ops::cell_of(ops::fraction_of(x))];
 }
 
-// Where powers of two abound, as in constants and in formats of few digits: they are counted as all entries were.
-template <class T>
-GRADKERN_HD void count_powers(const T* x, std::int64_t n, int top, int low, Scan<T>& s, ops::Binades& binades) {
-  using W = Wide<T>;
-  using U = typename W::unsigned_scalar;
-  constexpr std::uint8_t of_zero = sizeof(T) == 8 ? deepest : 0;
-  constexpr U fraction = (U(1) << W::fraction_bits) - 1;
-  std::int64_t powers = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    const U m = magnitude_bits(x[i]);
-    const bool power = m != 0 && (m & fraction) == 0;
-    s.codes[i] = power ? s.codes[i] : of_zero;
-    powers += power;
-  }
-  const auto row = [&](int exponent) { return binades.row(exponent - W::bias); };
-  const auto add = [&](int depth, std::int64_t count) {
-    row(top - depth)[0] += count;
-    row(top - depth)[1] -= count;
-  };
-  const auto straggler = [&](std::int64_t i) {
-    if (magnitude_bits(x[i]) != 0 && (magnitude_bits(x[i]) & fraction) == 0) move_to_cell(binades, x[i]);
-  };
-  count_binades(s.codes, n, powers, top - low, sizeof(T) == 8 ? -1 : top, Upcoming{}.part(0, 0, 1), add, straggler);
-  for (std::int64_t i = 0; i < n; ++i)
-    if ((magnitude_bits(x[i]) & fraction) >= fraction - (fraction >> 10)) move_to_cell(binades, x[i]);
-}
-
 template <class T>
 GRADKERN_HD void count_block(const T* x, std::int64_t n, Upcoming next, Scan<T>& s, ops::Binades& binades) {
   using W = Wide<T>;
@@ -134,7 +107,6 @@ GRADKERN_HD void count_block(const T* x, std::int64_t n, Upcoming next, Scan<T>&
   __builtin_memset(s.codes + n, sizeof(T) == 8 ? deepest : 0, codes_padding);
   count_binades(s.codes, n, n - s.zero, top - low, sizeof(T) == 8 ? -1 : top, next.part(6, 2, n / codes_padding), add,
                 straggler);
-  if (s.noted > few_notes) return count_powers(x, n, top, low, s, binades);
   for (int k = 0; k < s.noted; ++k) move_to_cell(binades, x[s.notes[k]]);
 }
 

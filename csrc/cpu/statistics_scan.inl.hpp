@@ -28,15 +28,13 @@ struct Wide<double> {
   static constexpr int fraction_bits = 52, bias = 1023;
 };
 
-inline constexpr int few_notes = 256;  // beyond them count_powers is quicker
-
 template <class T>
 struct Scan {
   using U = typename Wide<T>::unsigned_scalar;
   U amax = 0, amin = 0;  // magnitudes as bits; amin is that of the smallest non-zero one
   std::int64_t negative = 0, zero = 0;
   int noted = 0;
-  std::uint16_t notes[few_notes + 16];                               // entries in another cell than cell 1
+  std::uint16_t notes[statistics_block];                             // entries in another cell than cell 1
   alignas(64) std::uint8_t codes[statistics_block + codes_padding];  // for count_binades
 };
 
@@ -73,7 +71,6 @@ GRADKERN_HD void note_group(Scan<T>& s, const T* x, std::int64_t first) {
     }
     found |= std::uint64_t(simd::lanes_of(UV::wrap(shifted.v >= fine.v) & ~is_zero)) << (j * lanes);
   }
-  if (s.noted > few_notes) return;
   for (; found; found &= found - 1) s.notes[s.noted++] = static_cast<std::uint16_t>(first + __builtin_ctzll(found));
 }
 
