@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import resource
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from conftest import SPECS, all_patterns, assert_same, assert_same_values, bits, round_array
@@ -180,32 +175,21 @@ def test_jax_refusals():
         jax.jit(lambda x: gk.measure(x).l1)(jax.numpy.ones(3))
 
 
-def allocating_at_most(extra, action):
-    """Run with an address space only so much larger than now; a larger allocation fails."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * mmap.PAGESIZE + extra, before[1]))
-    try:
-        return action()
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("fmt", ["float32", "bfloat16", "float8_e4m3fn"])
 @pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
-def test_64_mib_are_not_copied(library, fmt):
-    size = 2**26 // np.dtype(SPECS[fmt].dtype).itemsize
+def test_read_is_a_view(library, fmt):
+    size = 2**20
     if library == "numpy":
         x = np.ones(size, SPECS[fmt].dtype)
+        address = x.ctypes.data
     elif library == "torch":
         torch = pytest.importorskip("torch")
         x = torch.ones(size).to(getattr(torch, fmt))
+        address = x.data_ptr()
     else:
         x = pytest.importorskip("jax.numpy").ones(size, fmt)
-    with pytest.raises(MemoryError):  # the limit works
-        allocating_at_most(2**25, lambda: np.array(read(x, "x").bits))
+        address = x.unsafe_buffer_pointer()
     things = [x] if library == "numpy" and fmt != "float32" else [x, OnlyDlpack(x)]  # NumPy does not export bfloat16
     for thing in things:
-        got = allocating_at_most(2**25, lambda thing=thing: read(thing, "x"))
-        assert got.bits.nbytes == 2**26 and float(got.values[-1]) == 1.0
+        got = read(thing, "x")
+        assert got.bits.ctypes.data == address and got.bits.size == size and float(got.values[-1]) == 1.0

@@ -26,7 +26,8 @@ def reference(x):
     """Every field of a measurement, from exact rationals."""
     x = np.asarray(x)
     smallest_normal = float(ml_dtypes.finfo(x.dtype).smallest_normal)
-    values = x.astype(np.float64).ravel()
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        values = x.astype(np.float64).ravel()
     finite = values[np.isfinite(values)]
     magnitudes = np.abs(finite[finite != 0])
     exact = [Fraction(v) for v in finite.tolist()]
@@ -142,6 +143,29 @@ def test_hundred_million_elements():
     assert stats.mean == pytest.approx(total / 1e8, rel=1e-12)
     assert stats.l2 == pytest.approx(math.sqrt(squares), rel=1e-12)
     assert stats.std == pytest.approx(math.sqrt(squares / 1e8 - (total / 1e8) ** 2), rel=1e-12)
+
+
+@pytest.mark.parametrize("fmt, size", [("bfloat16", 2**20), ("float8_e4m3fn", 2**12), ("float8_e5m2", 2**17 + 3)])
+def test_large_tensors_of_few_bits(fmt, size, isa):
+    """Measured by pattern: exact but for the last bits, and the same in any order."""
+    x = random_bits(fmt, size)
+    x[::2] = 0
+    stats = gk.measure(x)
+    wide = gk.cast(x, "float64").values
+    values, counts = np.unique(wide[np.isfinite(wide)], return_counts=True)
+    exact = [(Fraction(v), int(c)) for v, c in zip(values, counts, strict=True)]
+    finite = int(counts.sum())
+    mean = sum(v * c for v, c in exact) / finite
+    assert stats.mean == pytest.approx(float(mean), rel=1e-15)
+    assert stats.l1 == pytest.approx(float(sum(abs(v) * c for v, c in exact)), rel=1e-15)
+    assert stats.l2 == pytest.approx(_sqrt(sum(v * v * c for v, c in exact)), rel=1e-15)
+    assert stats.std == pytest.approx(_sqrt(sum((v - mean) ** 2 * c for v, c in exact) / finite), rel=1e-15)
+    for name in ("nan", "pos_inf", "neg_inf", "zero", "negative", "amax", "amin"):
+        assert getattr(stats, name) == getattr(gk.measure(wide), name), name
+    assert stats.subnormal == gk.measure(x[: size // 2]).subnormal + gk.measure(x[size // 2 :]).subnormal
+    assert stats.first_nonfinite == int(np.flatnonzero(~np.isfinite(wide))[0])
+    shuffled = gk.measure(np.random.default_rng(1).permutation(x))
+    assert (shuffled.mean, shuffled.std, shuffled.l1, shuffled.l2) == (stats.mean, stats.std, stats.l1, stats.l2)
 
 
 @pytest.mark.parametrize("fmt", SOURCES)

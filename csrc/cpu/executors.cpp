@@ -7,6 +7,7 @@
 #include "base/thread_pool.hpp"
 #include "cpu/cpuid.hpp"
 #include "cpu/kernels.hpp"
+#include "cpu/patterns.hpp"
 #include "cpu/product.hpp"
 #include "executor/registry.hpp"
 
@@ -61,10 +62,9 @@ void activation_backward(const Executor& e, const executor::ActivationArgs& args
 }
 
 // Counts gather in a few spans, moments in every chunk: only moments have an order to keep.
-void statistics(const Executor& e, const executor::StatisticsArgs& args) {
+void measure_by_block(const Executor& e, const executor::StatisticsArgs& args) {
   static_assert(chunk == ops::statistics_chunk);
   ops::Statistics& total = *args.result;
-  total.reset();
   const std::int64_t chunks = base::chunk_count(args.size, chunk);
   const std::int64_t spans = std::min<std::int64_t>(chunks, base::num_threads() == 1 ? 1 : 4 * base::num_threads());
   std::vector<ops::Moments> moments(static_cast<std::size_t>(chunks));
@@ -86,9 +86,19 @@ void statistics(const Executor& e, const executor::StatisticsArgs& args) {
     for (const auto& part : counts) total.merge_counts(*part);
   }
   for (const ops::Moments& part : moments) total.moments.merge(part);
-  const int min_exponent =
-      formats::visit(args.format, [](auto f) { return formats::Layout<decltype(f)>::min_exponent; });
-  ops::count_subnormals(total, min_exponent);
+}
+
+void statistics(const Executor& e, const executor::StatisticsArgs& args) {
+  args.result->reset();
+  formats::visit(args.format, [&](auto f) {
+    using F = decltype(f);
+    if (ops::measured_by_pattern<F>(args.size)) {
+      measure_by_pattern(args);
+    } else {
+      measure_by_block(e, args);
+    }
+    ops::count_subnormals(*args.result, formats::Layout<F>::min_exponent);
+  });
 }
 
 void product(const Executor& e, const executor::ProductArgs& args) { packed_product(kernels(e), args); }

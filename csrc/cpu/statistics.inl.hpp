@@ -22,6 +22,15 @@ GRADKERN_HD simd::vec_f64 add_square(simd::vec_f64 x, simd::vec_f64 acc) {
   return acc + x * x;
 }
 
+// acc + x, on the unit that multiplies: the adders have the widening and the magnitudes to do.
+GRADKERN_HD simd::vec_f64 add_on_multiplier(simd::vec_f64 x, simd::vec_f64 acc) {
+#if defined(GRADKERN_SIMD_AVX2) || defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_NEON)
+  return fma(x, simd::vec_f64(1.0), acc);
+#else
+  return acc + x;
+#endif
+}
+
 template <class T, bool scaled>
 GRADKERN_HD void sum_lanes(const T* x, std::int64_t n, double scale, Fetch fetch, ops::Lanes& lanes) {
   using simd::vec_f64;
@@ -34,7 +43,7 @@ GRADKERN_HD void sum_lanes(const T* x, std::int64_t n, double scale, Fetch fetch
     for (int j = 0; j < vectors; ++j) {
       vec_f64 v = simd::widen(x + i + j * width);
       if constexpr (scaled) v = v * vec_f64(scale);
-      sum[j] = sum[j] + v;
+      sum[j] = add_on_multiplier(v, sum[j]);
       magnitude[j] = magnitude[j] + ops::abs(v);
       square[j] = add_square<T>(v, square[j]);
     }

@@ -51,10 +51,10 @@ struct Binades {
     for (; first > low;) clear(--first);
     for (; last < high;) clear(last++);
   }
-  GRADKERN_HD void add(double x) {
+  GRADKERN_HD void add(double x, std::int64_t times) {
     const int binade = binade_of(x);
     cover(binade, binade + 1);
-    ++row(binade)[cell_of(fraction_of(x))];
+    row(binade)[cell_of(fraction_of(x))] += times;
   }
   GRADKERN_HD void merge(const Binades& other) {
     if (other.first == other.last) return;

@@ -1,7 +1,8 @@
 // Statistics of a tensor in one read: counts, extrema, moments (ops/moments.hpp) and binades (ops/binades.hpp).
 //
 // Counts, extrema and binades are integers and selections: exact in any order. Moments are merged block by block
-// within a chunk and chunk by chunk, in index order: bits depend on neither threads nor instruction set.
+// within a chunk and chunk by chunk, in index order: bits depend on neither threads nor instruction set. Large tensors
+// of few bits are measured by pattern instead (ops/patterns.hpp).
 #pragma once
 
 #include <memory>
@@ -12,6 +13,17 @@
 namespace gradkern::ops {
 
 inline constexpr std::int64_t statistics_block = 2048, statistics_chunk = 8 * statistics_block;
+
+// Formats whose large tensors are measured by pattern: bfloat16 and the formats of 8 bits. Large is sixteen entries for
+// each pattern that there is: below, going through the patterns would cost more than it saves.
+template <class F>
+inline constexpr bool counts_patterns = sizeof(typename F::container) <= 2 && F::significand_bits <= 8;
+
+template <class F>
+GRADKERN_HD bool measured_by_pattern(std::int64_t size) {
+  if constexpr (counts_patterns<F>) return size >= std::int64_t(16) << (8 * sizeof(typename F::container));
+  return false;
+}
 
 struct Statistics {
   std::int64_t size = 0, nan = 0, pos_inf = 0, neg_inf = 0, zero = 0, negative = 0, subnormal = 0;
@@ -49,22 +61,22 @@ struct Statistics {
 // Empty statistics on the heap. Most of their 100 KB is rows that are cleared when they are first used.
 inline std::unique_ptr<Statistics> make_statistics() { return std::unique_ptr<Statistics>(new Statistics); }
 
-// Counts one entry; false for a non-finite one.
-GRADKERN_HD bool count_entry(Statistics& s, double x, std::int64_t index) {
+// Counts an entry that occurs so many times; false for a non-finite one.
+GRADKERN_HD bool count_entry(Statistics& s, double x, std::int64_t index, std::int64_t times = 1) {
   const double magnitude = abs(x);
   if (!(magnitude < __builtin_inf())) {
-    ++(x != x ? s.nan : x > 0 ? s.pos_inf : s.neg_inf);
+    (x != x ? s.nan : x > 0 ? s.pos_inf : s.neg_inf) += times;
     if (s.first_nonfinite < 0 || index < s.first_nonfinite) s.first_nonfinite = index;
     return false;
   }
   if (magnitude == 0) {
-    ++s.zero;
+    s.zero += times;
     return true;
   }
-  s.negative += x < 0;
+  if (x < 0) s.negative += times;
   if (magnitude > s.amax) s.amax = magnitude;
   if (magnitude < s.amin) s.amin = magnitude;
-  s.binades.add(x);
+  s.binades.add(x, times);
   return true;
 }
 

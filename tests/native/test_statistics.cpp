@@ -1,4 +1,5 @@
 // Statistics: counts and extrema exactly, sums within a bound, and the same bits on every executor and thread count.
+#include <algorithm>
 #include <memory>
 
 #include "base/thread_pool.hpp"
@@ -81,6 +82,22 @@ void one(const std::vector<executor::Executor>& executors, const Tensor& t) {
   }
 }
 
+// Large tensors of few bits: any data, one value only, and the same bits in any order.
+void by_pattern(const std::vector<executor::Executor>& executors, FormatId format, std::int64_t size) {
+  auto values = test::random_values(64, size, -20, 7);
+  one(executors, test::tensor(format, values));
+  test::sprinkle(values, format, 65, 40);
+  const Tensor t = test::tensor(format, values);
+  one(executors, t);
+  one(executors, test::tensor(format, std::vector<double>(values.size(), -1.75)));
+  const bool patterns = formats::visit(format, [&](auto f) { return ops::measured_by_pattern<decltype(f)>(size); });
+  CHECK(patterns == (size != (1 << 20) - 1 && size != (1 << 12) - 1), size);
+  std::reverse(values.begin(), values.end());
+  auto mirrored = measured(executors.front(), test::tensor(format, values)), s = measured(executors.front(), t);
+  mirrored->first_nonfinite = s->first_nonfinite;
+  if (patterns) CHECK(same(*mirrored, *s), test::name_of(format), size);
+}
+
 // Squares beyond the range of float64, both ways, against long double, whose exponents reach far enough.
 void extreme_squares(const executor::Executor& e, int exponent) {
   auto values = test::random_values(63, 5000, exponent - 40, exponent);
@@ -113,6 +130,10 @@ int main() {
       for (double& x : values) x = 1000 + x;  // far from zero: moments that cancel in one pass
       one(executors, test::tensor(format, values));
     }
+  }
+  for (const FormatId format : {FormatId::bfloat16, FormatId::float8_e4m3fn, FormatId::float8_e5m2}) {
+    const std::int64_t from = format == FormatId::bfloat16 ? 1 << 20 : 1 << 12;
+    for (const std::int64_t size : {from - 1, from, from + 70001}) by_pattern(executors, format, size);
   }
   for (const auto& e : executors)
     for (const int exponent : {1023, 700, 505, 480, -350, -390, -410, -480, -700, -1000, -1033})
