@@ -30,6 +30,7 @@ def check(command: list[str], name: str, folder: Path) -> None:
     script = folder / f"reduce_{name}.py"
     script.write_text(RECIPES[name])
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)  # a line is one write: the processes share a pipe
     done = subprocess.run(
         [*command, str(script)], capture_output=True, text=True, env=environment, timeout=240, check=False
     )
