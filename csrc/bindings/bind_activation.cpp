@@ -11,8 +11,8 @@ ops::ActivationId activation_from(int id) {
   return static_cast<ops::ActivationId>(id);
 }
 
-py::array_t<double> forward(const py::array& pre_activation, int format, int activation, double alpha) {
-  py::array_t<double> wide(pre_activation.size());
+py::array forward(const py::array& pre_activation, int format, int activation, double alpha) {
+  py::array wide = wide_array(format_from(format), {pre_activation.size()});
   executor::ActivationArgs args{};
   args.size = pre_activation.size();
   args.activation = activation_from(activation);
@@ -26,9 +26,9 @@ py::array_t<double> forward(const py::array& pre_activation, int format, int act
   return wide;
 }
 
-py::array_t<double> backward(const py::array& grad_output, const py::array& pre_activation,
-                             const std::optional<py::array>& output, int format, int activation, double alpha) {
-  py::array_t<double> wide(pre_activation.size());
+py::array backward(const py::array& grad_output, const py::array& pre_activation,
+                   const std::optional<py::array>& output, int format, int activation, double alpha) {
+  py::array wide = wide_array(format_from(format), {pre_activation.size()});
   executor::ActivationArgs args{};
   args.size = pre_activation.size();
   base::expects(grad_output.size() == args.size && (!output || output->size() == args.size),

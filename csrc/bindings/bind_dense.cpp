@@ -15,9 +15,9 @@ executor::Operand matrix(const py::array& array, int format, bool transposed, st
   return {id, bits_of(array, id), transposed ? 1 : row_length, transposed ? row_length : 1};
 }
 
-py::array_t<double> product(const py::array& a, int a_format, bool a_transposed, const py::array& b, int b_format,
-                            bool b_transposed, const std::optional<py::array>& bias, int bias_format, int operands,
-                            int accumulate) {
+py::array product(const py::array& a, int a_format, bool a_transposed, const py::array& b, int b_format,
+                  bool b_transposed, const std::optional<py::array>& bias, int bias_format, int operands,
+                  int accumulate) {
   executor::ProductArgs args{};
   std::int64_t inner = 0;
   args.a = matrix(a, a_format, a_transposed, args.m, args.k);
@@ -30,7 +30,7 @@ py::array_t<double> product(const py::array& a, int a_format, bool a_transposed,
     base::expects(bias->size() == args.n, "product: bias has the wrong size");
     args.bias = bits_of(*bias, args.bias_format);
   }
-  py::array_t<double> wide({args.m, args.n});
+  py::array wide = wide_array(args.accumulate, {args.m, args.n});
   args.wide = wide.mutable_data();
   py::gil_scoped_release release;
   const auto& e = executor::current();

@@ -61,6 +61,11 @@ formats::Mode mode_from(int rounding, int overflow, int subnormals, std::uint64_
           static_cast<formats::Subnormals>(subnormals), seed};
 }
 
+py::array wide_array(formats::FormatId computed_in, std::vector<py::ssize_t> shape) {
+  if (executor::wide_format(computed_in) == formats::FormatId::float64) return py::array_t<double>(std::move(shape));
+  return py::array_t<float>(std::move(shape));
+}
+
 py::dict counts_to_dict(const ops::RoundingCounts& counts) {
   static const char* names[] = {"exact", "inexact", "overflow", "subnormal", "flushed", "nan", "inf"};
   py::dict d;

@@ -54,7 +54,7 @@ ops::Moments moments_from(const MomentsTuple& t) {
 
 py::tuple statistics(const std::vector<py::array>& tensors, const std::vector<int>& format_ids) {
   base::expects(tensors.size() == format_ids.size(), "statistics: tensors and formats differ in number");
-  std::vector<chain::StoredTensor> stored;
+  std::vector<chain::Source> stored;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const auto format = format_from(format_ids[i]);
     stored.push_back({format, bits_of(tensors[i], format), tensors[i].size()});
@@ -85,7 +85,7 @@ void bind_statistics(py::module_& m) {
       "statistics_of",
       [](const py::array& tensor, int format_id) {
         const auto format = format_from(format_id);
-        const chain::StoredTensor stored{format, bits_of(tensor, format), tensor.size()};
+        const chain::Source stored{format, bits_of(tensor, format), tensor.size()};
         chain::Summary summary;
         {
           py::gil_scoped_release release;

@@ -25,6 +25,9 @@ formats::FormatId format_from(int id);
 const void* bits_of(const py::array& array, formats::FormatId format);
 void* writable_bits_of(py::array& array, formats::FormatId format);
 
+// An array for a wide result (executor::wide_format).
+py::array wide_array(formats::FormatId computed_in, std::vector<py::ssize_t> shape);
+
 py::dict counts_to_dict(const ops::RoundingCounts& counts);
 formats::Mode mode_from(int rounding, int overflow, int subnormals, std::uint64_t seed);
 

@@ -120,15 +120,15 @@ Fate fate_of_zero_sum(const executor::ProductArgs& p, std::int64_t entry) {
   return positive != negative || too_small ? Fate::flushed : Fate::cancelled;
 }
 
-Cause product_cause(const executor::ProductArgs& p, std::int64_t entry) {
-  if (p.wide[entry] == 0) return {fate_of_zero_sum(p, entry)};
+Cause product_cause(const executor::ProductArgs& p, double wide, std::int64_t entry) {
+  if (wide == 0) return {fate_of_zero_sum(p, entry)};
   bool nan = false, infinite = false, zero_times_inf = false;
   for_terms(p, entry, [&](double x, double w) {
     nan |= std::isnan(x) || std::isnan(w);
     infinite |= std::isinf(x) || std::isinf(w);
     zero_times_inf |= (std::isinf(x) && w == 0) || (x == 0 && std::isinf(w));
   });
-  if (std::isinf(p.wide[entry])) return {infinite ? Fate::inherited : Fate::overflow};
+  if (std::isinf(wide)) return {infinite ? Fate::inherited : Fate::overflow};
   if (nan) return {Fate::inherited};
   return {Fate::invalid, zero_times_inf ? InvalidKind::zero_times_inf : InvalidKind::inf_minus_inf};
 }
@@ -138,15 +138,15 @@ bool has_exact_zeros(ActivationId activation, double alpha) {
   return activation == ActivationId::relu || (takes_alpha && alpha == 0);
 }
 
-Cause activation_cause(const executor::ActivationArgs& args, std::int64_t i) {
+Cause activation_cause(const executor::ActivationArgs& args, double wide, std::int64_t i) {
   const double z = Reader{args.format, args.pre_activation}(i);
-  const double wide = args.wide[i];
   if (!args.grad_output) {
     if (!std::isfinite(z)) return {Fate::inherited};
     if (!std::isfinite(wide)) return {Fate::overflow};
     return {z == 0 || has_exact_zeros(args.activation, args.alpha) ? Fate::inherited : Fate::flushed};
   }
-  const double dh = Reader{args.format, args.grad_output}(i), slope = args.slope[i];
+  const double dh = Reader{args.format, args.grad_output}(i);
+  const double slope = Reader{executor::wide_format(args.format), args.slope}(i);
   if (std::isnan(wide)) {
     const bool made_here = !std::isnan(dh) && !std::isnan(z) && !std::isnan(slope);
     return made_here ? Cause{Fate::invalid, InvalidKind::zero_times_inf} : Cause{Fate::inherited};
@@ -169,14 +169,14 @@ Attribution attribute_given(const double* given, double scale, const Stored& sto
   });
 }
 
-Attribution attribute_product(const executor::ProductArgs& product, const Stored& stored, const Rounded& how,
-                              const Reference& reference) {
-  return attribute(product.wide, stored, how, reference, [&](std::int64_t i) { return product_cause(product, i); });
+Attribution attribute_product(const executor::ProductArgs& product, const double* wide, const Stored& stored,
+                              const Rounded& how, const Reference& reference) {
+  return attribute(wide, stored, how, reference, [&](std::int64_t i) { return product_cause(product, wide[i], i); });
 }
 
-Attribution attribute_activation(const executor::ActivationArgs& args, const Stored& stored, const Rounded& how,
-                                 const Reference& reference) {
-  return attribute(args.wide, stored, how, reference, [&](std::int64_t i) { return activation_cause(args, i); });
+Attribution attribute_activation(const executor::ActivationArgs& args, const double* wide, const Stored& stored,
+                                 const Rounded& how, const Reference& reference) {
+  return attribute(wide, stored, how, reference, [&](std::int64_t i) { return activation_cause(args, wide[i], i); });
 }
 
 std::int64_t count_stalled(const Stored& stored, const Reference& reference, const Stored& before,

@@ -18,6 +18,19 @@ bool shows_stalls(Role role) {
          role == Role::grad_pre_activation;
 }
 
+// What rounding did to a tensor that was in storage already.
+ops::RoundingCounts unchanged(const Summary& s) {
+  using formats::Event;
+  ops::RoundingCounts counts;
+  const auto set = [&](Event event, std::int64_t count) { counts.events[static_cast<int>(event)] = count; };
+  set(Event::nan, s.nan);
+  set(Event::inf, s.pos_inf + s.neg_inf);
+  set(Event::subnormal, s.subnormal);
+  set(Event::exact, s.size - s.nan - s.pos_inf - s.neg_inf - s.subnormal);
+  counts.signal = s.moments.squares;
+  return counts;
+}
+
 }  // namespace
 
 Run::Run(const Executor& executor, Arithmetic arithmetic, std::vector<Layer> layers, Source input, std::int64_t batch,
@@ -30,7 +43,8 @@ Run::Run(const Executor& executor, Arithmetic arithmetic, std::vector<Layer> lay
       loss_scale_(loss_scale),
       log2_loss_scale_(std::log2(loss_scale)),
       with_reference_(with_reference),
-      keep_tensors_(keep_tensors) {
+      keep_tensors_(keep_tensors),
+      ones_(static_cast<std::size_t>(batch), 1.0f) {
   base::expects(!layers_.empty(), "probe: a net needs at least one layer");
   base::expects(input_.size == batch_ * layers_[0].n_in, "probe: x does not fit the first layer");
   for (std::size_t l = 0; l < layers_.size(); ++l) {
@@ -45,17 +59,33 @@ executor::Operand Run::operand(const Stored& s, std::int64_t row_stride, std::in
   return {s.format, s.data(), row_stride, column_stride};
 }
 
-void Run::store(Stored& stored, const std::vector<double>& wide, double scale, std::int64_t layer, Role role,
+bool Run::is_storage(FormatId format) const {
+  return format == arithmetic_.storage && arithmetic_.mode.subnormals == formats::Subnormals::keep;
+}
+
+Stored& Run::wide_for(Stored& result, FormatId format, std::int64_t size) {
+  Stored& wide = is_storage(format) ? result : wide_;
+  wide.resize(format, size);
+  return wide;
+}
+
+void Run::store(Stored& stored, const Source& wide, double scale, std::int64_t layer, Role role,
                 const Reference* reference, double log2_scale, const AttributionOf& attribution_of) {
   Record record{layer, role, {}, {}, {}, {}, 0, 0, {}, {}};
-  stored.resize(arithmetic_.storage, static_cast<std::int64_t>(wide.size()));
-  executor::ConvertArgs args{stored.size, FormatId::float64, arithmetic_.storage, wide.data(),     stored.bytes.data(),
-                             scale,       arithmetic_.mode,  stream_++,           &record.rounding};
-  executor_.convert(executor_, args);
-  record.stored = summarise(executor_, StoredTensor{stored.format, stored.data(), stored.size});
+  const Rounded how{arithmetic_.mode, stream_++};
+  const bool in_place = wide.data == stored.data();
+  if (in_place) record.stored = summarise(executor_, stored.source());
+  if (in_place && (!stored.given || record.stored.nan == 0)) {
+    record.rounding = unchanged(record.stored);
+  } else {  // a NaN that was given may have a payload
+    stored.resize(arithmetic_.storage, wide.size);
+    executor_.convert(executor_, {wide.size, wide.format, arithmetic_.storage, wide.data, stored.writable(), scale,
+                                  arithmetic_.mode, how.stream, &record.rounding});
+    record.stored = summarise(executor_, stored.source());
+  }
   if (reference) {
-    record.attribution = attribution_of(stored, {arithmetic_.mode, args.stream}, *reference);
-    record.reference = summarise(executor_, StoredTensor{FormatId::float64, reference->values.data(), stored.size});
+    record.attribution = attribution_of(decode_all(executor_, wide).data(), stored, how, *reference);
+    record.reference = summarise(executor_, Source{FormatId::float64, reference->values.data(), stored.size});
     record.reference_exponent = reference->exponent;
     record.relative_error = relative_error(stored, log2_scale, *reference);
     if (shows_stalls(role)) {
@@ -65,7 +95,7 @@ void Run::store(Stored& stored, const std::vector<double>& wide, double scale, s
     }
   }
   if (keep_tensors_) {
-    record.tensor = stored;
+    record.tensor.assign(stored);
     if (reference) record.truth = *reference;
   }
   records_.push_back(std::move(record));
@@ -73,24 +103,26 @@ void Run::store(Stored& stored, const std::vector<double>& wide, double scale, s
 
 void Run::store_given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role,
                       const Reference* reference) {
-  const std::vector<double> given = decode_all(executor_, source);
-  store(stored, given, scale, layer, role, reference, std::log2(scale),
-        [&](const Stored& s, const Rounded& how, const Reference& r) {
-          return attribute_given(given.data(), scale, s, how, r);
+  if (is_storage(source.format) && scale == 1) stored.borrow(source);
+  store(stored, source, scale, layer, role, reference, std::log2(scale),
+        [&](const double* given, const Stored& s, const Rounded& how, const Reference& r) {
+          return attribute_given(given, scale, s, how, r);
         });
 }
 
 void Run::product(Stored& result, executor::ProductArgs args, std::int64_t layer, Role role, const Reference* reference,
                   double log2_scale) {
-  std::vector<double> wide(at(args.m * args.n));
   // A bias gradient is a sum, not a product: nothing is rounded to an operand format.
   args.operands = role == Role::grad_bias ? arithmetic_.storage : arithmetic_.operands;
   args.accumulate = arithmetic_.accumulate;
   args.bias_format = arithmetic_.storage;
-  args.wide = wide.data();
+  Stored& wide = wide_for(result, executor::wide_format(args.accumulate), args.m * args.n);
+  args.wide = wide.writable();
   executor_.product(executor_, args);
-  store(result, wide, 1.0, layer, role, reference, log2_scale,
-        [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_product(args, s, how, r); });
+  store(result, wide.source(), 1.0, layer, role, reference, log2_scale,
+        [&](const double* values, const Stored& s, const Rounded& how, const Reference& r) {
+          return attribute_product(args, values, s, how, r);
+        });
 }
 
 void Run::forward(const Poll& poll) {
@@ -141,17 +173,19 @@ void Run::forward_layer(std::int64_t l) {
   Stored& z = pre_activations_[at(l - 1)];
   product(z, dense, l, Role::pre_activation, known(z_truth), 0);
 
-  std::vector<double> wide(at(z.size));
+  Stored& wide = wide_for(activations_[at(l)], executor::wide_format(arithmetic_.storage), z.size);
   executor::ActivationArgs args{};
   args.size = z.size;
   args.activation = layer.activation;
   args.alpha = layer.alpha;
   args.format = arithmetic_.storage;
   args.pre_activation = z.data();
-  args.wide = wide.data();
+  args.wide = wide.writable();
   executor_.activation_forward(executor_, args);
-  store(activations_[at(l)], wide, 1.0, l, Role::activation, known(h_truth), 0,
-        [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_activation(args, s, how, r); });
+  store(activations_[at(l)], wide.source(), 1.0, l, Role::activation, known(h_truth), 0,
+        [&](const double* values, const Stored& s, const Rounded& how, const Reference& r) {
+          return attribute_activation(args, values, s, how, r);
+        });
 
   if (with_reference_) {
     reference_pre_activations_[at(l - 1)] = std::move(z_truth);
@@ -188,7 +222,8 @@ Reference Run::activation_gradient(std::int64_t l, Stored& dz) {
     truth = reference_activation_backward(executor_, reference_gradient_, reference_pre_activations_[at(l - 1)],
                                           layer.activation, layer.alpha);
   }
-  std::vector<double> wide(at(gradient_.size)), slope(at(gradient_.size));
+  const FormatId computed_in = executor::wide_format(arithmetic_.storage);
+  Stored& wide = wide_for(dz, computed_in, gradient_.size);
   executor::ActivationArgs args{};
   args.size = gradient_.size;
   args.activation = layer.activation;
@@ -197,11 +232,16 @@ Reference Run::activation_gradient(std::int64_t l, Stored& dz) {
   args.pre_activation = pre_activations_[at(l - 1)].data();
   args.grad_output = gradient_.data();
   args.output = arithmetic_.stored_output_derivative ? activations_[at(l)].data() : nullptr;
-  args.wide = wide.data();
-  args.slope = slope.data();
+  args.wide = wide.writable();
+  if (with_reference_) {
+    slope_.resize(computed_in, gradient_.size);
+    args.slope = slope_.writable();
+  }
   executor_.activation_backward(executor_, args);
-  store(dz, wide, 1.0, l, Role::grad_pre_activation, with_reference_ ? &truth : nullptr, log2_loss_scale_,
-        [&](const Stored& s, const Rounded& how, const Reference& r) { return attribute_activation(args, s, how, r); });
+  store(dz, wide.source(), 1.0, l, Role::grad_pre_activation, with_reference_ ? &truth : nullptr, log2_loss_scale_,
+        [&](const double* values, const Stored& s, const Rounded& how, const Reference& r) {
+          return attribute_activation(args, values, s, how, r);
+        });
   return truth;
 }
 
@@ -211,7 +251,7 @@ void Run::backward_layer(std::int64_t l) {
   Stored dz, dw, db, dh;
   const Reference dz_truth = activation_gradient(l, dz);
 
-  const std::vector<double> ones(at(batch_), 1.0);
+  const std::vector<double> ones(with_reference_ ? at(batch_) : 0, 1.0);
   Reference dw_truth, db_truth, dh_truth;
   if (with_reference_) {
     const Reference& h = reference_activations_[at(l - 1)];
@@ -237,7 +277,7 @@ void Run::backward_layer(std::int64_t l) {
   run(dw, n_out, n_in, batch_, operand(dz, 1, n_out), operand(activations_[at(l - 1)], n_in, 1), l, Role::grad_weight,
       dw_truth);
   if (layer.bias.data) {
-    const executor::Operand sum{FormatId::float64, ones.data(), batch_, 1};
+    const executor::Operand sum{FormatId::float32, ones_.data(), batch_, 1};
     run(db, 1, n_out, batch_, sum, operand(dz, n_out, 1), l, Role::grad_bias, db_truth);
   }
   run(dh, batch_, n_in, n_out, operand(dz, n_out, 1), operand(weights_[at(l - 1)], n_in, 1), l - 1,

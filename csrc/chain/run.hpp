@@ -74,12 +74,16 @@ class Run {
   const std::vector<Record>& records() const { return records_; }
 
  private:
-  using AttributionOf = std::function<Attribution(const Stored&, const Rounded&, const Reference&)>;
+  using AttributionOf = std::function<Attribution(const double* wide, const Stored&, const Rounded&, const Reference&)>;
 
   void store_given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role,
                    const Reference* reference);
-  // stored = fl(wide * scale).
-  void store(Stored& stored, const std::vector<double>& wide, double scale, std::int64_t layer, Role role,
+  // Whether a value of this format is rounded to storage by doing nothing: NaN payloads apart.
+  bool is_storage(FormatId format) const;
+  // Where a result before rounding goes: straight to storage where it is of that format.
+  Stored& wide_for(Stored& result, FormatId format, std::int64_t size);
+  // stored = fl(wide * scale). wide may be stored itself, or what it borrows.
+  void store(Stored& stored, const Source& wide, double scale, std::int64_t layer, Role role,
              const Reference* reference, double log2_scale, const AttributionOf& attribution_of);
   void forward_layer(std::int64_t l);
   void backward_layer(std::int64_t l);
@@ -96,12 +100,14 @@ class Run {
   std::int64_t batch_;
   double loss_scale_, log2_loss_scale_;
   bool with_reference_, keep_tensors_;
+  std::vector<float> ones_;  // batch of them
   std::uint64_t stream_ = 0;
 
   std::vector<Stored> weights_, biases_, pre_activations_, activations_;
   std::vector<Reference> reference_pre_activations_, reference_activations_;
   std::vector<std::vector<double>> reference_weights_;
-  Stored gradient_;  // dh of the layer in work
+  Stored gradient_;      // dh of the layer in work
+  Stored wide_, slope_;  // of the operation in work
   Reference reference_gradient_;
   struct Before {
     Stored stored;

@@ -25,18 +25,18 @@ Summary trim(const ops::Statistics& s) {
   return result;
 }
 
-Summary summarise(const executor::Executor& e, const StoredTensor& tensor, ops::Statistics& scratch) {
+Summary summarise(const executor::Executor& e, const Source& tensor, ops::Statistics& scratch) {
   e.statistics(e, {tensor.size, tensor.format, tensor.data, &scratch});
   return trim(scratch);
 }
 
 }  // namespace
 
-Summary summarise(const executor::Executor& e, const StoredTensor& tensor) {
+Summary summarise(const executor::Executor& e, const Source& tensor) {
   return summarise(e, tensor, *ops::make_statistics());
 }
 
-std::vector<Summary> summarise(const executor::Executor& e, const std::vector<StoredTensor>& tensors) {
+std::vector<Summary> summarise(const executor::Executor& e, const std::vector<Source>& tensors) {
   std::vector<Summary> summaries(tensors.size());
   std::vector<std::size_t> starts;  // of runs of small tensors that together are worth a thread
   std::int64_t gathered = large;

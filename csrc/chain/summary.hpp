@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "executor/kernels.hpp"
+#include "chain/tensor.hpp"
 #include "ops/statistics.hpp"
 
 namespace gradkern::chain {
@@ -16,15 +16,9 @@ struct Summary {
   std::vector<std::int64_t> cells;  // (binades, ops::cell_count)
 };
 
-struct StoredTensor {
-  executor::FormatId format;
-  const void* data;
-  std::int64_t size;
-};
-
-Summary summarise(const executor::Executor& e, const StoredTensor& tensor);
+Summary summarise(const executor::Executor& e, const Source& tensor);
 
 // One summary per tensor; threads share the small ones out, and share the work of each large one.
-std::vector<Summary> summarise(const executor::Executor& e, const std::vector<StoredTensor>& tensors);
+std::vector<Summary> summarise(const executor::Executor& e, const std::vector<Source>& tensors);
 
 }  // namespace gradkern::chain

@@ -27,13 +27,28 @@ struct Stored {
   FormatId format = FormatId::float64;
   std::int64_t size = 0;
   std::vector<std::uint8_t> bytes;
+  const void* given = nullptr;  // the argument itself, where rounding it to storage changes nothing
 
   void resize(FormatId new_format, std::int64_t new_size) {
     format = new_format;
     size = new_size;
+    given = nullptr;
     bytes.resize(static_cast<std::size_t>(new_size * container_bytes(new_format)));
   }
-  const void* data() const { return bytes.data(); }
+  void borrow(const Source& source) {
+    format = source.format;
+    size = source.size;
+    given = source.data;
+    bytes.clear();
+  }
+  // A copy, of borrowed values too.
+  void assign(const Stored& other) {
+    resize(other.format, other.size);
+    __builtin_memcpy(bytes.data(), other.data(), bytes.size());
+  }
+  const void* data() const { return given ? given : bytes.data(); }
+  void* writable() { return bytes.data(); }
+  Source source() const { return {format, data(), size}; }
 };
 
 // values[i] * 2^exponent: neither overflows nor underflows at any depth.

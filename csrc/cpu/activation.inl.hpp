@@ -42,12 +42,14 @@ void forward_blocks(const executor::ActivationArgs& args, std::int64_t begin, st
   for_blocks(begin, end, [&](std::int64_t first, std::int64_t count) {
     decode_block(args.format, args.pre_activation, first, count, block.pre_activation);
     ops::visit_activation(args.activation, [&](auto a) { evaluate_forward<decltype(a)>(block, count, alpha); });
-    for (std::int64_t j = 0; j < count; ++j) args.wide[first + j] = block.output[j];
+    __builtin_memcpy(static_cast<ops::scalar_t<V>*>(args.wide) + first, block.output,
+                     static_cast<unsigned long>(count) * sizeof block.output[0]);
   });
 }
 
 template <class V>
 void backward_blocks(const executor::ActivationArgs& args, std::int64_t begin, std::int64_t end) {
+  using T = ops::scalar_t<V>;
   Block<V> block;
   const V alpha(static_cast<ops::scalar_t<V>>(args.alpha));
   for_blocks(begin, end, [&](std::int64_t first, std::int64_t count) {
@@ -56,10 +58,13 @@ void backward_blocks(const executor::ActivationArgs& args, std::int64_t begin, s
     if (args.output) decode_block(args.format, args.output, first, count, block.output);
     ops::visit_activation(args.activation,
                           [&](auto a) { evaluate_slope<decltype(a)>(block, count, alpha, args.output != nullptr); });
-    for (std::int64_t j = 0; j < count; ++j) {
-      args.wide[first + j] = ops::canonical_nan(block.grad_output[j] * block.slope[j]);
-      if (args.slope) args.slope[first + j] = block.slope[j];
+    for (std::int64_t j = 0; j < count; j += Block<V>::lanes) {
+      const V product = V::load(block.grad_output + j) * V::load(block.slope + j);
+      ops::canonical_nan(product).store(block.output + j);
     }
+    const auto bytes = static_cast<unsigned long>(count) * sizeof(T);
+    __builtin_memcpy(static_cast<T*>(args.wide) + first, block.output, bytes);
+    if (args.slope) __builtin_memcpy(static_cast<T*>(args.slope) + first, block.slope, bytes);
   });
 }
 

@@ -1,59 +1,138 @@
-// A register tile of wide[i, j] = chain of step(a[i, k], b[k, j]), k ascending; lanes run over j, never over k.
+// c[i, j] = chain of step(a[i, k], b[k, j]), k ascending, by register tiles; lanes run over j, never over k.
+//
+// Blocks as in Goto and van de Geijn (2008): a panel of b stays in L1 while the rows of a go by from L2. Between blocks
+// of k the chain is stored and loaded again, in the lane type that holds it exactly.
 #pragma once
 
-#include "cpu/kernels.hpp"
+#include "cpu/block.inl.hpp"
+#include "cpu/pack.inl.hpp"
 #include "ops/dense.hpp"
-#include "simd/vec.hpp"
 
 namespace gradkern::cpu {
 namespace {
 
-template <class V>
-GRADKERN_HD void store_wide(V value, double* wide, std::int64_t count) {
-  using T = ops::scalar_t<V>;
-  constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
-  T lane[lanes];
-  ops::canonical_nan(value).store(lane);
-  for (std::int64_t l = 0; l < (count < lanes ? count : lanes); ++l) wide[l] = lane[l];
-}
+// A block of k: which part of the chain this is.
+struct Depth {
+  std::int64_t count;
+  bool first, last;
+};
 
 template <class Acc, class V, int Rows, int Vectors>
-GRADKERN_HD void product_tile(const Panel<ops::scalar_t<V>>& p, std::int64_t row, std::int64_t column) {
+GRADKERN_HD void product_tile(const ops::scalar_t<V>* a, std::int64_t a_row, std::int64_t a_step,
+                              const ops::scalar_t<V>* b, std::int64_t b_step, const ops::scalar_t<V>* bias,
+                              ops::scalar_t<V>* c, std::int64_t c_row, std::int64_t columns, Depth depth) {
   using T = ops::scalar_t<V>;
   constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
+  const bool whole = columns == lanes * Vectors;
+  const auto lanes_in = [&](int v) { return columns - v * lanes < lanes ? columns - v * lanes : lanes; };
+  const auto load = [&](const T* p, int v) {
+    if (whole) return V::load(p + v * lanes);
+    return lanes_in(v) > 0 ? V::load_partial(p + v * lanes, lanes_in(v)) : V(T(0));
+  };
   V sum[Rows][Vectors];
+#pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r)
-    for (int c = 0; c < Vectors; ++c) sum[r][c] = V(T(0));
-  const T* a = p.a + row * p.k;
-  const T* b = p.b + column;
-  for (std::int64_t k = 0; k < p.k; ++k, b += p.padded) {
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) sum[r][v] = depth.first ? V(T(0)) : load(c + r * c_row, v);
+  for (std::int64_t k = 0; k < depth.count; ++k, a += a_step, b += b_step) {
     V right[Vectors];
-    for (int c = 0; c < Vectors; ++c) right[c] = V::load(b + c * lanes);
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) right[v] = V::load(b + v * lanes);
+#pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
-      const V left(a[r * p.k + k]);
-      for (int c = 0; c < Vectors; ++c) sum[r][c] = ops::step<Acc>(left, right[c], sum[r][c]);
+      const V left(a[r * a_row]);
+#pragma GCC unroll 4
+      for (int v = 0; v < Vectors; ++v) sum[r][v] = ops::step<Acc>(left, right[v], sum[r][v]);
     }
   }
+#pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {
-    for (int c = 0; c < Vectors; ++c) {
-      const std::int64_t first = column + c * lanes;
-      if (first >= p.n) break;
-      V result = sum[r][c];
-      if (p.bias) result = ops::step<Acc>(V(T(1)), V::load(p.bias + first), result);
-      store_wide(result, p.wide + (row + r) * p.n + first, p.n - first);
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; ++v) {
+      V result = sum[r][v];
+      if (depth.last) {
+        if (bias) result = ops::step<Acc>(V(T(1)), load(bias, v), result);
+        result = ops::canonical_nan(result);
+      }
+      if (whole) {
+        result.store(c + r * c_row + v * lanes);
+      } else if (lanes_in(v) > 0) {
+        result.store_partial(c + r * c_row + v * lanes, lanes_in(v));
+      }
     }
   }
 }
 
-template <class Acc, class V, int Rows, int Vectors>
-void product(const Panel<ops::scalar_t<V>>& p) {
-  constexpr std::int64_t step = Vectors * static_cast<std::int64_t>(sizeof(V) / sizeof(ops::scalar_t<V>));
-  static_assert(column_padding % step == 0);
-  for (std::int64_t column = p.column_begin; column < p.column_end; column += step) {
-    std::int64_t row = p.row_begin;
-    for (; row + Rows <= p.row_end; row += Rows) product_tile<Acc, V, Rows, Vectors>(p, row, column);
-    for (; row < p.row_end; ++row) product_tile<Acc, V, 1, Vectors>(p, row, column);
+// The tile of so many rows, at most Rows.
+template <class Acc, class V, int Rows, int Vectors, class... Arguments>
+GRADKERN_HD void product_rows(std::int64_t rows, Arguments... arguments) {
+  if constexpr (Rows > 1) {
+    if (rows < Rows) return product_rows<Acc, V, Rows - 1, Vectors>(rows, arguments...);
   }
+  product_tile<Acc, V, Rows, Vectors>(arguments...);
+}
+
+template <class Acc, class V, int Rows, int Vectors>
+void product(const ProductLanes<ops::scalar_t<V>>& p, const ProductRange& range, ops::scalar_t<V>* scratch) {
+  using T = ops::scalar_t<V>;
+  constexpr int panel = Vectors * static_cast<int>(sizeof(V) / sizeof(T));
+  static_assert(columns_block % panel == 0);
+  const std::int64_t rows = range.row_end - range.row_begin;
+  const auto tiles = [&](std::int64_t j, std::int64_t k, Depth depth, const T* b, std::int64_t b_step, std::int64_t i,
+                         std::int64_t i_end) {
+    const std::int64_t columns = range.column_end - j < panel ? range.column_end - j : panel;
+    const std::int64_t count = (i_end - i + Rows - 1) / Rows;  // of tiles, as even as can be
+    for (std::int64_t t = 0; t < count; ++t) {
+      const std::int64_t first = i + (i_end - i) * t / count, end = i + (i_end - i) * (t + 1) / count;
+      product_rows<Acc, V, Rows, Vectors>(end - first, p.a + first * p.a_row + k * p.a_step, p.a_row, p.a_step, b,
+                                          b_step, p.bias ? p.bias + j : nullptr, p.c + first * p.n + j, p.n, columns,
+                                          depth);
+    }
+  };
+  for (std::int64_t j0 = range.column_begin; j0 < range.column_end; j0 += columns_block) {
+    const std::int64_t j_end = range.column_end < j0 + columns_block ? range.column_end : j0 + columns_block;
+    std::int64_t k0 = 0;
+    do {
+      const std::int64_t left = p.k - k0, count = left < depth_block ? left : depth_block;
+      const Depth depth{count, k0 == 0, k0 + count == p.k};
+      const auto source = [&](std::int64_t j) { return p.b + k0 * p.b_step + j * p.b_column; };
+      const bool in_place = p.b_column == 1 && rows <= few_rows;
+      const auto as_it_lies = [&](std::int64_t j) { return in_place && j_end - j >= panel; };
+      const auto packed = [&](std::int64_t j) { return scratch + (j - j0) * count; };
+      for (std::int64_t j = j0; j < j_end; j += panel) {
+        const std::int64_t columns = j_end - j < panel ? j_end - j : panel;
+        if (as_it_lies(j)) continue;
+        if (p.b_column == 1) {
+          copy_rows<V, panel>(source(j), p.b_step, count, columns, packed(j));
+        } else {
+          copy_columns<T, panel>(source(j), p.b_column, count, columns, packed(j));
+        }
+      }
+      for (std::int64_t i = range.row_begin; i < range.row_end; i += rows_block) {
+        const std::int64_t i_end = range.row_end < i + rows_block ? range.row_end : i + rows_block;
+        for (std::int64_t j = j0; j < j_end; j += panel) {
+          const bool direct = as_it_lies(j);
+          tiles(j, k0, depth, direct ? source(j) : packed(j), direct ? p.b_step : panel, i, i_end);
+        }
+      }
+      k0 += count;
+    } while (k0 < p.k);
+  }
+}
+
+// Operands as lanes, exactly: entries [begin, end).
+template <class T>
+void widen(formats::FormatId format, const void* stored, std::int64_t begin, std::int64_t end, T* lanes) {
+  std::int64_t whole = 0;
+  if constexpr (sizeof(T) == 4) {
+    if (format != formats::FormatId::float64) whole = (end - begin) / group * group;
+    formats::visit(format, [&](auto f) {
+      using F = decltype(f);
+      if constexpr (F::id != formats::FormatId::float64)
+        widen_f32<F>(static_cast<const typename F::container*>(stored) + begin, whole, lanes + begin);
+    });
+  }
+  decode_block(format, stored, begin + whole, end - begin - whole, lanes + begin + whole);
 }
 
 }  // namespace

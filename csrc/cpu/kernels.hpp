@@ -5,28 +5,38 @@
 
 namespace gradkern::cpu {
 
-// Columns of a packed B are padded to this many, so that no instruction set has a ragged edge.
-inline constexpr std::int64_t column_padding = 32;
+// Blocks of a product: a panel of b, depth_block deep, takes half of L1; columns_block of them, and rows_block rows of
+// a, take part of L2.
+inline constexpr std::int64_t depth_block = 256, columns_block = 256, rows_block = 96;
+inline constexpr std::int64_t few_rows = 24;  // for which packing b costs more than it saves
 
-// A packed product: a is (rows, k) and b is (k, padded), both in the lane type; bias is (padded,) or null.
+// c[i, j] over a[i * a_row + k * a_step] and b[k * b_step + j * b_column], all in the lane type.
 template <class T>
-struct Panel {
+struct ProductLanes {
   const T* a;
+  std::int64_t a_row, a_step;
   const T* b;
-  const T* bias;
-  double* wide;
-  std::int64_t k, n, padded;
-  std::int64_t row_begin, row_end, column_begin, column_end;  // column_begin is a multiple of column_padding
+  std::int64_t b_step, b_column;
+  const T* bias;  // or null
+  T* c;           // rows of n
+  std::int64_t n, k;
+};
+
+struct ProductRange {
+  std::int64_t row_begin, row_end, column_begin, column_end;
 };
 
 struct Kernels {
   const char* name;
   int vector_bytes;
   void (*convert)(const executor::ConvertArgs&, std::int64_t begin, std::int64_t end, ops::RoundingCounts&);
-  void (*product_float32)(const Panel<float>&);
-  void (*product_float64)(const Panel<double>&);
-  void (*product_float16)(const Panel<double>&);
-  void (*product_bfloat16)(const Panel<double>&);
+  // scratch: depth_block * columns_block lanes.
+  void (*product_float32)(const ProductLanes<float>&, const ProductRange&, float* scratch);
+  void (*product_float64)(const ProductLanes<double>&, const ProductRange&, double* scratch);
+  void (*product_float16)(const ProductLanes<double>&, const ProductRange&, double* scratch);
+  void (*product_bfloat16)(const ProductLanes<double>&, const ProductRange&, double* scratch);
+  void (*widen_f32)(formats::FormatId, const void* stored, std::int64_t begin, std::int64_t end, float* lanes);
+  void (*widen_f64)(formats::FormatId, const void* stored, std::int64_t begin, std::int64_t end, double* lanes);
   void (*activation_forward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
   void (*activation_backward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
   void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, ops::Statistics&,

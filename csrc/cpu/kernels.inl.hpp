@@ -9,16 +9,26 @@
 namespace gradkern::cpu {
 namespace {
 
-// 4 x 2 accumulators, 2 columns of b and a splat fit 16 vector registers.
+// Rows of a register tile of two vectors: with a vector of each column and a splat it fills the registers.
+#if defined(GRADKERN_SIMD_AVX512)
+inline constexpr int tile_rows = 14;
+#elif defined(GRADKERN_SIMD_NEON)
+inline constexpr int tile_rows = 12;
+#else
+inline constexpr int tile_rows = 6;
+#endif
+
 constexpr Kernels table(const char* name) {
   return {
       name,
       simd::vector_bytes,
       convert,
-      product<formats::float32, simd::vec_f32, 4, 2>,
-      product<formats::float64, simd::vec_f64, 4, 2>,
+      product<formats::float32, simd::vec_f32, tile_rows, 2>,
+      product<formats::float64, simd::vec_f64, tile_rows, 2>,
       product<formats::float16, simd::vec_f64, 2, 2>,
       product<formats::bfloat16, simd::vec_f64, 2, 2>,
+      widen<float>,
+      widen<double>,
       activation_forward,
       activation_backward,
       measure,

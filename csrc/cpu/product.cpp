@@ -1,6 +1,7 @@
 #include "cpu/product.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "base/expects.hpp"
@@ -15,60 +16,112 @@ using executor::Operand;
 using executor::ProductArgs;
 using formats::FormatId;
 
-constexpr std::int64_t row_block = 16, column_block = 256;
-static_assert(column_block % column_padding == 0);
+constexpr std::int64_t widen_chunk = 16384;
+constexpr std::int64_t worth_threads = 32768;  // multiply-adds
+constexpr std::int64_t column_grain = 32;      // whole panels on every instruction set
 
-double to_tfloat32(double value) { return ops::round_to_nearest_even<formats::tfloat32>(value); }
-
-// (rows, columns) of an operand as lanes, rounded to the product's operand format, each row padded with zeros.
 template <class T>
-std::vector<T> pack(const Operand& operand, std::int64_t rows, std::int64_t columns, std::int64_t padded,
-                    FormatId operands) {
-  std::vector<T> lanes(static_cast<std::size_t>(std::max<std::int64_t>(rows, 1) * padded));  // k = 0: a row to point at
-  const std::int64_t block = std::max<std::int64_t>(1, 16384 / std::max<std::int64_t>(1, padded));
-  formats::visit(operand.format, [&](auto format) {
-    using F = decltype(format);
-    const auto* data = static_cast<const typename F::container*>(operand.data);
-    const bool rounds = operands == FormatId::tfloat32 && F::id != FormatId::tfloat32;
-    base::parallel_for(base::chunk_count(rows, block), [&](std::int64_t c) {
-      for (std::int64_t i = c * block; i < std::min(rows, (c + 1) * block); ++i) {
-        T* row = lanes.data() + i * padded;
-        for (std::int64_t j = 0; j < columns; ++j) {
-          const double value = formats::decode<F>(data[i * operand.row_stride + j * operand.column_stride]);
-          row[j] = static_cast<T>(rounds ? to_tfloat32(value) : value);
-        }
-      }
-    });
-  });
-  return lanes;
+constexpr FormatId lane_format = sizeof(T) == 4 ? FormatId::float32 : FormatId::float64;
+
+// Whether a stored operand changes on its way into the product.
+bool is_rounded(FormatId format, FormatId operands) {
+  return operands == FormatId::tfloat32 && format != FormatId::tfloat32;
 }
 
 template <class T>
-void run_tiles(const ProductArgs& args, void (*kernel)(const Panel<T>&)) {
-  const std::int64_t padded = base::chunk_count(args.n, column_padding) * column_padding;
-  const auto a = pack<T>(args.a, args.m, args.k, args.k, args.operands);
-  const auto b = pack<T>(args.b, args.k, args.n, padded, args.operands);
-  std::vector<T> bias;
-  if (args.bias) bias = pack<T>({args.bias_format, args.bias, args.n, 1}, 1, args.n, padded, args.bias_format);
-  const std::int64_t row_blocks = base::chunk_count(args.m, row_block);
-  const std::int64_t column_blocks = base::chunk_count(args.n, column_block);
-  base::parallel_for(row_blocks * column_blocks, [&](std::int64_t tile) {
-    const std::int64_t row = tile % row_blocks * row_block, column = tile / row_blocks * column_block;
-    kernel({a.data(), b.data(), args.bias ? bias.data() : nullptr, args.wide, args.k, args.n, padded, row,
-            std::min(args.m, row + row_block), column, std::min(args.n, column + column_block)});
+void to_tfloat32(FormatId format, const void* data, std::int64_t begin, std::int64_t end, T* lanes) {
+  formats::visit(format, [&](auto f) {
+    using F = decltype(f);
+    const auto* stored = static_cast<const typename F::container*>(data);
+    for (std::int64_t i = begin; i < end; ++i)
+      lanes[i] = static_cast<T>(ops::round_to_nearest_even<formats::tfloat32>(formats::decode<F>(stored[i])));
   });
+}
+
+// An operand as lanes, in the order it lies in memory: itself where it is of the lane type.
+template <class T>
+class OperandLanes {
+ public:
+  OperandLanes(const Kernels& kernels, const void* data, FormatId format, std::int64_t size, FormatId operands) {
+    const bool rounded = is_rounded(format, operands);
+    if (!rounded && format == lane_format<T>) {
+      data_ = static_cast<const T*>(data);
+      return;
+    }
+    lanes_.reset(new T[static_cast<std::size_t>(size)]);
+    data_ = lanes_.get();
+    base::parallel_for(base::chunk_count(size, widen_chunk), [&](std::int64_t c) {
+      const std::int64_t begin = c * widen_chunk, end = std::min(size, begin + widen_chunk);
+      if (rounded) return to_tfloat32(format, data, begin, end, lanes_.get());
+      if constexpr (sizeof(T) == 4) {
+        kernels.widen_f32(format, data, begin, end, lanes_.get());
+      } else {
+        kernels.widen_f64(format, data, begin, end, lanes_.get());
+      }
+    });
+  }
+  const T* data() const { return data_; }
+
+ private:
+  std::unique_ptr<T[]> lanes_;
+  const T* data_;
+};
+
+template <class T>
+T* scratch() {
+  thread_local std::vector<T> buffer(static_cast<std::size_t>(depth_block * columns_block));
+  return buffer.data();
+}
+
+template <class T>
+using Kernel = void (*)(const ProductLanes<T>&, const ProductRange&, T*);
+
+// Deals ranges of columns to threads, or ranges of rows where there are too few columns.
+template <class T>
+void share(std::int64_t m, const ProductLanes<T>& p, Kernel<T> kernel) {
+  const std::int64_t threads = m * p.n * p.k < worth_threads ? 1 : base::num_threads();
+  const std::int64_t grains = base::chunk_count(p.n, column_grain);
+  const bool by_column = grains >= threads;
+  const std::int64_t parts = std::min(threads, by_column ? grains : m);
+  base::parallel_for(parts, [&](std::int64_t t) {
+    const auto cut = [&](std::int64_t count, std::int64_t part) { return count * part / parts; };
+    if (by_column) {
+      kernel(p, {0, m, cut(grains, t) * column_grain, std::min(p.n, cut(grains, t + 1) * column_grain)}, scratch<T>());
+    } else {
+      kernel(p, {cut(m, t), cut(m, t + 1), 0, p.n}, scratch<T>());
+    }
+  });
+}
+
+template <class T>
+void run(const Kernels& kernels, const ProductArgs& args, T* c, Kernel<T> kernel) {
+  if (args.m == 0 || args.n == 0) return;
+  const OperandLanes<T> a(kernels, args.a.data, args.a.format, args.m * args.k, args.operands),
+      b(kernels, args.b.data, args.b.format, args.k * args.n, args.operands),
+      bias(kernels, args.bias, args.bias_format, args.bias ? args.n : 0, args.bias_format);
+  share<T>(args.m,
+           {a.data(), args.a.row_stride, args.a.column_stride, b.data(), args.b.row_stride, args.b.column_stride,
+            args.bias ? bias.data() : nullptr, c, args.n, args.k},
+           kernel);
+}
+
+// Through float64 lanes, which hold the accumulator exactly, to the result, which does too.
+void run_narrow(const Kernels& kernels, const ProductArgs& args, Kernel<double> kernel) {
+  std::vector<double> c(static_cast<std::size_t>(args.m * args.n));
+  run<double>(kernels, args, c.data(), kernel);
+  std::copy(c.begin(), c.end(), static_cast<float*>(args.wide));
 }
 
 // float64 operands with a narrower accumulator: the exact, slow route.
 template <class Acc>
-void exact_panel(const Panel<double>& p) {
-  for (std::int64_t i = p.row_begin; i < p.row_end; ++i) {
-    for (std::int64_t j = p.column_begin; j < p.column_end; ++j) {
+void exact_range(const ProductLanes<double>& p, const ProductRange& range, double*) {
+  for (std::int64_t i = range.row_begin; i < range.row_end; ++i) {
+    for (std::int64_t j = range.column_begin; j < range.column_end; ++j) {
       double sum = 0;
       for (std::int64_t k = 0; k < p.k; ++k) {
-        sum = ops::exact_step<Acc>(p.a[i * p.k + k], p.b[k * p.padded + j], sum);
+        sum = ops::exact_step<Acc>(p.a[i * p.a_row + k * p.a_step], p.b[k * p.b_step + j * p.b_column], sum);
       }
-      p.wide[i * p.n + j] = ops::canonical_nan(p.bias ? ops::exact_step<Acc>(1.0, p.bias[j], sum) : sum);
+      p.c[i * p.n + j] = ops::canonical_nan(p.bias ? ops::exact_step<Acc>(1.0, p.bias[j], sum) : sum);
     }
   }
 }
@@ -79,14 +132,14 @@ void packed_product(const Kernels& kernels, const ProductArgs& args) {
   const bool double_operands = args.operands == FormatId::float64;
   switch (args.accumulate) {
     case FormatId::float64:
-      return run_tiles<double>(args, kernels.product_float64);
+      return run<double>(kernels, args, static_cast<double*>(args.wide), kernels.product_float64);
     case FormatId::float32:
-      if (double_operands) return run_tiles<double>(args, exact_panel<formats::float32>);
-      return run_tiles<float>(args, kernels.product_float32);
+      if (double_operands) return run_narrow(kernels, args, exact_range<formats::float32>);
+      return run<float>(kernels, args, static_cast<float*>(args.wide), kernels.product_float32);
     case FormatId::float16:
-      return run_tiles<double>(args, double_operands ? exact_panel<formats::float16> : kernels.product_float16);
+      return run_narrow(kernels, args, double_operands ? exact_range<formats::float16> : kernels.product_float16);
     case FormatId::bfloat16:
-      return run_tiles<double>(args, double_operands ? exact_panel<formats::bfloat16> : kernels.product_bfloat16);
+      return run_narrow(kernels, args, double_operands ? exact_range<formats::bfloat16> : kernels.product_bfloat16);
     default:
       base::expects(false, "product: accumulate must be float64, float32, float16 or bfloat16");
   }

@@ -1,7 +1,7 @@
 // What every executor offers: one table of whole-tensor operations, over plain structs and pointers.
 //
-// A `wide` result is a double per element holding the exact accumulator (or float32/float64 activation) before rounding
-// to storage; `convert` then rounds it and reports. Tensors are row-major and contiguous unless strides are given.
+// A `wide` result is in wide_format: float32, or float64 where the accumulator (or the storage of an activation) is. It
+// holds the value before rounding to storage, exactly; `convert` then rounds it and reports. Tensors are row-major and contiguous unless strides are given.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,10 @@
 namespace gradkern::executor {
 
 using formats::FormatId;
+
+inline FormatId wide_format(FormatId computed_in) {
+  return computed_in == FormatId::float64 ? FormatId::float64 : FormatId::float32;
+}
 
 // A matrix in storage, with strides in elements, so that a transpose costs nothing.
 struct Operand {
@@ -32,7 +36,7 @@ struct ProductArgs {
   FormatId accumulate;  // float64, float32, float16 or bfloat16
   FormatId bias_format;
   const void* bias;  // (n,) or null
-  double* wide;      // (m, n)
+  void* wide;        // (m, n) in wide_format(accumulate)
 };
 
 struct ConvertArgs {
@@ -54,8 +58,8 @@ struct ActivationArgs {
   const void* pre_activation;
   const void* grad_output;  // backward only
   const void* output;       // backward with the stored_output derivative, else null
-  double* wide;             // phi(z), or grad_output * phi'
-  double* slope;            // backward: phi' itself, or null
+  void* wide;               // phi(z), or grad_output * phi', in wide_format(format)
+  void* slope;              // backward: phi' itself, likewise, or null
 };
 
 struct StatisticsArgs {

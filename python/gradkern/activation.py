@@ -49,9 +49,9 @@ def activation_code(name: str, function: str) -> tuple[int, float]:
     return _IDS[base], alpha
 
 
-def wide_bits(wide: NDArray[np.float64]) -> Bits:
-    """Wrap a kernel's wide result for rounding."""
-    return Bits(as_bits_view(wide), "float64", same_kind)
+def wide_bits(wide: NDArray[Any]) -> Bits:
+    """Wrap a kernel's wide result, in float32 or float64, for rounding."""
+    return Bits(as_bits_view(wide), wide.dtype.name, same_kind)
 
 
 def to_storage(source: Bits, a: Arithmetic, stream: int = 0) -> Bits:
@@ -62,7 +62,7 @@ def to_storage(source: Bits, a: Arithmetic, stream: int = 0) -> Bits:
     return Bits(as_bits_view(stored), a.storage, source.restore)
 
 
-def _finish(wide: NDArray[np.float64], like: Bits, a: Arithmetic, out: NDArray[Any] | None, function: str) -> Any:
+def _finish(wide: NDArray[Any], like: Bits, a: Arithmetic, out: NDArray[Any] | None, function: str) -> Any:
     stored, _ = round_to(wide_bits(wide), a.storage, a.mode, seed=a.seed, stream=16)
     stored = stored.reshape(like.shape)
     if out is None:

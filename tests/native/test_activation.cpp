@@ -13,11 +13,12 @@ namespace {
 using test::FormatId;
 using test::Tensor;
 
+template <class T>
 void compare(const executor::Executor& e, const char* what, ops::ActivationId id, const Tensor& z,
-             const std::vector<double>& got, const std::vector<double>& truth) {
+             const std::vector<T>& got, const std::vector<double>& truth) {
   for (std::size_t i = 0; i < truth.size(); ++i) {
-    CHECK(test::same(got[i], truth[i]), e.name, what, ops::activation_names[static_cast<int>(id)],
-          test::name_of(z.format), z.size(), "z", z.values[i], "got", got[i], "expected", truth[i]);
+    CHECK(test::same(double(got[i]), truth[i]), e.name, what, ops::activation_names[static_cast<int>(id)],
+          test::name_of(z.format), z.size(), "z", z.values[i], "got", double(got[i]), "expected", truth[i]);
   }
 }
 
@@ -27,7 +28,7 @@ void one(const std::vector<executor::Executor>& executors, ops::ActivationId id,
   const auto phi = ref::activation_forward<T>(id, alpha, z.values);
   const Tensor output = test::tensor(z.format, phi);
   for (const auto& e : executors) {
-    std::vector<double> wide(z.values.size(), -7.0), slope(z.values.size(), -7.0);
+    std::vector<T> wide(z.values.size(), T(-7)), slope(z.values.size(), T(-7));  // in wide_format
     executor::ActivationArgs args{z.size(), id, alpha, z.format, z.data(), nullptr, nullptr, wide.data(), nullptr};
     e.activation_forward(e, args);
     compare(e, "forward", id, z, wide, phi);

@@ -46,7 +46,10 @@ std::vector<double> expected(const Case& c) {
 }
 
 std::vector<double> computed(const executor::Executor& e, const Case& c) {
-  std::vector<double> wide(static_cast<std::size_t>(c.m * c.n), -7.0);
+  const auto size = static_cast<std::size_t>(c.m * c.n);
+  std::vector<double> wide(size, -7.0);
+  std::vector<float> narrow(size, -7.0f);
+  const bool is_narrow = executor::wide_format(c.accumulate) == FormatId::float32;
   executor::ProductArgs args{};
   args.m = c.m;
   args.n = c.n;
@@ -57,8 +60,9 @@ std::vector<double> computed(const executor::Executor& e, const Case& c) {
   args.accumulate = c.accumulate;
   args.bias_format = c.storage;
   args.bias = c.bias.values.empty() ? nullptr : c.bias.data();
-  args.wide = wide.data();
+  args.wide = is_narrow ? static_cast<void*>(narrow.data()) : wide.data();
   e.product(e, args);
+  if (is_narrow) wide.assign(narrow.begin(), narrow.end());
   return wide;
 }
 
