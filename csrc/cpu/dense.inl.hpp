@@ -17,10 +17,12 @@ struct Depth {
   bool first, last;
 };
 
+// Not inlined: beside anything else the compiler spills accumulators.
 template <class Acc, class V, int Rows, int Vectors>
-GRADKERN_HD void product_tile(const ops::scalar_t<V>* a, std::int64_t a_row, std::int64_t a_step,
-                              const ops::scalar_t<V>* b, std::int64_t b_step, const ops::scalar_t<V>* bias,
-                              ops::scalar_t<V>* c, std::int64_t c_row, std::int64_t columns, Depth depth) {
+__attribute__((noinline)) void product_tile(const ops::scalar_t<V>* a, std::int64_t a_row, std::int64_t a_step,
+                                            const ops::scalar_t<V>* b, std::int64_t b_step,
+                                            const ops::scalar_t<V>* bias, ops::scalar_t<V>* c, std::int64_t c_row,
+                                            std::int64_t columns, Depth depth) {
   using T = ops::scalar_t<V>;
   constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
   const bool whole = columns == lanes * Vectors;
@@ -72,48 +74,89 @@ GRADKERN_HD void product_rows(std::int64_t rows, Arguments... arguments) {
   product_tile<Acc, V, Rows, Vectors>(arguments...);
 }
 
+// Tile t of rows [begin, end), as even as can be.
+struct Tiles {
+  std::int64_t begin, end, count;
+  std::int64_t start(std::int64_t t) const { return begin + (end - begin) * t / count; }
+};
+
+// One block of columns and of k: what is packed, and how it is read.
+template <class V, int Rows, int Vectors>
+struct ProductBlock {
+  using T = ops::scalar_t<V>;
+  static constexpr int panel = Vectors * static_cast<int>(sizeof(V) / sizeof(T));
+  static_assert(columns_block % panel == 0);
+  const ProductLanes<T>& p;
+  const ProductRange& range;
+  T* packed_b;
+  T* packed_a;
+  std::int64_t j0, j_end, k0;
+  Depth depth;
+
+  std::int64_t columns(std::int64_t j) const { return j_end - j < panel ? j_end - j : panel; }
+  const T* source(std::int64_t j) const { return p.b + k0 * p.b_step + j * p.b_column; }
+  T* packed(std::int64_t j) const { return packed_b + (j - j0) * depth.count; }
+  bool as_it_lies(std::int64_t j) const {
+    return p.b_column == 1 && range.row_end - range.row_begin <= few_rows && columns(j) == panel;
+  }
+  // What lies a large power of two apart shares few sets of the cache.
+  bool packs_a() const {
+    const std::int64_t bytes = static_cast<std::int64_t>(sizeof(T));
+    const bool far_apart = p.a_row == 1 ? p.a_step * bytes >= 1024 : p.a_row * bytes >= 4096;
+    return far_apart && range.column_end - range.column_begin > 4 * panel;
+  }
+
+  void pack_b() const {
+    for (std::int64_t j = j0; j < j_end; j += panel) {
+      if (as_it_lies(j)) continue;
+      if (p.b_column == 1) {
+        copy_rows<V, panel>(source(j), p.b_step, depth.count, columns(j), packed(j));
+      } else {
+        copy_columns<T, panel>(source(j), p.b_column, depth.count, columns(j), packed(j));
+      }
+    }
+  }
+
+  const T* rows_of_a(std::int64_t row) const { return p.a + row * p.a_row + k0 * p.a_step; }
+  void pack_a(Tiles tiles) const {
+    for (std::int64_t t = 0; t < tiles.count; ++t) {
+      const std::int64_t first = tiles.start(t), rows = tiles.start(t + 1) - first;
+      copy_tile<T, Rows>(rows_of_a(first), p.a_row, p.a_step, rows, depth.count,
+                         packed_a + (first - tiles.begin) * depth.count);
+    }
+  }
+
+  template <class Acc>
+  void multiply(Tiles tiles, bool a_is_packed) const {
+    for (std::int64_t j = j0; j < j_end; j += panel) {
+      const bool direct = as_it_lies(j);
+      for (std::int64_t t = 0; t < tiles.count; ++t) {
+        const std::int64_t first = tiles.start(t), rows = tiles.start(t + 1) - first;
+        const T* a = a_is_packed ? packed_a + (first - tiles.begin) * depth.count : rows_of_a(first);
+        product_rows<Acc, V, Rows, Vectors>(
+            rows, a, a_is_packed ? 1 : p.a_row, a_is_packed ? rows : p.a_step, direct ? source(j) : packed(j),
+            direct ? p.b_step : panel, p.bias ? p.bias + j : nullptr, p.c + first * p.n + j, p.n, columns(j), depth);
+      }
+    }
+  }
+};
+
 template <class Acc, class V, int Rows, int Vectors>
 void product(const ProductLanes<ops::scalar_t<V>>& p, const ProductRange& range, ops::scalar_t<V>* scratch) {
-  using T = ops::scalar_t<V>;
-  constexpr int panel = Vectors * static_cast<int>(sizeof(V) / sizeof(T));
-  static_assert(columns_block % panel == 0);
-  const std::int64_t rows = range.row_end - range.row_begin;
-  const auto tiles = [&](std::int64_t j, std::int64_t k, Depth depth, const T* b, std::int64_t b_step, std::int64_t i,
-                         std::int64_t i_end) {
-    const std::int64_t columns = range.column_end - j < panel ? range.column_end - j : panel;
-    const std::int64_t count = (i_end - i + Rows - 1) / Rows;  // of tiles, as even as can be
-    for (std::int64_t t = 0; t < count; ++t) {
-      const std::int64_t first = i + (i_end - i) * t / count, end = i + (i_end - i) * (t + 1) / count;
-      product_rows<Acc, V, Rows, Vectors>(end - first, p.a + first * p.a_row + k * p.a_step, p.a_row, p.a_step, b,
-                                          b_step, p.bias ? p.bias + j : nullptr, p.c + first * p.n + j, p.n, columns,
-                                          depth);
-    }
-  };
   for (std::int64_t j0 = range.column_begin; j0 < range.column_end; j0 += columns_block) {
     const std::int64_t j_end = range.column_end < j0 + columns_block ? range.column_end : j0 + columns_block;
     std::int64_t k0 = 0;
     do {
-      const std::int64_t left = p.k - k0, count = left < depth_block ? left : depth_block;
-      const Depth depth{count, k0 == 0, k0 + count == p.k};
-      const auto source = [&](std::int64_t j) { return p.b + k0 * p.b_step + j * p.b_column; };
-      const bool in_place = p.b_column == 1 && rows <= few_rows;
-      const auto as_it_lies = [&](std::int64_t j) { return in_place && j_end - j >= panel; };
-      const auto packed = [&](std::int64_t j) { return scratch + (j - j0) * count; };
-      for (std::int64_t j = j0; j < j_end; j += panel) {
-        const std::int64_t columns = j_end - j < panel ? j_end - j : panel;
-        if (as_it_lies(j)) continue;
-        if (p.b_column == 1) {
-          copy_rows<V, panel>(source(j), p.b_step, count, columns, packed(j));
-        } else {
-          copy_columns<T, panel>(source(j), p.b_column, count, columns, packed(j));
-        }
-      }
+      const std::int64_t count = p.k - k0 < depth_block ? p.k - k0 : depth_block;
+      const ProductBlock<V, Rows, Vectors> block{p,  range, scratch, scratch + depth_block * columns_block,
+                                                 j0, j_end, k0,      {count, k0 == 0, k0 + count == p.k}};
+      block.pack_b();
       for (std::int64_t i = range.row_begin; i < range.row_end; i += rows_block) {
         const std::int64_t i_end = range.row_end < i + rows_block ? range.row_end : i + rows_block;
-        for (std::int64_t j = j0; j < j_end; j += panel) {
-          const bool direct = as_it_lies(j);
-          tiles(j, k0, depth, direct ? source(j) : packed(j), direct ? p.b_step : panel, i, i_end);
-        }
+        const Tiles tiles{i, i_end, (i_end - i + Rows - 1) / Rows};
+        const bool packs = block.packs_a();
+        if (packs) block.pack_a(tiles);
+        block.template multiply<Acc>(tiles, packs);
       }
       k0 += count;
     } while (k0 < p.k);

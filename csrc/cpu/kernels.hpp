@@ -7,7 +7,8 @@ namespace gradkern::cpu {
 
 // Blocks of a product: a panel of b, depth_block deep, takes half of L1; columns_block of them, and rows_block rows of
 // a, take part of L2.
-inline constexpr std::int64_t depth_block = 256, columns_block = 256, rows_block = 96;
+inline constexpr std::int64_t depth_block = 320, columns_block = 256, rows_block = 96;
+inline constexpr std::int64_t product_scratch = depth_block * (columns_block + rows_block);
 inline constexpr std::int64_t few_rows = 24;  // for which packing b costs more than it saves
 
 // c[i, j] over a[i * a_row + k * a_step] and b[k * b_step + j * b_column], all in the lane type.
@@ -30,7 +31,7 @@ struct Kernels {
   const char* name;
   int vector_bytes;
   void (*convert)(const executor::ConvertArgs&, std::int64_t begin, std::int64_t end, ops::RoundingCounts&);
-  // scratch: depth_block * columns_block lanes.
+  // scratch: product_scratch lanes.
   void (*product_float32)(const ProductLanes<float>&, const ProductRange&, float* scratch);
   void (*product_float64)(const ProductLanes<double>&, const ProductRange&, double* scratch);
   void (*product_float16)(const ProductLanes<double>&, const ProductRange&, double* scratch);

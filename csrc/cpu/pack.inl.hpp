@@ -43,5 +43,35 @@ GRADKERN_HD void copy_columns(const T* b, std::int64_t column, std::int64_t dept
     for (int j = 0; j < columns; ++j) panel[k * columns + j] = j < count ? b[j * column + k] : T(0);
 }
 
+// Rows of a, a tile's beside one another, k after k. Whole vectors are stored: what they bring too much is overwritten by
+// the next k, and the last k go one by one.
+template <class T, int most_rows>
+GRADKERN_HD void copy_tile(const T* a, std::int64_t a_row, std::int64_t a_step, std::int64_t rows, std::int64_t depth,
+                           T* tile) {
+  constexpr int side = 32 / static_cast<int>(sizeof(T)), squares = (most_rows + side - 1) / side;
+  using Row = simd::vec<T, side>;
+  std::int64_t k = 0;
+  if (a_row == 1) {
+    for (; k + side < depth; ++k)
+      for (std::int64_t r = 0; r < rows; r += side) Row::load(a + k * a_step + r).store(tile + k * rows + r);
+  } else if (a_step == 1) {
+    for (; k + 2 * side <= depth; k += side) {
+      Row square[squares][side];
+      for (int s = 0; s < squares; ++s) {
+        for (int r = 0; r < side; ++r) {
+          const std::int64_t row = s * side + r;
+          square[s][r] = Row::load(a + (row < rows ? row : 0) * a_row + k);
+        }
+        simd::transpose(square[s]);
+      }
+      for (int i = 0; i < side; ++i)
+        for (int s = 0; s < squares; ++s)
+          if (s * side < rows) square[s][i].store(tile + (k + i) * rows + s * side);
+    }
+  }
+  for (; k < depth; ++k)
+    for (std::int64_t r = 0; r < rows; ++r) tile[k * rows + r] = a[r * a_row + k * a_step];
+}
+
 }  // namespace
 }  // namespace gradkern::cpu

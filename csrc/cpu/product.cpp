@@ -69,7 +69,7 @@ class OperandLanes {
 
 template <class T>
 T* scratch() {
-  thread_local std::vector<T> buffer(static_cast<std::size_t>(depth_block * columns_block));
+  thread_local std::vector<T> buffer(static_cast<std::size_t>(product_scratch));
   return buffer.data();
 }
 
