@@ -29,7 +29,18 @@ void for_chunks(std::int64_t size, Body body) {
   });
 }
 
-// The same, with a partial result per chunk, merged in index order.
+// The same in smaller pieces, for results that do not depend on the pieces.
+template <class Body>
+void for_grains(std::int64_t size, Body body) {
+  constexpr std::int64_t grain = 2048;
+  const std::int64_t grains = base::chunk_count(size, grain),
+                     parts = std::min<std::int64_t>(grains, base::num_threads());
+  base::parallel_for(parts, [&](std::int64_t p) {
+    body(grains * p / parts * grain, std::min(size, grains * (p + 1) / parts * grain));
+  });
+}
+
+// Chunks, with a partial result per chunk, merged in index order.
 template <class Partial, class Body>
 void reduce_chunks(std::int64_t size, Partial& result, Body body) {
   std::vector<Partial> partials(static_cast<std::size_t>(base::chunk_count(size, chunk)));
@@ -53,39 +64,56 @@ void convert(const Executor& e, const executor::ConvertArgs& args) {
 }
 
 void activation_forward(const Executor& e, const executor::ActivationArgs& args) {
-  for_chunks(args.size, [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_forward(args, begin, end); });
+  for_grains(args.size, [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_forward(args, begin, end); });
 }
 
 void activation_backward(const Executor& e, const executor::ActivationArgs& args) {
-  for_chunks(args.size,
+  for_grains(args.size,
              [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_backward(args, begin, end); });
 }
 
-// Counts gather in a few spans, moments in every chunk: only moments have an order to keep.
+// One for each span of a region; the caller's, so that a tensor costs no allocation.
+ops::Statistics& span_counts(std::size_t span) {
+  thread_local std::vector<std::unique_ptr<ops::Statistics>> spans;
+  while (spans.size() <= span) spans.push_back(ops::make_statistics());
+  return *spans[span];
+}
+
+ops::Moments merge_blocks(const ops::Moments* blocks, std::int64_t count) {
+  constexpr std::int64_t in_chunk = ops::statistics_chunk / ops::statistics_block;
+  ops::Moments total;
+  for (std::int64_t first = 0; first < count; first += in_chunk) {
+    ops::Moments chunk_moments;
+    for (std::int64_t b = first; b < std::min(count, first + in_chunk); ++b) chunk_moments.merge(blocks[b]);
+    total.merge(chunk_moments);
+  }
+  return total;
+}
+
+// Counts gather in a few spans, moments in every block: only moments have an order to keep.
 void measure_by_block(const Executor& e, const executor::StatisticsArgs& args) {
-  static_assert(chunk == ops::statistics_chunk);
+  constexpr std::int64_t block = ops::statistics_block, few_blocks = 64;
   ops::Statistics& total = *args.result;
-  const std::int64_t chunks = base::chunk_count(args.size, chunk);
-  const std::int64_t spans = std::min<std::int64_t>(chunks, base::num_threads() == 1 ? 1 : 4 * base::num_threads());
-  std::vector<ops::Moments> moments(static_cast<std::size_t>(chunks));
+  const std::int64_t blocks = base::chunk_count(args.size, block), threads = base::num_threads();
+  const std::int64_t spans = std::min(blocks, threads == 1 || blocks < few_blocks ? threads : 4 * threads);
+  std::vector<ops::Moments> moments(static_cast<std::size_t>(blocks));
   const auto measure_span = [&](std::int64_t span, ops::Statistics& counts) {
-    for (std::int64_t c = chunks * span / spans; c < chunks * (span + 1) / spans; ++c) {
-      const std::int64_t begin = c * chunk;
-      kernels(e).measure(args, begin, std::min(begin + chunk, args.size), counts, moments[static_cast<std::size_t>(c)]);
-    }
+    const std::int64_t first = blocks * span / spans, end = blocks * (span + 1) / spans;
+    kernels(e).measure(args, first * block, std::min(end * block, args.size), counts, moments.data() + first);
   };
   if (spans <= 1) {
     if (spans == 1) measure_span(0, total);
   } else {
-    std::vector<std::unique_ptr<ops::Statistics>> counts(static_cast<std::size_t>(spans));
+    std::vector<ops::Statistics*> counts;
+    for (std::int64_t span = 0; span < spans; ++span) counts.push_back(&span_counts(static_cast<std::size_t>(span)));
     base::parallel_for(spans, [&](std::int64_t span) {
-      auto& mine = counts[static_cast<std::size_t>(span)];
-      mine = ops::make_statistics();
-      measure_span(span, *mine);
+      auto& mine = *counts[static_cast<std::size_t>(span)];
+      mine.reset();
+      measure_span(span, mine);
     });
-    for (const auto& part : counts) total.merge_counts(*part);
+    for (const auto* part : counts) total.merge_counts(*part);
   }
-  for (const ops::Moments& part : moments) total.moments.merge(part);
+  total.moments = merge_blocks(moments.data(), blocks);
 }
 
 void statistics(const Executor& e, const executor::StatisticsArgs& args) {

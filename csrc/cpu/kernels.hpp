@@ -40,8 +40,9 @@ struct Kernels {
   void (*widen_f64)(formats::FormatId, const void* stored, std::int64_t begin, std::int64_t end, double* lanes);
   void (*activation_forward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
   void (*activation_backward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
-  void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, ops::Statistics&,
-                  ops::Moments&);
+  // The moments of each block; begin is the start of one.
+  void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, ops::Statistics& counts,
+                  ops::Moments* moments);
   void (*elementary_f32)(int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(int function, const double* x, double* y, std::int64_t size);
 };

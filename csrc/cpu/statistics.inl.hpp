@@ -177,26 +177,26 @@ GRADKERN_HD void load_block(const executor::StatisticsArgs& args, std::int64_t f
 // Whole blocks of the lane's own format are read where they lie; the rest is decoded and padded first.
 template <class T>
 void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, bool in_place,
-                   ops::Statistics& result, ops::Moments& moments) {
+                   ops::Statistics& result, ops::Moments* moments) {
   const std::int64_t bytes = formats::visit(
       args.format, [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
   alignas(64) T buffer[statistics_block];
-  for (std::int64_t i = begin; i < end; i += statistics_block) {
+  for (std::int64_t i = begin; i < end; i += statistics_block, ++moments) {
     const std::int64_t count = end - i < statistics_block ? end - i : statistics_block;
     const bool more = i + 2 * statistics_block <= args.size;
     const Upcoming next{static_cast<const char*>(args.data) + (i + count) * bytes, more ? statistics_block * bytes : 0};
     if (in_place && count == statistics_block) {
-      measure_vectors(static_cast<const T*>(args.data) + i, count, count, i, next, result, moments);
+      measure_vectors(static_cast<const T*>(args.data) + i, count, count, i, next, result, *moments);
       continue;
     }
     const std::int64_t n = (count + simd::vector_bytes - 1) / simd::vector_bytes * simd::vector_bytes;
     load_block(args, i, count, n, buffer);
-    measure_vectors(buffer, count, n, i, next, result, moments);
+    measure_vectors(buffer, count, n, i, next, result, *moments);
   }
 }
 
 void measure(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, ops::Statistics& result,
-             ops::Moments& moments) {
+             ops::Moments* moments) {
   if (args.format == formats::FormatId::float64) return measure_range<double>(args, begin, end, true, result, moments);
   const bool in_place = args.format == formats::FormatId::float32 || args.format == formats::FormatId::tfloat32;
   measure_range<float>(args, begin, end, in_place, result, moments);
