@@ -59,6 +59,12 @@ executor::Operand Run::operand(const Stored& s, std::int64_t row_stride, std::in
   return {s.format, s.data(), row_stride, column_stride};
 }
 
+void Run::round(Stored& stored, const Source& wide, double scale, const Rounded& how, ops::RoundingCounts& counts) {
+  stored.resize(arithmetic_.storage, wide.size);
+  executor_.convert(executor_, {wide.size, wide.format, arithmetic_.storage, wide.data, stored.writable(), scale,
+                                how.mode, how.stream, &counts});
+}
+
 bool Run::is_storage(FormatId format) const {
   return format == arithmetic_.storage && arithmetic_.mode.subnormals == formats::Subnormals::keep;
 }
@@ -74,18 +80,9 @@ void Run::store(Stored& stored, const Source& wide, double scale, std::int64_t l
   Record record{layer, role, {}, {}, {}, {}, 0, 0, {}, {}};
   const Rounded how{arithmetic_.mode, stream_++};
   const bool in_place = wide.data == stored.data();
-  if (in_place) record.stored = summarise(executor_, stored.source());
-  if (in_place && (!stored.given || record.stored.nan == 0)) {
-    record.rounding = unchanged(record.stored);
-  } else {  // a NaN that was given may have a payload
-    stored.resize(arithmetic_.storage, wide.size);
-    executor_.convert(executor_, {wide.size, wide.format, arithmetic_.storage, wide.data, stored.writable(), scale,
-                                  arithmetic_.mode, how.stream, &record.rounding});
-    record.stored = summarise(executor_, stored.source());
-  }
+  if (!in_place) round(stored, wide, scale, how, record.rounding);
   if (reference) {
     record.attribution = attribution_of(decode_all(executor_, wide).data(), stored, how, *reference);
-    record.reference = summarise(executor_, Source{FormatId::float64, reference->values.data(), stored.size});
     record.reference_exponent = reference->exponent;
     record.relative_error = relative_error(stored, log2_scale, *reference);
     if (shows_stalls(role)) {
@@ -98,7 +95,32 @@ void Run::store(Stored& stored, const Source& wide, double scale, std::int64_t l
     record.tensor.assign(stored);
     if (reference) record.truth = *reference;
   }
+  pending_.push_back({records_.size(), &stored, reference, in_place});
   records_.push_back(std::move(record));
+}
+
+void Run::drop_payloads(Stored& stored, Record& record) {
+  ops::RoundingCounts counts;
+  round(stored, stored.source(), 1, {arithmetic_.mode, 0}, counts);
+  if (keep_tensors_) record.tensor.assign(stored);
+}
+
+void Run::measure_pending() {
+  std::vector<Source> tensors;
+  for (const Pending& p : pending_) {
+    tensors.push_back(p.stored->source());
+    if (p.reference) tensors.push_back({FormatId::float64, p.reference->values.data(), p.stored->size});
+  }
+  std::vector<Summary> summaries = summarise(executor_, tensors);
+  auto next = summaries.begin();
+  for (const Pending& p : pending_) {
+    Record& record = records_[p.record];
+    record.stored = std::move(*next++);
+    if (p.in_place) record.rounding = unchanged(record.stored);
+    if (p.stored->given && record.stored.nan) drop_payloads(*p.stored, record);
+    if (p.reference) record.reference = std::move(*next++);
+  }
+  pending_.clear();
 }
 
 void Run::store_given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role,
@@ -139,6 +161,7 @@ void Run::forward(const Poll& poll) {
   }
   store_given(activations_[0], input_, 1.0, 0, Role::activation,
               with_reference_ ? &reference_activations_[0] : nullptr);
+  measure_pending();
   for (std::int64_t l = 1; l <= depth; ++l) {
     poll(l - 1, 2 * depth);
     forward_layer(l);
@@ -187,6 +210,7 @@ void Run::forward_layer(std::int64_t l) {
           return attribute_activation(args, values, s, how, r);
         });
 
+  measure_pending();
   if (with_reference_) {
     reference_pre_activations_[at(l - 1)] = std::move(z_truth);
     reference_activations_[at(l)] = std::move(h_truth);
@@ -208,6 +232,7 @@ void Run::backward(std::vector<double> gradient, Reference reference_gradient, c
   const Source source{FormatId::float64, gradient.data(), static_cast<std::int64_t>(gradient.size())};
   store_given(gradient_, source, loss_scale_, depth, Role::grad_activation,
               with_reference_ ? &reference_gradient_ : nullptr);
+  measure_pending();
   for (std::int64_t l = depth; l >= 1; --l) {
     poll(2 * depth - l, 2 * depth);
     backward_layer(l);
@@ -215,7 +240,7 @@ void Run::backward(std::vector<double> gradient, Reference reference_gradient, c
   poll(2 * depth, 2 * depth);
 }
 
-Reference Run::activation_gradient(std::int64_t l, Stored& dz) {
+Reference Run::activation_gradient(std::int64_t l) {
   const Layer& layer = layers_[at(l - 1)];
   Reference truth;
   if (with_reference_) {
@@ -223,7 +248,7 @@ Reference Run::activation_gradient(std::int64_t l, Stored& dz) {
                                           layer.activation, layer.alpha);
   }
   const FormatId computed_in = executor::wide_format(arithmetic_.storage);
-  Stored& wide = wide_for(dz, computed_in, gradient_.size);
+  Stored& wide = wide_for(dz_, computed_in, gradient_.size);
   executor::ActivationArgs args{};
   args.size = gradient_.size;
   args.activation = layer.activation;
@@ -238,7 +263,7 @@ Reference Run::activation_gradient(std::int64_t l, Stored& dz) {
     args.slope = slope_.writable();
   }
   executor_.activation_backward(executor_, args);
-  store(dz, wide.source(), 1.0, l, Role::grad_pre_activation, with_reference_ ? &truth : nullptr, log2_loss_scale_,
+  store(dz_, wide.source(), 1.0, l, Role::grad_pre_activation, with_reference_ ? &truth : nullptr, log2_loss_scale_,
         [&](const double* values, const Stored& s, const Rounded& how, const Reference& r) {
           return attribute_activation(args, values, s, how, r);
         });
@@ -248,8 +273,7 @@ Reference Run::activation_gradient(std::int64_t l, Stored& dz) {
 void Run::backward_layer(std::int64_t l) {
   const Layer& layer = layers_[at(l - 1)];
   const std::int64_t n_in = layer.n_in, n_out = layer.n_out;
-  Stored dz, dw, db, dh;
-  const Reference dz_truth = activation_gradient(l, dz);
+  const Reference dz_truth = activation_gradient(l);
 
   const std::vector<double> ones(with_reference_ ? at(batch_) : 0, 1.0);
   Reference dw_truth, db_truth, dh_truth;
@@ -274,15 +298,16 @@ void Run::backward_layer(std::int64_t l) {
     args.b = b;
     product(result, args, layer_index, role, known(truth), log2_loss_scale_);
   };
-  run(dw, n_out, n_in, batch_, operand(dz, 1, n_out), operand(activations_[at(l - 1)], n_in, 1), l, Role::grad_weight,
+  run(dw_, n_out, n_in, batch_, operand(dz_, 1, n_out), operand(activations_[at(l - 1)], n_in, 1), l, Role::grad_weight,
       dw_truth);
   if (layer.bias.data) {
     const executor::Operand sum{FormatId::float32, ones_.data(), batch_, 1};
-    run(db, 1, n_out, batch_, sum, operand(dz, n_out, 1), l, Role::grad_bias, db_truth);
+    run(db_, 1, n_out, batch_, sum, operand(dz_, n_out, 1), l, Role::grad_bias, db_truth);
   }
-  run(dh, batch_, n_in, n_out, operand(dz, n_out, 1), operand(weights_[at(l - 1)], n_in, 1), l - 1,
+  run(next_gradient_, batch_, n_in, n_out, operand(dz_, n_out, 1), operand(weights_[at(l - 1)], n_in, 1), l - 1,
       Role::grad_activation, dh_truth);
-  gradient_ = std::move(dh);
+  measure_pending();
+  std::swap(gradient_, next_gradient_);
   reference_gradient_ = std::move(dh_truth);
 }
 

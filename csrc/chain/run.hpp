@@ -82,12 +82,17 @@ class Run {
   bool is_storage(FormatId format) const;
   // Where a result before rounding goes: straight to storage where it is of that format.
   Stored& wide_for(Stored& result, FormatId format, std::int64_t size);
+  void round(Stored& stored, const Source& wide, double scale, const Rounded& how, ops::RoundingCounts& counts);
   // stored = fl(wide * scale). wide may be stored itself, or what it borrows.
   void store(Stored& stored, const Source& wide, double scale, std::int64_t layer, Role role,
              const Reference* reference, double log2_scale, const AttributionOf& attribution_of);
+  // A NaN that was given may have a payload, which storing drops.
+  void drop_payloads(Stored& stored, Record& record);
+  // Statistics of everything stored since the last call, in one region of the threads.
+  void measure_pending();
   void forward_layer(std::int64_t l);
   void backward_layer(std::int64_t l);
-  Reference activation_gradient(std::int64_t l, Stored& dz);
+  Reference activation_gradient(std::int64_t l);
   void product(Stored& result, executor::ProductArgs args, std::int64_t layer, Role role, const Reference* reference,
                double log2_scale);
   executor::Operand operand(const Stored& s, std::int64_t row_stride, std::int64_t column_stride) const;
@@ -106,9 +111,17 @@ class Run {
   std::vector<Stored> weights_, biases_, pre_activations_, activations_;
   std::vector<Reference> reference_pre_activations_, reference_activations_;
   std::vector<std::vector<double>> reference_weights_;
-  Stored gradient_;      // dh of the layer in work
-  Stored wide_, slope_;  // of the operation in work
+  Stored gradient_;                      // dh of the layer in work
+  Stored dz_, dw_, db_, next_gradient_;  // likewise
+  Stored wide_, slope_;                  // of the operation in work
   Reference reference_gradient_;
+  struct Pending {
+    std::size_t record;
+    Stored* stored;
+    const Reference* reference;  // or null
+    bool in_place;               // rounding changed nothing
+  };
+  std::vector<Pending> pending_;
   struct Before {
     Stored stored;
     Reference reference;

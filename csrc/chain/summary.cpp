@@ -1,11 +1,7 @@
 #include "chain/summary.hpp"
 
-#include "base/thread_pool.hpp"
-
 namespace gradkern::chain {
 namespace {
-
-constexpr std::int64_t large = 4 * ops::statistics_chunk;  // worth the threads by itself
 
 Summary trim(const ops::Statistics& s) {
   const auto& b = s.binades;
@@ -25,39 +21,16 @@ Summary trim(const ops::Statistics& s) {
   return result;
 }
 
-Summary summarise(const executor::Executor& e, const Source& tensor, ops::Statistics& scratch) {
-  e.statistics(e, {tensor.size, tensor.format, tensor.data, &scratch});
-  return trim(scratch);
-}
-
 }  // namespace
 
-Summary summarise(const executor::Executor& e, const Source& tensor) {
-  return summarise(e, tensor, *ops::make_statistics());
-}
+Summary summarise(const executor::Executor& e, const Source& tensor) { return summarise(e, std::vector{tensor})[0]; }
 
 std::vector<Summary> summarise(const executor::Executor& e, const std::vector<Source>& tensors) {
+  std::vector<executor::StatisticsArgs> args;
+  for (const Source& t : tensors) args.push_back({t.size, t.format, t.data});
   std::vector<Summary> summaries(tensors.size());
-  std::vector<std::size_t> starts;  // of runs of small tensors that together are worth a thread
-  std::int64_t gathered = large;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    if (tensors[i].size >= large) {
-      summaries[i] = summarise(e, tensors[i]);
-      continue;
-    }
-    if (gathered >= large) {
-      starts.push_back(i);
-      gathered = 0;
-    }
-    gathered += tensors[i].size + ops::statistics_block;  // a tensor has its cost even when empty
-  }
-  starts.push_back(tensors.size());
-  base::parallel_for(static_cast<std::int64_t>(starts.size()) - 1, [&](std::int64_t run) {
-    const auto r = static_cast<std::size_t>(run);
-    const auto scratch = ops::make_statistics();
-    for (std::size_t i = starts[r]; i < starts[r + 1]; ++i)
-      if (tensors[i].size < large) summaries[i] = summarise(e, tensors[i], *scratch);
-  });
+  e.statistics(e, args.data(), static_cast<std::int64_t>(args.size()),
+               [&](std::int64_t i, const ops::Statistics& s) { summaries[static_cast<std::size_t>(i)] = trim(s); });
   return summaries;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/buffer.hpp"
 #include "executor/kernels.hpp"
 
 namespace gradkern::chain {
@@ -26,7 +27,7 @@ struct Source {
 struct Stored {
   FormatId format = FormatId::float64;
   std::int64_t size = 0;
-  std::vector<std::uint8_t> bytes;
+  base::Bytes bytes;
   const void* given = nullptr;  // the argument itself, where rounding it to storage changes nothing
 
   void resize(FormatId new_format, std::int64_t new_size) {

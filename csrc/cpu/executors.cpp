@@ -1,14 +1,13 @@
 #include "cpu/executors.hpp"
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "base/thread_pool.hpp"
 #include "cpu/cpuid.hpp"
 #include "cpu/kernels.hpp"
-#include "cpu/patterns.hpp"
 #include "cpu/product.hpp"
+#include "cpu/statistics.hpp"
 #include "executor/registry.hpp"
 
 namespace gradkern::cpu {
@@ -72,61 +71,9 @@ void activation_backward(const Executor& e, const executor::ActivationArgs& args
              [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_backward(args, begin, end); });
 }
 
-// One for each span of a region; the caller's, so that a tensor costs no allocation.
-ops::Statistics& span_counts(std::size_t span) {
-  thread_local std::vector<std::unique_ptr<ops::Statistics>> spans;
-  while (spans.size() <= span) spans.push_back(ops::make_statistics());
-  return *spans[span];
-}
-
-ops::Moments merge_blocks(const ops::Moments* blocks, std::int64_t count) {
-  constexpr std::int64_t in_chunk = ops::statistics_chunk / ops::statistics_block;
-  ops::Moments total;
-  for (std::int64_t first = 0; first < count; first += in_chunk) {
-    ops::Moments chunk_moments;
-    for (std::int64_t b = first; b < std::min(count, first + in_chunk); ++b) chunk_moments.merge(blocks[b]);
-    total.merge(chunk_moments);
-  }
-  return total;
-}
-
-// Counts gather in a few spans, moments in every block: only moments have an order to keep.
-void measure_by_block(const Executor& e, const executor::StatisticsArgs& args) {
-  constexpr std::int64_t block = ops::statistics_block, few_blocks = 64;
-  ops::Statistics& total = *args.result;
-  const std::int64_t blocks = base::chunk_count(args.size, block), threads = base::num_threads();
-  const std::int64_t spans = std::min(blocks, threads == 1 || blocks < few_blocks ? threads : 4 * threads);
-  std::vector<ops::Moments> moments(static_cast<std::size_t>(blocks));
-  const auto measure_span = [&](std::int64_t span, ops::Statistics& counts) {
-    const std::int64_t first = blocks * span / spans, end = blocks * (span + 1) / spans;
-    kernels(e).measure(args, first * block, std::min(end * block, args.size), counts, moments.data() + first);
-  };
-  if (spans <= 1) {
-    if (spans == 1) measure_span(0, total);
-  } else {
-    std::vector<ops::Statistics*> counts;
-    for (std::int64_t span = 0; span < spans; ++span) counts.push_back(&span_counts(static_cast<std::size_t>(span)));
-    base::parallel_for(spans, [&](std::int64_t span) {
-      auto& mine = *counts[static_cast<std::size_t>(span)];
-      mine.reset();
-      measure_span(span, mine);
-    });
-    for (const auto* part : counts) total.merge_counts(*part);
-  }
-  total.moments = merge_blocks(moments.data(), blocks);
-}
-
-void statistics(const Executor& e, const executor::StatisticsArgs& args) {
-  args.result->reset();
-  formats::visit(args.format, [&](auto f) {
-    using F = decltype(f);
-    if (ops::measured_by_pattern<F>(args.size)) {
-      measure_by_pattern(args);
-    } else {
-      measure_by_block(e, args);
-    }
-    ops::count_subnormals(*args.result, formats::Layout<F>::min_exponent);
-  });
+void statistics(const Executor& e, const executor::StatisticsArgs* tensors, std::int64_t count,
+                const executor::StatisticsDone& done) {
+  measure_tensors(kernels(e), tensors, count, done);
 }
 
 void product(const Executor& e, const executor::ProductArgs& args) { packed_product(kernels(e), args); }

@@ -1,6 +1,7 @@
 #include "cpu/patterns.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -74,24 +75,37 @@ std::vector<std::int64_t> count_all(const T* x, std::int64_t size) {
   return counts;
 }
 
+// Chunks are searched until the one before has it.
 template <class F>
 std::int64_t find_nonfinite(const typename F::container* x, std::int64_t size) {
-  for (std::int64_t i = 0; i < size; ++i)
-    if (!(ops::abs(formats::decode<F>(x[i])) < __builtin_inf())) return i;
-  return -1;
+  constexpr std::int64_t chunk = std::int64_t(1) << 16;
+  using L = formats::Layout<F>;
+  using T = typename F::container;
+  std::atomic<std::int64_t> found{size};
+  base::parallel_for(base::chunk_count(size, chunk), [&](std::int64_t c) {
+    const std::int64_t begin = c * chunk, end = std::min(size, begin + chunk);
+    if (begin > found) return;
+    T worst = 0;
+    for (std::int64_t i = begin; i < end; ++i) worst = std::max<T>(worst, x[i] & (L::sign - 1));
+    if (worst <= L::max_finite) return;
+    std::int64_t i = begin;
+    while ((x[i] & (L::sign - 1)) <= L::max_finite) ++i;
+    for (std::int64_t before = found; i < before && !found.compare_exchange_weak(before, i);) {
+    }
+  });
+  return found;
 }
 
 }  // namespace
 
-void measure_by_pattern(const executor::StatisticsArgs& args) {
+void measure_by_pattern(const executor::StatisticsArgs& args, ops::Statistics& s) {
   formats::visit(args.format, [&](auto f) {
     using F = decltype(f);
-    using T = typename F::container;
     if constexpr (ops::counts_patterns<F>) {
-      const auto* x = static_cast<const T*>(args.data);
-      ops::Statistics& s = *args.result;
+      const auto* x = static_cast<const typename F::container*>(args.data);
       ops::statistics_of_patterns<F>(count_all(x, args.size).data(), s);
       if (s.nan + s.pos_inf + s.neg_inf) s.first_nonfinite = find_nonfinite<F>(x, args.size);
+      ops::count_subnormals(s, formats::Layout<F>::min_exponent);
     }
   });
 }

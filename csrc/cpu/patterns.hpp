@@ -8,6 +8,6 @@
 
 namespace gradkern::cpu {
 
-void measure_by_pattern(const executor::StatisticsArgs& args);
+void measure_by_pattern(const executor::StatisticsArgs& args, ops::Statistics& s);
 
 }  // namespace gradkern::cpu

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "formats/encode.hpp"
 #include "formats/format.hpp"
@@ -66,8 +67,10 @@ struct StatisticsArgs {
   std::int64_t size;
   FormatId format;
   const void* data;
-  ops::Statistics* result;
 };
+
+// Called once for each tensor, on any thread; the statistics are the callee's for as long as it runs.
+using StatisticsDone = std::function<void(std::int64_t tensor, const ops::Statistics&)>;
 
 struct Executor {
   const char* name;
@@ -77,7 +80,7 @@ struct Executor {
   void (*product)(const Executor&, const ProductArgs&);
   void (*activation_forward)(const Executor&, const ActivationArgs&);
   void (*activation_backward)(const Executor&, const ActivationArgs&);
-  void (*statistics)(const Executor&, const StatisticsArgs&);
+  void (*statistics)(const Executor&, const StatisticsArgs* tensors, std::int64_t count, const StatisticsDone&);
   void (*elementary_f32)(const Executor&, int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(const Executor&, int function, const double* x, double* y, std::int64_t size);
 };

@@ -1,5 +1,6 @@
 // Statistics: counts and extrema exactly, sums within a bound, and the same bits on every executor and thread count.
 #include <algorithm>
+#include <atomic>
 #include <memory>
 
 #include "base/thread_pool.hpp"
@@ -15,7 +16,8 @@ using test::Tensor;
 
 std::unique_ptr<ops::Statistics> measured(const executor::Executor& e, const Tensor& t) {
   auto s = ops::make_statistics();
-  e.statistics(e, {t.size(), t.format, t.data(), s.get()});
+  const executor::StatisticsArgs args{t.size(), t.format, t.data()};
+  e.statistics(e, &args, 1, [&](std::int64_t, const ops::Statistics& done) { *s = done; });
   return s;
 }
 
@@ -98,6 +100,38 @@ void by_pattern(const std::vector<executor::Executor>& executors, FormatId forma
   if (patterns) CHECK(same(*mirrored, *s), test::name_of(format), size);
 }
 
+// Many tensors in one call, cut wherever threads share them, have the statistics that each has by itself.
+void many(const std::vector<executor::Executor>& executors) {
+  std::vector<Tensor> tensors;
+  for (std::uint64_t i = 0; i < 40; ++i) {
+    const FormatId format = test::all_formats[i % 7];
+    const std::int64_t sizes[] = {0, 1, 1000, 2048, 2049, 5000, 50000, 150001};
+    auto values = test::random_values(100 + i, sizes[i * i % 8], -20, 12);
+    test::sprinkle(values, format, 200 + i, 300);
+    tensors.push_back(test::tensor(format, values));
+  }
+  std::vector<executor::StatisticsArgs> args;
+  std::vector<std::unique_ptr<ops::Statistics>> alone;
+  for (const Tensor& t : tensors) {
+    args.push_back({t.size(), t.format, t.data()});
+    alone.push_back(measured(executors.front(), t));
+  }
+  for (const int threads : {1, 2, 3, 7}) {
+    base::set_num_threads(threads);
+    for (const auto& e : executors) {
+      std::vector<std::atomic<int>> calls(tensors.size());
+      e.statistics(e, args.data(), static_cast<std::int64_t>(args.size()),
+                   [&](std::int64_t i, const ops::Statistics& s) {
+                     const auto k = static_cast<std::size_t>(i);
+                     ++calls[k];
+                     if (!same(s, *alone[k])) calls[k] += 100;
+                   });
+      for (std::size_t i = 0; i < tensors.size(); ++i)
+        CHECK(calls[i] == 1, e.name, threads, test::name_of(tensors[i].format), tensors[i].size(), calls[i].load());
+    }
+  }
+}
+
 // Squares beyond the range of float64, both ways, against long double, whose exponents reach far enough.
 void extreme_squares(const executor::Executor& e, int exponent) {
   auto values = test::random_values(63, 5000, exponent - 40, exponent);
@@ -135,6 +169,7 @@ int main() {
     const std::int64_t from = format == FormatId::bfloat16 ? 1 << 20 : 1 << 12;
     for (const std::int64_t size : {from - 1, from, from + 70001}) by_pattern(executors, format, size);
   }
+  many(executors);
   for (const auto& e : executors)
     for (const int exponent : {1023, 700, 505, 480, -350, -390, -410, -480, -700, -1000, -1033})
       extreme_squares(e, exponent);
