@@ -52,17 +52,54 @@ py::dict record_to_dict(const chain::Record& r, bool with_reference) {
   return d;
 }
 
+// What a run recorded. A record becomes a dict when it is asked for: most of a large report never is.
+class PyRecords {
+ public:
+  PyRecords(std::vector<chain::Record> records, std::vector<std::int64_t> widths, std::int64_t batch,
+            bool with_reference)
+      : records_(std::move(records)), widths_(std::move(widths)), batch_(batch), with_reference_(with_reference) {}
+
+  std::size_t size() const { return records_.size(); }
+
+  py::dict at(py::ssize_t index) const {
+    const auto count = static_cast<py::ssize_t>(records_.size());
+    if (index < 0) index += count;
+    if (index < 0 || index >= count) throw py::index_error("records: index out of range");
+    const chain::Record& r = records_[static_cast<std::size_t>(index)];
+    py::dict d = record_to_dict(r, with_reference_);
+    if (!r.tensor.bytes.empty()) d["shape"] = shape_of(r);
+    return d;
+  }
+
+ private:
+  py::tuple shape_of(const chain::Record& r) const {
+    using chain::Role;
+    const auto layer = static_cast<std::size_t>(r.layer);
+    if (r.role == Role::bias || r.role == Role::grad_bias) return py::make_tuple(widths_[layer]);
+    if (r.role == Role::weight || r.role == Role::grad_weight)
+      return py::make_tuple(widths_[layer], widths_[layer - 1]);
+    return py::make_tuple(batch_, widths_[layer]);
+  }
+
+  std::vector<chain::Record> records_;
+  std::vector<std::int64_t> widths_;  // of the input, then of each layer
+  std::int64_t batch_;
+  bool with_reference_;
+};
+
 class PyRun {
  public:
   PyRun(const std::vector<LayerTuple>& layers, const Bits& input, std::int64_t batch, int storage, int operands,
         int accumulate, int rounding, int overflow, int subnormals, std::uint64_t seed, bool stored_output_derivative,
         double loss_scale, bool with_reference, bool keep_tensors)
-      : with_reference_(with_reference) {
+      : with_reference_(with_reference), batch_(batch) {
     std::vector<chain::Layer> list;
     kept_.push_back(input.first);
     for (const auto& [weight, bias, activation, alpha] : layers) {
       base::expects(weight.first.ndim() == 2, "probe: a weight must be a matrix");
       base::expects(activation >= 0 && activation < ops::activation_count, "probe: unknown activation");
+      if (widths_.empty()) widths_.push_back(weight.first.shape(1));
+      widths_.push_back(weight.first.shape(0));
       kept_.push_back(weight.first);
       if (bias) kept_.push_back(bias->first);
       list.push_back({weight.first.shape(1), weight.first.shape(0), source_of(weight),
@@ -77,7 +114,7 @@ class PyRun {
   void forward(const py::object& progress) {
     const auto poll = poll_of(progress);
     py::gil_scoped_release release;
-    run_->forward(poll);
+    run().forward(poll);
   }
 
   void backward(const py::array_t<double, py::array::c_style>& gradient,
@@ -91,23 +128,24 @@ class PyRun {
     }
     const auto poll = poll_of(progress);
     py::gil_scoped_release release;
-    run_->backward(std::move(values), std::move(reference), poll);
+    run().backward(std::move(values), std::move(reference), poll);
   }
 
   py::array_t<double> output() const {
-    const auto values = run_->output();
+    const auto values = run().output();
     return py::array_t<double>(static_cast<py::ssize_t>(values.size()), values.data());
   }
 
   std::pair<py::array_t<double>, std::int64_t> reference_output() const {
-    const auto& r = run_->reference_output();
+    const auto& r = run().reference_output();
     return {py::array_t<double>(static_cast<py::ssize_t>(r.values.size()), r.values.data()), r.exponent};
   }
 
-  std::vector<py::dict> records() const {
-    std::vector<py::dict> list;
-    for (const auto& r : run_->records()) list.push_back(record_to_dict(r, with_reference_));
-    return list;
+  // The run is over: its tensors are let go.
+  PyRecords take_records() {
+    PyRecords records(run().take_records(), widths_, batch_, with_reference_);
+    run_.reset();
+    return records;
   }
 
  private:
@@ -121,7 +159,14 @@ class PyRun {
     };
   }
 
+  chain::Run& run() const {
+    base::expects(run_ != nullptr, "probe: the records were taken already");
+    return *run_;
+  }
+
   bool with_reference_;
+  std::int64_t batch_;
+  std::vector<std::int64_t> widths_;
   std::vector<py::array> kept_;
   std::unique_ptr<chain::Run> run_;
 };
@@ -141,7 +186,15 @@ void bind_chain(py::module_& m) {
            py::arg("reference_exponent"), py::arg("progress"))
       .def("output", &PyRun::output)
       .def("reference_output", &PyRun::reference_output)
-      .def("records", &PyRun::records);
+      .def("take_records", &PyRun::take_records);
+  py::class_<PyRecords>(m, "ChainRecords")
+      .def("__len__", &PyRecords::size)
+      .def("__getitem__", &PyRecords::at, py::arg("index"))
+      .def("__iter__",
+           [](const py::object& self) { return py::reinterpret_steal<py::object>(PySeqIter_New(self.ptr())); })
+      .def("__reduce__", [](const py::object& self) {
+        return py::make_tuple(py::type::of(py::list()), py::make_tuple(py::list(self)));
+      });
 }
 
 }  // namespace gradkern::bindings

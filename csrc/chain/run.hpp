@@ -72,6 +72,7 @@ class Run {
   std::vector<double> output() const;
   const Reference& reference_output() const { return reference_activations_.back(); }
   const std::vector<Record>& records() const { return records_; }
+  std::vector<Record> take_records() { return std::move(records_); }
 
  private:
   using AttributionOf = std::function<Attribution(const double* wide, const Stored&, const Rounded&, const Reference&)>;

@@ -149,8 +149,8 @@ def probe(
             values, exponent = run.reference_output()
             true_loss, truth, exponent = loss_and_gradient(loss, values.reshape(shape), wanted, exponent)
     run.backward(np.ascontiguousarray(gradient), truth if reference else None, exponent, progress)
-    return ChainReport.from_records(
-        run.records(),
+    return ChainReport(
+        records=run.take_records(),
         arithmetic=a,
         scale=float(scale),
         widths=network.widths,

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -52,7 +53,7 @@ class ChainReport(Result):
         ``"sum"``, ``"mse"``, ``"cross_entropy"`` or ``"grad_output"``.
     loss, reference_loss : float or None
         From the stored output and from the true one.
-    records : list of dict
+    records : sequence of dict
         What the kernels counted, in the order of computation; `layers` gives them meaning.
     """
 
@@ -64,21 +65,7 @@ class ChainReport(Result):
     loss_name: str
     loss: float | None
     reference_loss: float | None
-    records: list[dict[str, Any]] = field(repr=False)
-
-    @classmethod
-    def from_records(cls, records: list[dict[str, Any]], **fields: Any) -> ChainReport:
-        """Wrap what the kernels counted; kept tensors get their shapes."""
-        widths, batch = fields["widths"], fields["batch"]
-        for record in records:
-            if "tensor" in record:
-                layer, role = record["layer"], record["role"]
-                rows = widths[layer] if role.endswith(("weight", "bias")) else batch
-                columns = (
-                    [] if role.endswith("bias") else [widths[layer - 1] if role.endswith("weight") else widths[layer]]
-                )
-                record["shape"] = (rows, *columns)
-        return cls(records=records, **fields)
+    records: Sequence[dict[str, Any]] | _core.ChainRecords = field(repr=False)
 
     @cached_property
     def layers(self) -> list[LayerRow]:
@@ -102,10 +89,10 @@ class ChainReport(Result):
         """Layers of the network."""
         return len(self.activations)
 
-    @property
+    @cached_property
     def has_reference(self) -> bool:
         """Whether the reference chain ran."""
-        return bool(self.records) and "reference" in self.records[0]
+        return len(self.records) > 0 and "reference" in self.records[0]
 
     def rows(self, role: str) -> list[LayerRow]:
         """Rows of one role, by layer.
