@@ -7,11 +7,9 @@ taken in turn, with ratios: time of the rival over time of gradkern, above 1 whe
 
 from __future__ import annotations
 
-import statistics
-import time
-
 import numpy as np
 import pytest
+from timing import medians
 
 import gradkern as gk
 
@@ -70,18 +68,6 @@ def test_torch_without_report(benchmark, source, fmt):
     benchmark.group = f"cast {source} -> {fmt}, {SIZE} elements"
     x, dtype = torch.from_numpy(data(source, SIZE)), getattr(torch, fmt)
     benchmark(lambda: x.to(dtype))
-
-
-def medians(functions: dict, seconds: float) -> dict[str, float]:
-    """Median seconds of each, sampled in turn so that all meet the same noise."""
-    samples: dict[str, list[float]] = {name: [] for name in functions}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(samples[next(iter(samples))]) < 5:
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            samples[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times[1:]) for name, times in samples.items()}
 
 
 def rivals(x, fmt: str) -> dict:

@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 import pytest
-from bench_cast import medians
+from timing import medians
 
 import gradkern as gk
 from gradkern import _core

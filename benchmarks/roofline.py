@@ -1,40 +1,36 @@
-"""The machine's own limits, measured in the same run as a benchmark: bytes read a second, and fused multiply-adds a second.
+"""The machine's own limits, measured in the same run as a benchmark: bytes read a second, multiply-adds a second.
 
-python benchmarks/roofline.py
+``python benchmarks/roofline.py`` prints them for 1 and 2 threads.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-
 import numpy as np
+from timing import medians
+
+import gradkern as gk
+from gradkern import _core
 
 
-def _median_seconds(run, repeats: int = 7) -> float:
-    run()
-    samples = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        samples.append(time.perf_counter() - start)
-    return statistics.median(samples)
+def read_bandwidth(mebibytes: int = 256, seconds: float = 1.0) -> float:
+    """GB/s of reading an array far larger than the caches, on gradkern's threads."""
+    data = np.ones(mebibytes * 2**20, np.uint8)
+    return data.nbytes / medians({"read": lambda: _core.read_words(data)}, seconds)["read"] / 1e9
 
 
-def read_bandwidth(mebibytes: int = 256) -> float:
-    """GB/s of a NumPy sum over an array far larger than the caches (one thread)."""
-    data = np.ones(mebibytes * 2**20 // 8)
-    return data.nbytes / _median_seconds(lambda: data.sum()) / 1e9
-
-
-def product_rate(n: int = 1024, dtype: type = np.float32) -> float:
-    """GFLOP/s of NumPy's matrix product, 2 n^3 operations: the practical peak of the machine's BLAS."""
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((n, n)).astype(dtype), rng.standard_normal((n, n)).astype(dtype)
-    return 2 * n**3 / _median_seconds(lambda: a @ b) / 1e9
+def multiply_add_peak(fmt: str, seconds: float = 1.0) -> float:
+    """GFLOP/s of fused multiply-adds in registers, two operations each, on gradkern's threads."""
+    count = 2**22
+    wide = fmt == "float64"
+    return 2 * _core.multiply_adds(count, wide) / medians({"fma": lambda: _core.multiply_adds(count, wide)}, seconds)[
+        "fma"
+    ] / 1e9  # fmt: skip
 
 
 if __name__ == "__main__":
-    print(f"read bandwidth  {read_bandwidth():8.1f} GB/s, one thread")
-    print(f"float32 product {product_rate():8.1f} GFLOP/s, NumPy, n = 1024")
-    print(f"float64 product {product_rate(dtype=np.float64):8.1f} GFLOP/s, NumPy, n = 1024")
+    for threads in (1, 2):
+        gk.set_num_threads(threads)
+        print(f"{threads} threads, {gk.info().isa}: read {read_bandwidth():.1f} GB/s", end="")
+        for fmt in ("float32", "float64"):
+            print(f", {fmt} {multiply_add_peak(fmt):.1f} GFLOP/s", end="")
+        print()

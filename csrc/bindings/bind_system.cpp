@@ -51,6 +51,15 @@ void bind_system(py::module_& m) {
   m.def("num_threads", &base::num_threads);
   m.def("set_num_threads", &base::set_num_threads, py::arg("count"), py::call_guard<py::gil_scoped_release>());
   m.def("read_words", &read_words, py::arg("array"), "The OR of all 8-byte words: reads an array and does no more.");
+  m.def(
+      "multiply_adds",
+      [](std::int64_t rounds, bool wide) {
+        base::expects(rounds >= 0, "multiply_adds: rounds must not be negative");
+        const py::gil_scoped_release release;
+        const auto& e = executor::current();
+        return e.multiply_adds(e, wide, rounds);
+      },
+      py::arg("rounds"), py::arg("wide"), "Fused multiply-adds in registers on every thread; how many were done.");
   m.attr("compiler") = __VERSION__;
 }
 

@@ -1,6 +1,7 @@
 #include "cpu/executors.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "base/thread_pool.hpp"
@@ -88,10 +89,24 @@ void elementary_f64(const Executor& e, int function, const double* x, double* y,
              [&](std::int64_t b, std::int64_t end) { kernels(e).elementary_f64(function, x + b, y + b, end - b); });
 }
 
+std::int64_t multiply_adds(const Executor& e, bool wide, std::int64_t rounds) {
+  std::atomic<std::int64_t> done{0};
+  base::parallel_for(base::num_threads(), [&](std::int64_t) { done += kernels(e).multiply_adds(wide, rounds, 0.5); });
+  return done;
+}
+
 executor::Candidate candidate(const Kernels& k, bool usable) {
-  const Executor e{
-      k.name,         k.vector_bytes, &k, convert, product, activation_forward, activation_backward, statistics,
-      elementary_f32, elementary_f64};
+  const Executor e{k.name,
+                   k.vector_bytes,
+                   &k,
+                   convert,
+                   product,
+                   activation_forward,
+                   activation_backward,
+                   statistics,
+                   elementary_f32,
+                   elementary_f64,
+                   multiply_adds};
   return {e, usable, usable ? "" : "not on this processor"};
 }
 

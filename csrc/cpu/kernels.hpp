@@ -45,6 +45,7 @@ struct Kernels {
                   ops::Moments* moments);
   void (*elementary_f32)(int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(int function, const double* x, double* y, std::int64_t size);
+  std::int64_t (*multiply_adds)(bool wide, std::int64_t rounds, double x);
 };
 
 // The one symbol of each instruction set's object.

@@ -4,6 +4,7 @@
 #include "cpu/activation.inl.hpp"
 #include "cpu/convert.inl.hpp"
 #include "cpu/dense.inl.hpp"
+#include "cpu/roofline.inl.hpp"
 #include "cpu/statistics.inl.hpp"
 
 namespace gradkern::cpu {
@@ -34,6 +35,7 @@ constexpr Kernels table(const char* name) {
       measure,
       elementary_f32,
       elementary_f64,
+      multiply_adds,
   };
 }
 

@@ -83,6 +83,8 @@ struct Executor {
   void (*statistics)(const Executor&, const StatisticsArgs* tensors, std::int64_t count, const StatisticsDone&);
   void (*elementary_f32)(const Executor&, int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(const Executor&, int function, const double* x, double* y, std::int64_t size);
+  // As many rounds of float32 (wide: float64) multiply-adds in registers on every thread; returns how many those are.
+  std::int64_t (*multiply_adds)(const Executor&, bool wide, std::int64_t rounds);
 };
 
 }  // namespace gradkern::executor
