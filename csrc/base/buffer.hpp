@@ -1,29 +1,67 @@
-// Bytes that are not cleared when they are made: what is about to be written need not be zero first.
+// Bytes that are not cleared when they are made, nor kept when they grow: for results about to be written.
+//
+// Up to 64 MiB of freed buffers wait for the next: the system clears each page that it hands out, which takes longer
+// than many a kernel.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <utility>
-#include <vector>
 
 namespace gradkern::base {
 
-template <class T>
-struct Uncleared : std::allocator<T> {
-  template <class U>
-  struct rebind {
-    using other = Uncleared<U>;
-  };
-  template <class U>
-  void construct(U* p) noexcept {
-    ::new (static_cast<void*>(p)) U;
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(const Buffer& other) { *this = other; }
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  ~Buffer() { release(); }
+  Buffer& operator=(const Buffer& other) {
+    resize(other.size_);
+    if (size_) std::memcpy(bytes_.get(), other.bytes_.get(), size_);
+    return *this;
   }
-  template <class U, class... Arguments>
-  void construct(U* p, Arguments&&... arguments) {
-    ::new (static_cast<void*>(p)) U(std::forward<Arguments>(arguments)...);
+  Buffer& operator=(Buffer&& other) noexcept {
+    swap(other);
+    return *this;
   }
-};
 
-using Bytes = std::vector<std::uint8_t, Uncleared<std::uint8_t>>;
+  void resize(std::size_t size) {
+    if (size > capacity_) {
+      release();
+      std::size_t capacity = size;
+      bytes_ = take(capacity);
+      capacity_ = capacity;
+    }
+    size_ = size;
+  }
+  void clear() { size_ = 0; }
+
+  std::size_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  std::uint8_t* data() { return bytes_.get(); }
+  const std::uint8_t* data() const { return bytes_.get(); }
+
+ private:
+  using Bytes = std::unique_ptr<std::uint8_t[]>;
+
+  static Bytes take(std::size_t& size);  // or more, which it says
+  static void give_back(Bytes bytes, std::size_t size) noexcept;
+
+  void release() {
+    if (capacity_) give_back(std::move(bytes_), capacity_);
+    capacity_ = 0;
+  }
+  void swap(Buffer& other) noexcept {
+    std::swap(bytes_, other.bytes_);
+    std::swap(size_, other.size_);
+    std::swap(capacity_, other.capacity_);
+  }
+
+  Bytes bytes_;
+  std::size_t size_ = 0, capacity_ = 0;
+};
 
 }  // namespace gradkern::base

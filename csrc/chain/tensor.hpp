@@ -27,7 +27,7 @@ struct Source {
 struct Stored {
   FormatId format = FormatId::float64;
   std::int64_t size = 0;
-  base::Bytes bytes;
+  base::Buffer bytes;
   const void* given = nullptr;  // the argument itself, where rounding it to storage changes nothing
 
   void resize(FormatId new_format, std::int64_t new_size) {
@@ -45,7 +45,7 @@ struct Stored {
   // A copy, of borrowed values too.
   void assign(const Stored& other) {
     resize(other.format, other.size);
-    __builtin_memcpy(bytes.data(), other.data(), bytes.size());
+    if (size) __builtin_memcpy(bytes.data(), other.data(), bytes.size());
   }
   const void* data() const { return given ? given : bytes.data(); }
   void* writable() { return bytes.data(); }

@@ -1,9 +1,9 @@
 #include "cpu/product.hpp"
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
+#include "base/buffer.hpp"
 #include "base/expects.hpp"
 #include "base/thread_pool.hpp"
 #include "formats/decode.hpp"
@@ -48,22 +48,23 @@ class OperandLanes {
       data_ = static_cast<const T*>(data);
       return;
     }
-    lanes_.reset(new T[static_cast<std::size_t>(size)]);
-    data_ = lanes_.get();
+    lanes_.resize(static_cast<std::size_t>(size) * sizeof(T));
+    T* const lanes = reinterpret_cast<T*>(lanes_.data());
+    data_ = lanes;
     base::parallel_for(base::chunk_count(size, widen_chunk), [&](std::int64_t c) {
       const std::int64_t begin = c * widen_chunk, end = std::min(size, begin + widen_chunk);
-      if (rounded) return to_tfloat32(format, data, begin, end, lanes_.get());
+      if (rounded) return to_tfloat32(format, data, begin, end, lanes);
       if constexpr (sizeof(T) == 4) {
-        kernels.widen_f32(format, data, begin, end, lanes_.get());
+        kernels.widen_f32(format, data, begin, end, lanes);
       } else {
-        kernels.widen_f64(format, data, begin, end, lanes_.get());
+        kernels.widen_f64(format, data, begin, end, lanes);
       }
     });
   }
   const T* data() const { return data_; }
 
  private:
-  std::unique_ptr<T[]> lanes_;
+  base::Buffer lanes_;
   const T* data_;
 };
 

@@ -57,7 +57,7 @@ std::vector<std::uint8_t> run(const executor::Executor& e, const Net& n, std::ve
     for (const std::int64_t count : r.attribution.counts) fates += count;
     for (const std::int64_t count : r.rounding.events) events += count;
     CHECK(fates == r.tensor.size && events == r.tensor.size, e.name, test::name_of(storage), r.layer);
-    bytes.insert(bytes.end(), r.tensor.bytes.begin(), r.tensor.bytes.end());
+    bytes.insert(bytes.end(), r.tensor.bytes.data(), r.tensor.bytes.data() + r.tensor.bytes.size());
   }
   return bytes;
 }

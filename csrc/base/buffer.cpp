@@ -1,0 +1,51 @@
+#include "base/buffer.hpp"
+
+#include <map>
+#include <mutex>
+
+namespace gradkern::base {
+namespace {
+
+constexpr std::size_t worth_keeping = std::size_t(1) << 14, kept_at_most = std::size_t(1) << 26;
+
+struct Kept {
+  std::mutex mutex;
+  std::multimap<std::size_t, std::uint8_t*> free;
+  std::size_t bytes = 0;
+};
+
+// Leaked on purpose: buffers may outlive it. Only ever tried to lock, for a forked child may find it locked for ever.
+Kept& kept() {
+  static Kept* const instance = new Kept;
+  return *instance;
+}
+
+}  // namespace
+
+Buffer::Bytes Buffer::take(std::size_t& size) {
+  Kept& k = kept();
+  const std::unique_lock lock(k.mutex, std::try_to_lock);
+  if (size >= worth_keeping && lock.owns_lock()) {
+    const auto found = k.free.lower_bound(size);
+    if (found != k.free.end() && found->first <= 2 * size) {
+      size = found->first;
+      std::uint8_t* bytes = found->second;
+      k.free.erase(found);
+      k.bytes -= size;
+      return Bytes(bytes);
+    }
+  }
+  return Bytes(new std::uint8_t[size]);
+}
+
+void Buffer::give_back(Bytes bytes, std::size_t size) noexcept try {
+  Kept& k = kept();
+  const std::unique_lock lock(k.mutex, std::try_to_lock);
+  if (size < worth_keeping || !lock.owns_lock() || k.bytes + size > kept_at_most) return;
+  k.free.emplace(size, bytes.get());
+  bytes.release();
+  k.bytes += size;
+} catch (...) {  // no room for a note: the bytes are freed
+}
+
+}  // namespace gradkern::base
