@@ -34,7 +34,7 @@ py::array product(const py::array& a, int a_format, bool a_transposed, const py:
   args.wide = wide.mutable_data();
   py::gil_scoped_release release;
   const auto& e = executor::current();
-  e.product(e, args);
+  e.products(e, &args, 1);
   return wide;
 }
 

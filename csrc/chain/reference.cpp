@@ -92,7 +92,7 @@ Reference reference_product(const Executor& e, const Matrix& a, const Matrix& b,
   args.b = {FormatId::float64, b.data, b.row_stride, b.column_stride};
   args.operands = args.accumulate = args.bias_format = FormatId::float64;
   args.wide = result.values.data();
-  e.product(e, args);
+  e.products(e, &args, 1);
   renormalise(result);
   return result;
 }

@@ -1,5 +1,6 @@
 #include "chain/run.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <utility>
@@ -69,8 +70,8 @@ bool Run::is_storage(FormatId format) const {
   return format == arithmetic_.storage && arithmetic_.mode.subnormals == formats::Subnormals::keep;
 }
 
-Stored& Run::wide_for(Stored& result, FormatId format, std::int64_t size) {
-  Stored& wide = is_storage(format) ? result : wide_;
+Stored& Run::wide_for(Stored& result, Stored& scratch, FormatId format, std::int64_t size) {
+  Stored& wide = is_storage(format) ? result : scratch;
   wide.resize(format, size);
   return wide;
 }
@@ -132,25 +133,32 @@ void Run::store_given(Stored& stored, const Source& source, double scale, std::i
         });
 }
 
-void Run::product(Stored& result, executor::ProductArgs args, std::int64_t layer, Role role, const Reference* reference,
-                  double log2_scale) {
-  // A bias gradient is a sum, not a product: nothing is rounded to an operand format.
-  args.operands = role == Role::grad_bias ? arithmetic_.storage : arithmetic_.operands;
-  args.accumulate = arithmetic_.accumulate;
-  args.bias_format = arithmetic_.storage;
-  Stored& wide = wide_for(result, executor::wide_format(args.accumulate), args.m * args.n);
-  args.wide = wide.writable();
-  executor_.product(executor_, args);
-  store(result, wide.source(), 1.0, layer, role, reference, log2_scale,
-        [&](const double* values, const Stored& s, const Rounded& how, const Reference& r) {
-          return attribute_product(args, values, s, how, r);
-        });
+void Run::products(std::vector<Product> list, double log2_scale) {
+  std::vector<executor::ProductArgs> args;
+  wide_.resize(std::max(wide_.size(), list.size()));
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    Product& p = list[i];
+    // A bias gradient is a sum, not a product: nothing is rounded to an operand format.
+    p.args.operands = p.role == Role::grad_bias ? arithmetic_.storage : arithmetic_.operands;
+    p.args.accumulate = arithmetic_.accumulate;
+    p.args.bias_format = arithmetic_.storage;
+    p.wide = &wide_for(*p.result, wide_[i], executor::wide_format(arithmetic_.accumulate), p.args.m * p.args.n);
+    p.args.wide = p.wide->writable();
+    args.push_back(p.args);
+  }
+  executor_.products(executor_, args.data(), static_cast<std::int64_t>(args.size()));
+  for (const Product& p : list)
+    store(*p.result, p.wide->source(), 1.0, p.layer, p.role, with_reference_ ? p.reference : nullptr, log2_scale,
+          [&](const double* values, const Stored& s, const Rounded& how, const Reference& r) {
+            return attribute_product(p.args, values, s, how, r);
+          });
 }
 
 void Run::forward(const Poll& poll) {
   const std::int64_t depth = static_cast<std::int64_t>(layers_.size());
   activations_.resize(at(depth + 1));
   pre_activations_.resize(at(depth));
+  records_.reserve(at(8 * depth + 2));
   weights_.resize(at(depth));
   biases_.resize(at(depth));
   if (with_reference_) {
@@ -194,9 +202,9 @@ void Run::forward_layer(std::int64_t l) {
   dense.b = operand(w, 1, layer.n_in);
   dense.bias = layer.bias.data ? b.data() : nullptr;
   Stored& z = pre_activations_[at(l - 1)];
-  product(z, dense, l, Role::pre_activation, known(z_truth), 0);
+  products({{&z, dense, l, Role::pre_activation, &z_truth}}, 0);
 
-  Stored& wide = wide_for(activations_[at(l)], executor::wide_format(arithmetic_.storage), z.size);
+  Stored& wide = wide_for(activations_[at(l)], wide_[0], executor::wide_format(arithmetic_.storage), z.size);
   executor::ActivationArgs args{};
   args.size = z.size;
   args.activation = layer.activation;
@@ -248,7 +256,7 @@ Reference Run::activation_gradient(std::int64_t l) {
                                           layer.activation, layer.alpha);
   }
   const FormatId computed_in = executor::wide_format(arithmetic_.storage);
-  Stored& wide = wide_for(dz_, computed_in, gradient_.size);
+  Stored& wide = wide_for(dz_, wide_[0], computed_in, gradient_.size);
   executor::ActivationArgs args{};
   args.size = gradient_.size;
   args.activation = layer.activation;
@@ -287,25 +295,26 @@ void Run::backward_layer(std::int64_t l) {
     dh_truth = reference_product(executor_, {d, n_out, 1}, {reference_weights_[at(l - 1)].data(), n_in, 1}, batch_,
                                  n_in, n_out, dz_truth.exponent);
   }
-  const auto known = [&](const Reference& r) { return with_reference_ ? &r : nullptr; };
-  const auto run = [&](Stored& result, std::int64_t m, std::int64_t n, std::int64_t k, executor::Operand a,
-                       executor::Operand b, std::int64_t layer_index, Role role, const Reference& truth) {
-    executor::ProductArgs args{};
-    args.m = m;
-    args.n = n;
-    args.k = k;
-    args.a = a;
-    args.b = b;
-    product(result, args, layer_index, role, known(truth), log2_loss_scale_);
+  const auto args = [](std::int64_t m, std::int64_t n, std::int64_t k, executor::Operand a, executor::Operand b) {
+    executor::ProductArgs p{};
+    p.m = m;
+    p.n = n;
+    p.k = k;
+    p.a = a;
+    p.b = b;
+    return p;
   };
-  run(dw_, n_out, n_in, batch_, operand(dz_, 1, n_out), operand(activations_[at(l - 1)], n_in, 1), l, Role::grad_weight,
-      dw_truth);
+  std::vector<Product> list{
+      {&dw_, args(n_out, n_in, batch_, operand(dz_, 1, n_out), operand(activations_[at(l - 1)], n_in, 1)), l,
+       Role::grad_weight, &dw_truth}};
   if (layer.bias.data) {
     const executor::Operand sum{FormatId::float32, ones_.data(), batch_, 1};
-    run(db_, 1, n_out, batch_, sum, operand(dz_, n_out, 1), l, Role::grad_bias, db_truth);
+    list.push_back({&db_, args(1, n_out, batch_, sum, operand(dz_, n_out, 1)), l, Role::grad_bias, &db_truth});
   }
-  run(next_gradient_, batch_, n_in, n_out, operand(dz_, n_out, 1), operand(weights_[at(l - 1)], n_in, 1), l - 1,
-      Role::grad_activation, dh_truth);
+  list.push_back({&next_gradient_,
+                  args(batch_, n_in, n_out, operand(dz_, n_out, 1), operand(weights_[at(l - 1)], n_in, 1)), l - 1,
+                  Role::grad_activation, &dh_truth});
+  products(std::move(list), log2_loss_scale_);
   measure_pending();
   std::swap(gradient_, next_gradient_);
   reference_gradient_ = std::move(dh_truth);

@@ -82,7 +82,7 @@ class Run {
   // Whether a value of this format is rounded to storage by doing nothing: NaN payloads apart.
   bool is_storage(FormatId format) const;
   // Where a result before rounding goes: straight to storage where it is of that format.
-  Stored& wide_for(Stored& result, FormatId format, std::int64_t size);
+  Stored& wide_for(Stored& result, Stored& scratch, FormatId format, std::int64_t size);
   void round(Stored& stored, const Source& wide, double scale, const Rounded& how, ops::RoundingCounts& counts);
   // stored = fl(wide * scale). wide may be stored itself, or what it borrows.
   void store(Stored& stored, const Source& wide, double scale, std::int64_t layer, Role role,
@@ -94,8 +94,15 @@ class Run {
   void forward_layer(std::int64_t l);
   void backward_layer(std::int64_t l);
   Reference activation_gradient(std::int64_t l);
-  void product(Stored& result, executor::ProductArgs args, std::int64_t layer, Role role, const Reference* reference,
-               double log2_scale);
+  struct Product {
+    Stored* result;
+    executor::ProductArgs args;  // m, n, k, operands and bias
+    std::int64_t layer;
+    Role role;
+    const Reference* reference;
+    Stored* wide = nullptr;
+  };
+  void products(std::vector<Product> list, double log2_scale);
   executor::Operand operand(const Stored& s, std::int64_t row_stride, std::int64_t column_stride) const;
   bool has_bias(std::int64_t l) const { return layers_[static_cast<std::size_t>(l)].bias.data != nullptr; }
 
@@ -114,7 +121,8 @@ class Run {
   std::vector<std::vector<double>> reference_weights_;
   Stored gradient_;                      // dh of the layer in work
   Stored dz_, dw_, db_, next_gradient_;  // likewise
-  Stored wide_, slope_;                  // of the operation in work
+  std::vector<Stored> wide_{1};          // of the operations in work
+  Stored slope_;
   Reference reference_gradient_;
   struct Pending {
     std::size_t record;

@@ -40,7 +40,7 @@ void forward_blocks(const executor::ActivationArgs& args, std::int64_t begin, st
   Block<V> block;
   const V alpha(static_cast<ops::scalar_t<V>>(args.alpha));
   for_blocks(begin, end, [&](std::int64_t first, std::int64_t count) {
-    decode_block(args.format, args.pre_activation, first, count, block.pre_activation);
+    widen(args.format, args.pre_activation, first, first + count, block.pre_activation);
     ops::visit_activation(args.activation, [&](auto a) { evaluate_forward<decltype(a)>(block, count, alpha); });
     __builtin_memcpy(static_cast<ops::scalar_t<V>*>(args.wide) + first, block.output,
                      static_cast<unsigned long>(count) * sizeof block.output[0]);
@@ -53,9 +53,9 @@ void backward_blocks(const executor::ActivationArgs& args, std::int64_t begin, s
   Block<V> block;
   const V alpha(static_cast<ops::scalar_t<V>>(args.alpha));
   for_blocks(begin, end, [&](std::int64_t first, std::int64_t count) {
-    decode_block(args.format, args.pre_activation, first, count, block.pre_activation);
-    decode_block(args.format, args.grad_output, first, count, block.grad_output);
-    if (args.output) decode_block(args.format, args.output, first, count, block.output);
+    widen(args.format, args.pre_activation, first, first + count, block.pre_activation);
+    widen(args.format, args.grad_output, first, first + count, block.grad_output);
+    if (args.output) widen(args.format, args.output, first, first + count, block.output);
     ops::visit_activation(args.activation,
                           [&](auto a) { evaluate_slope<decltype(a)>(block, count, alpha, args.output != nullptr); });
     for (std::int64_t j = 0; j < count; j += Block<V>::lanes) {

@@ -49,5 +49,20 @@ void widen_f32(const typename F::container* stored, std::int64_t count, float* x
   }
 }
 
+// lanes[j] = stored[begin + j], exact in T: whole groups of what fits float32 in vectors.
+template <class T>
+void widen(formats::FormatId format, const void* stored, std::int64_t begin, std::int64_t end, T* lanes) {
+  std::int64_t whole = 0;
+  if constexpr (sizeof(T) == 4) {
+    if (format != formats::FormatId::float64) whole = (end - begin) / group * group;
+    formats::visit(format, [&](auto f) {
+      using F = decltype(f);
+      if constexpr (F::id != formats::FormatId::float64)
+        widen_f32<F>(static_cast<const typename F::container*>(stored) + begin, whole, lanes);
+    });
+  }
+  decode_block(format, stored, begin + whole, end - begin - whole, lanes + whole);
+}
+
 }  // namespace
 }  // namespace gradkern::cpu

@@ -4,7 +4,6 @@
 // of k the chain is stored and loaded again, in the lane type that holds it exactly.
 #pragma once
 
-#include "cpu/block.inl.hpp"
 #include "cpu/pack.inl.hpp"
 #include "ops/dense.hpp"
 
@@ -96,8 +95,11 @@ struct ProductBlock {
   std::int64_t columns(std::int64_t j) const { return j_end - j < panel ? j_end - j : panel; }
   const T* source(std::int64_t j) const { return p.b + k0 * p.b_step + j * p.b_column; }
   T* packed(std::int64_t j) const { return packed_b + (j - j0) * depth.count; }
+  // Where packing b costs more than it saves: few rows read it, and it lies together.
   bool as_it_lies(std::int64_t j) const {
-    return p.b_column == 1 && range.row_end - range.row_begin <= few_rows && columns(j) == panel;
+    constexpr std::int64_t near = 24 * 1024;  // bytes apart times rows
+    const std::int64_t apart = p.b_step * static_cast<std::int64_t>(sizeof(T));
+    return p.b_column == 1 && (range.row_end - range.row_begin) * apart <= near && columns(j) == panel;
   }
   // What lies a large power of two apart shares few sets of the cache.
   bool packs_a() const {
@@ -161,21 +163,6 @@ void product(const ProductLanes<ops::scalar_t<V>>& p, const ProductRange& range,
       k0 += count;
     } while (k0 < p.k);
   }
-}
-
-// Operands as lanes, exactly: entries [begin, end).
-template <class T>
-void widen(formats::FormatId format, const void* stored, std::int64_t begin, std::int64_t end, T* lanes) {
-  std::int64_t whole = 0;
-  if constexpr (sizeof(T) == 4) {
-    if (format != formats::FormatId::float64) whole = (end - begin) / group * group;
-    formats::visit(format, [&](auto f) {
-      using F = decltype(f);
-      if constexpr (F::id != formats::FormatId::float64)
-        widen_f32<F>(static_cast<const typename F::container*>(stored) + begin, whole, lanes + begin);
-    });
-  }
-  decode_block(format, stored, begin + whole, end - begin - whole, lanes + begin + whole);
 }
 
 }  // namespace

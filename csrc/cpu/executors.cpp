@@ -77,7 +77,9 @@ void statistics(const Executor& e, const executor::StatisticsArgs* tensors, std:
   measure_tensors(kernels(e), tensors, count, done);
 }
 
-void product(const Executor& e, const executor::ProductArgs& args) { packed_product(kernels(e), args); }
+void products(const Executor& e, const executor::ProductArgs* args, std::int64_t count) {
+  packed_products(kernels(e), args, count);
+}
 
 void elementary_f32(const Executor& e, int function, const float* x, float* y, std::int64_t size) {
   for_chunks(size,
@@ -100,7 +102,7 @@ executor::Candidate candidate(const Kernels& k, bool usable) {
                    k.vector_bytes,
                    &k,
                    convert,
-                   product,
+                   products,
                    activation_forward,
                    activation_backward,
                    statistics,

@@ -9,7 +9,6 @@ namespace gradkern::cpu {
 // a, take part of L2.
 inline constexpr std::int64_t depth_block = 320, columns_block = 256, rows_block = 96;
 inline constexpr std::int64_t product_scratch = depth_block * (columns_block + rows_block);
-inline constexpr std::int64_t few_rows = 24;  // for which packing b costs more than it saves
 
 // c[i, j] over a[i * a_row + k * a_step] and b[k * b_step + j * b_column], all in the lane type.
 template <class T>

@@ -1,6 +1,9 @@
 #include "cpu/product.hpp"
 
 #include <algorithm>
+#include <deque>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "base/buffer.hpp"
@@ -12,7 +15,6 @@
 namespace gradkern::cpu {
 namespace {
 
-using executor::Operand;
 using executor::ProductArgs;
 using formats::FormatId;
 
@@ -38,36 +40,6 @@ void to_tfloat32(FormatId format, const void* data, std::int64_t begin, std::int
   });
 }
 
-// An operand as lanes, in the order it lies in memory: itself where it is of the lane type.
-template <class T>
-class OperandLanes {
- public:
-  OperandLanes(const Kernels& kernels, const void* data, FormatId format, std::int64_t size, FormatId operands) {
-    const bool rounded = is_rounded(format, operands);
-    if (!rounded && format == lane_format<T>) {
-      data_ = static_cast<const T*>(data);
-      return;
-    }
-    lanes_.resize(static_cast<std::size_t>(size) * sizeof(T));
-    T* const lanes = reinterpret_cast<T*>(lanes_.data());
-    data_ = lanes;
-    base::parallel_for(base::chunk_count(size, widen_chunk), [&](std::int64_t c) {
-      const std::int64_t begin = c * widen_chunk, end = std::min(size, begin + widen_chunk);
-      if (rounded) return to_tfloat32(format, data, begin, end, lanes);
-      if constexpr (sizeof(T) == 4) {
-        kernels.widen_f32(format, data, begin, end, lanes);
-      } else {
-        kernels.widen_f64(format, data, begin, end, lanes);
-      }
-    });
-  }
-  const T* data() const { return data_; }
-
- private:
-  base::Buffer lanes_;
-  const T* data_;
-};
-
 template <class T>
 T* scratch() {
   thread_local std::vector<T> buffer(static_cast<std::size_t>(product_scratch));
@@ -76,42 +48,6 @@ T* scratch() {
 
 template <class T>
 using Kernel = void (*)(const ProductLanes<T>&, const ProductRange&, T*);
-
-// Deals ranges of columns to threads, or ranges of rows where there are too few columns.
-template <class T>
-void share(std::int64_t m, const ProductLanes<T>& p, Kernel<T> kernel) {
-  const std::int64_t threads = m * p.n * p.k < worth_threads ? 1 : base::num_threads();
-  const std::int64_t grains = base::chunk_count(p.n, column_grain);
-  const bool by_column = grains >= threads;
-  const std::int64_t parts = std::min(threads, by_column ? grains : m);
-  base::parallel_for(parts, [&](std::int64_t t) {
-    const auto cut = [&](std::int64_t count, std::int64_t part) { return count * part / parts; };
-    if (by_column) {
-      kernel(p, {0, m, cut(grains, t) * column_grain, std::min(p.n, cut(grains, t + 1) * column_grain)}, scratch<T>());
-    } else {
-      kernel(p, {cut(m, t), cut(m, t + 1), 0, p.n}, scratch<T>());
-    }
-  });
-}
-
-template <class T>
-void run(const Kernels& kernels, const ProductArgs& args, T* c, Kernel<T> kernel) {
-  if (args.m == 0 || args.n == 0) return;
-  const OperandLanes<T> a(kernels, args.a.data, args.a.format, args.m * args.k, args.operands),
-      b(kernels, args.b.data, args.b.format, args.k * args.n, args.operands),
-      bias(kernels, args.bias, args.bias_format, args.bias ? args.n : 0, args.bias_format);
-  share<T>(args.m,
-           {a.data(), args.a.row_stride, args.a.column_stride, b.data(), args.b.row_stride, args.b.column_stride,
-            args.bias ? bias.data() : nullptr, c, args.n, args.k},
-           kernel);
-}
-
-// Through float64 lanes, which hold the accumulator exactly, to the result, which does too.
-void run_narrow(const Kernels& kernels, const ProductArgs& args, Kernel<double> kernel) {
-  std::vector<double> c(static_cast<std::size_t>(args.m * args.n));
-  run<double>(kernels, args, c.data(), kernel);
-  std::copy(c.begin(), c.end(), static_cast<float*>(args.wide));
-}
 
 // float64 operands with a narrower accumulator: the exact, slow route.
 template <class Acc>
@@ -127,23 +63,120 @@ void exact_range(const ProductLanes<double>& p, const ProductRange& range, doubl
   }
 }
 
+// Products that do not need one another, in one region of the threads.
+class Batch {
+ public:
+  explicit Batch(const Kernels& kernels) : kernels_(kernels) {}
+
+  void add(const ProductArgs& args) {
+    const bool double_operands = args.operands == FormatId::float64;
+    switch (args.accumulate) {
+      case FormatId::float64:
+        return add<double>(args, static_cast<double*>(args.wide), kernels_.product_float64);
+      case FormatId::float32:
+        if (double_operands) return add_narrow(args, exact_range<formats::float32>);
+        return add<float>(args, static_cast<float*>(args.wide), kernels_.product_float32);
+      case FormatId::float16:
+        return add_narrow(args, double_operands ? exact_range<formats::float16> : kernels_.product_float16);
+      case FormatId::bfloat16:
+        return add_narrow(args, double_operands ? exact_range<formats::bfloat16> : kernels_.product_bfloat16);
+      default:
+        base::expects(false, "product: accumulate must be float64, float32, float16 or bfloat16");
+    }
+  }
+
+  void run() {
+    base::parallel_for(static_cast<std::int64_t>(tasks_.size()),
+                       [&](std::int64_t t) { tasks_[static_cast<std::size_t>(t)](); });
+    for (const auto& [c, args] : narrow_)
+      std::copy_n(reinterpret_cast<const double*>(c.data()), args.m * args.n, static_cast<float*>(args.wide));
+  }
+
+ private:
+  // An operand as lanes, in the order it lies in memory: itself where it is of the lane type, else widened, once.
+  template <class T>
+  const T* lanes_of(const void* data, FormatId format, std::int64_t size, FormatId operands) {
+    const bool rounded = is_rounded(format, operands);
+    if (!data || (!rounded && format == lane_format<T>)) return static_cast<const T*>(data);
+    for (const Widened& w : widened_)
+      if (w.data == data && w.format == format && w.rounded == rounded && w.lanes.size() == bytes<T>(size))
+        return reinterpret_cast<const T*>(w.lanes.data());
+    widened_.push_back({data, format, rounded, {}});
+    base::Buffer& buffer = widened_.back().lanes;
+    buffer.resize(bytes<T>(size));
+    T* const lanes = reinterpret_cast<T*>(buffer.data());
+    base::parallel_for(base::chunk_count(size, widen_chunk), [&](std::int64_t c) {
+      const std::int64_t begin = c * widen_chunk, end = std::min(size, begin + widen_chunk);
+      if (rounded) return to_tfloat32(format, data, begin, end, lanes);
+      if constexpr (sizeof(T) == 4) {
+        kernels_.widen_f32(format, data, begin, end, lanes + begin);
+      } else {
+        kernels_.widen_f64(format, data, begin, end, lanes + begin);
+      }
+    });
+    return lanes;
+  }
+
+  template <class T>
+  void add(const ProductArgs& args, T* c, Kernel<T> kernel) {
+    if (args.m == 0 || args.n == 0) return;
+    const T* a = lanes_of<T>(args.a.data, args.a.format, args.m * args.k, args.operands);
+    const T* b = lanes_of<T>(args.b.data, args.b.format, args.k * args.n, args.operands);
+    const T* bias = lanes_of<T>(args.bias, args.bias_format, args.n, args.bias_format);
+    share<T>(args.m,
+             {a, args.a.row_stride, args.a.column_stride, b, args.b.row_stride, args.b.column_stride, bias, c, args.n,
+              args.k},
+             kernel);
+  }
+
+  // Through float64 lanes, which hold the accumulator exactly, to the result, which does too.
+  void add_narrow(const ProductArgs& args, Kernel<double> kernel) {
+    narrow_.push_back({{}, args});
+    base::Buffer& c = narrow_.back().first;
+    c.resize(bytes<double>(args.m * args.n));
+    add<double>(args, reinterpret_cast<double*>(c.data()), kernel);
+  }
+
+  // Ranges of columns, or ranges of rows where there are too few columns, for each thread.
+  template <class T>
+  void share(std::int64_t m, const ProductLanes<T>& p, Kernel<T> kernel) {
+    const std::int64_t threads = m * p.n * p.k < worth_threads ? 1 : base::num_threads();
+    const std::int64_t grains = base::chunk_count(p.n, column_grain);
+    const bool by_column = grains >= threads;
+    const std::int64_t parts = std::min(threads, by_column ? grains : m);
+    for (std::int64_t t = 0; t < parts; ++t) {
+      const auto cut = [&](std::int64_t count, std::int64_t part) { return count * part / parts; };
+      const ProductRange range = by_column ? ProductRange{0, m, cut(grains, t) * column_grain,
+                                                          std::min(p.n, cut(grains, t + 1) * column_grain)}
+                                           : ProductRange{cut(m, t), cut(m, t + 1), 0, p.n};
+      tasks_.push_back([=] { kernel(p, range, scratch<T>()); });
+    }
+  }
+
+  template <class T>
+  static std::size_t bytes(std::int64_t count) {
+    return static_cast<std::size_t>(count) * sizeof(T);
+  }
+
+  struct Widened {
+    const void* data;
+    FormatId format;
+    bool rounded;
+    base::Buffer lanes;
+  };
+
+  const Kernels& kernels_;
+  std::deque<Widened> widened_;
+  std::deque<std::pair<base::Buffer, ProductArgs>> narrow_;
+  std::vector<std::function<void()>> tasks_;
+};
+
 }  // namespace
 
-void packed_product(const Kernels& kernels, const ProductArgs& args) {
-  const bool double_operands = args.operands == FormatId::float64;
-  switch (args.accumulate) {
-    case FormatId::float64:
-      return run<double>(kernels, args, static_cast<double*>(args.wide), kernels.product_float64);
-    case FormatId::float32:
-      if (double_operands) return run_narrow(kernels, args, exact_range<formats::float32>);
-      return run<float>(kernels, args, static_cast<float*>(args.wide), kernels.product_float32);
-    case FormatId::float16:
-      return run_narrow(kernels, args, double_operands ? exact_range<formats::float16> : kernels.product_float16);
-    case FormatId::bfloat16:
-      return run_narrow(kernels, args, double_operands ? exact_range<formats::bfloat16> : kernels.product_bfloat16);
-    default:
-      base::expects(false, "product: accumulate must be float64, float32, float16 or bfloat16");
-  }
+void packed_products(const Kernels& kernels, const ProductArgs* products, std::int64_t count) {
+  Batch batch(kernels);
+  for (std::int64_t i = 0; i < count; ++i) batch.add(products[i]);
+  batch.run();
 }
 
 }  // namespace gradkern::cpu

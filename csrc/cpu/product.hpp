@@ -1,10 +1,10 @@
-// Packs the operands of a product into the lane type, deals tiles to threads, and calls the instruction set's loop.
+// Brings the operands of products into the lane type, deals ranges to threads, and calls the instruction set's loop.
 #pragma once
 
 #include "cpu/kernels.hpp"
 
 namespace gradkern::cpu {
 
-void packed_product(const Kernels& kernels, const executor::ProductArgs& args);
+void packed_products(const Kernels& kernels, const executor::ProductArgs* products, std::int64_t count);
 
 }  // namespace gradkern::cpu

@@ -77,7 +77,7 @@ struct Executor {
   int vector_bytes;
   const void* kernels;  // what the functions below need of their own
   void (*convert)(const Executor&, const ConvertArgs&);
-  void (*product)(const Executor&, const ProductArgs&);
+  void (*products)(const Executor&, const ProductArgs*, std::int64_t count);  // none of which needs another
   void (*activation_forward)(const Executor&, const ActivationArgs&);
   void (*activation_backward)(const Executor&, const ActivationArgs&);
   void (*statistics)(const Executor&, const StatisticsArgs* tensors, std::int64_t count, const StatisticsDone&);

@@ -61,7 +61,7 @@ std::vector<double> computed(const executor::Executor& e, const Case& c) {
   args.bias_format = c.storage;
   args.bias = c.bias.values.empty() ? nullptr : c.bias.data();
   args.wide = is_narrow ? static_cast<void*>(narrow.data()) : wide.data();
-  e.product(e, args);
+  e.products(e, &args, 1);
   if (is_narrow) wide.assign(narrow.begin(), narrow.end());
   return wide;
 }
