@@ -29,14 +29,23 @@ void for_chunks(std::int64_t size, Body body) {
   });
 }
 
-// The same in smaller pieces, for results that do not depend on the pieces.
+// Elements of an activation that are worth a thread of their own.
+std::int64_t grain_of(ops::ActivationId activation) {
+  using ops::ActivationId;
+  const bool selects = activation == ActivationId::identity || activation == ActivationId::relu ||
+                       activation == ActivationId::leaky_relu;
+  return selects ? 8192 : 1024;
+}
+
+// Activations do not depend on how they are cut.
 template <class Body>
-void for_grains(std::int64_t size, Body body) {
-  constexpr std::int64_t grain = 2048;
-  const std::int64_t grains = base::chunk_count(size, grain),
-                     parts = std::min<std::int64_t>(grains, base::num_threads());
+void for_grains(const executor::ActivationArgs& args, Body body) {
+  constexpr std::int64_t unit = 512;  // ends of blocks
+  const std::int64_t units = base::chunk_count(args.size, unit);
+  const std::int64_t parts =
+      std::min<std::int64_t>(base::chunk_count(args.size, grain_of(args.activation)), base::num_threads());
   base::parallel_for(parts, [&](std::int64_t p) {
-    body(grains * p / parts * grain, std::min(size, grains * (p + 1) / parts * grain));
+    body(units * p / parts * unit, std::min(args.size, units * (p + 1) / parts * unit));
   });
 }
 
@@ -64,12 +73,11 @@ void convert(const Executor& e, const executor::ConvertArgs& args) {
 }
 
 void activation_forward(const Executor& e, const executor::ActivationArgs& args) {
-  for_grains(args.size, [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_forward(args, begin, end); });
+  for_grains(args, [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_forward(args, begin, end); });
 }
 
 void activation_backward(const Executor& e, const executor::ActivationArgs& args) {
-  for_grains(args.size,
-             [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_backward(args, begin, end); });
+  for_grains(args, [&](std::int64_t begin, std::int64_t end) { kernels(e).activation_backward(args, begin, end); });
 }
 
 void statistics(const Executor& e, const executor::StatisticsArgs* tensors, std::int64_t count,
