@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <climits>
 #include <cmath>
+#include <vector>
 
+#include "base/thread_pool.hpp"
 #include "formats/decode.hpp"
 
 namespace gradkern::chain {
@@ -29,24 +31,46 @@ bool clamped(double w, const Rounded& how, std::int64_t index) {
   return formats::encode<F>(w, how.mode, formats::draw(how.mode, how.stream, index)).event == formats::Event::overflow;
 }
 
-template <class CauseOf>
-Attribution attribute(const double* wide, const Stored& stored, const Rounded& how, const Reference& reference,
-                      CauseOf cause_of) {
-  Attribution result;
+constexpr std::int64_t chunk = 16384;
+
+// body(begin, end, part) for each chunk on any thread, the parts merged in index order.
+template <class Part, class Body, class Merge>
+Part reduce_chunks(std::int64_t size, Body body, Merge merge) {
+  std::vector<Part> parts(static_cast<std::size_t>(base::chunk_count(size, chunk)));
+  base::parallel_for(static_cast<std::int64_t>(parts.size()), [&](std::int64_t c) {
+    body(c * chunk, std::min(size, (c + 1) * chunk), parts[static_cast<std::size_t>(c)]);
+  });
+  Part total;
+  for (const Part& part : parts) merge(total, part);
+  return total;
+}
+
+void add(Attribution& total, const Attribution& part) {
+  for (int f = 0; f < fate_count; ++f) {
+    total.counts[f] += part.counts[f];
+    if (total.first[f] < 0) total.first[f] = part.first[f];
+  }
+  if (total.invalid_kind == InvalidKind::none) total.invalid_kind = part.invalid_kind;
+}
+
+// wide[i]: the value before rounding. Entries [begin, end).
+template <class T, class CauseOf>
+void attribute_range(const T* wide, const Stored& stored, const Rounded& how, const Reference& reference,
+                     CauseOf cause_of, std::int64_t begin, std::int64_t end, Attribution& result) {
   formats::visit(stored.format, [&](auto format) {
     using F = decltype(format);
     using L = formats::Layout<F>;
     const auto* data = static_cast<const typename F::container*>(stored.data());
     const double smallest_normal = formats::exp2i(L::min_exponent);
     const double largest = formats::decode<F>(static_cast<typename F::container>(L::max_finite << F::container_shift));
-    for (std::int64_t i = 0; i < stored.size; ++i) {
+    for (std::int64_t i = begin; i < end; ++i) {
       const double w = wide[i], v = formats::decode<F>(data[i]);
       Fate fate = Fate::kept;
       if (!std::isfinite(v)) {
         if (std::isfinite(w)) {
           fate = Fate::overflow;
         } else {
-          const Cause cause = cause_of(i);
+          const Cause cause = cause_of(i, w);
           fate = cause.fate;
           if (result.invalid_kind == InvalidKind::none) result.invalid_kind = cause.kind;
         }
@@ -56,7 +80,7 @@ Attribution attribute(const double* wide, const Stored& stored, const Rounded& h
         } else if (reference.values[static_cast<std::size_t>(i)] == 0) {
           fate = Fate::structural;
         } else {
-          fate = cause_of(i).fate;
+          fate = cause_of(i, w).fate;
         }
       } else if (std::abs(v) < smallest_normal) {
         fate = Fate::subnormal;
@@ -68,7 +92,19 @@ Attribution attribute(const double* wide, const Stored& stored, const Rounded& h
       if (first < 0) first = i;
     }
   });
-  return result;
+}
+
+template <class CauseOf>
+Attribution attribute(const Source& wide, const Stored& stored, const Rounded& how, const Reference& reference,
+                      CauseOf cause_of) {
+  const auto range = [&](std::int64_t begin, std::int64_t end, Attribution& part) {
+    if (wide.format == FormatId::float32) {
+      attribute_range(static_cast<const float*>(wide.data), stored, how, reference, cause_of, begin, end, part);
+    } else {
+      attribute_range(static_cast<const double*>(wide.data), stored, how, reference, cause_of, begin, end, part);
+    }
+  };
+  return reduce_chunks<Attribution>(stored.size, range, add);
 }
 
 // One factor pair of a dot product, split so that products of any size can be compared: significand * 2^exponent.
@@ -158,70 +194,135 @@ Cause activation_cause(const executor::ActivationArgs& args, double wide, std::i
 
 }  // namespace
 
-Attribution attribute_given(const double* given, double scale, const Stored& stored, const Rounded& how,
-                            const Reference& reference) {
-  std::vector<double> scaled(given, given + stored.size);
+Attribution attribute_given(const Executor& e, const Source& source, double scale, const Stored& stored,
+                            const Rounded& how, const Reference& reference) {
+  const std::vector<double> given = decode_all(e, source);
+  std::vector<double> scaled(given);
   for (double& value : scaled) value *= scale;
-  return attribute(scaled.data(), stored, how, reference, [&](std::int64_t i) {
-    if (given[i] == 0) return Cause{Fate::cancelled};
-    if (!std::isfinite(given[i])) return Cause{Fate::inherited};
-    return Cause{scaled[static_cast<std::size_t>(i)] == 0 ? Fate::flushed : Fate::overflow};
+  const Source wide{FormatId::float64, scaled.data(), source.size};
+  return attribute(wide, stored, how, reference, [&](std::int64_t i, double product) {
+    const double x = given[static_cast<std::size_t>(i)];
+    if (x == 0) return Cause{Fate::cancelled};
+    if (!std::isfinite(x)) return Cause{Fate::inherited};
+    return Cause{product == 0 ? Fate::flushed : Fate::overflow};
   });
 }
 
-Attribution attribute_product(const executor::ProductArgs& product, const double* wide, const Stored& stored,
+Attribution attribute_product(const executor::ProductArgs& product, const Source& wide, const Stored& stored,
                               const Rounded& how, const Reference& reference) {
-  return attribute(wide, stored, how, reference, [&](std::int64_t i) { return product_cause(product, wide[i], i); });
+  return attribute(wide, stored, how, reference,
+                   [&](std::int64_t i, double value) { return product_cause(product, value, i); });
 }
 
-Attribution attribute_activation(const executor::ActivationArgs& args, const double* wide, const Stored& stored,
+Attribution attribute_activation(const executor::ActivationArgs& args, const Source& wide, const Stored& stored,
                                  const Rounded& how, const Reference& reference) {
-  return attribute(wide, stored, how, reference, [&](std::int64_t i) { return activation_cause(args, wide[i], i); });
+  return attribute(wide, stored, how, reference,
+                   [&](std::int64_t i, double value) { return activation_cause(args, value, i); });
 }
 
 std::int64_t count_stalled(const Stored& stored, const Reference& reference, const Stored& before,
                            const Reference& reference_before) {
   if (stored.size != before.size || stored.format != before.format) return 0;
-  std::int64_t stalled = 0;
   const std::int64_t fall = reference.exponent - reference_before.exponent;
-  formats::visit(stored.format, [&](auto format) {
-    using F = decltype(format);
-    using L = formats::Layout<F>;
-    const auto* now = static_cast<const typename F::container*>(stored.data());
-    const auto* then = static_cast<const typename F::container*>(before.data());
-    for (std::int64_t i = 0; i < stored.size; ++i) {
-      const std::uint64_t magnitude = (std::uint64_t(now[i]) >> F::container_shift) & (L::sign - 1);
-      if (now[i] != then[i] || magnitude == 0 || magnitude >= L::smallest_normal) continue;
-      const double truth = std::abs(reference.values[static_cast<std::size_t>(i)]);
-      const double truth_before = std::abs(reference_before.values[static_cast<std::size_t>(i)]);
-      stalled +=
-          std::ldexp(truth, static_cast<int>(std::max<std::int64_t>(-4000, std::min<std::int64_t>(4000, fall)))) <
-          truth_before;
-    }
-  });
-  return stalled;
+  const int power = static_cast<int>(std::max<std::int64_t>(-4000, std::min<std::int64_t>(4000, fall)));
+  const auto range = [&](std::int64_t begin, std::int64_t end, std::int64_t& stalled) {
+    formats::visit(stored.format, [&](auto format) {
+      using F = decltype(format);
+      using L = formats::Layout<F>;
+      const auto* now = static_cast<const typename F::container*>(stored.data());
+      const auto* then = static_cast<const typename F::container*>(before.data());
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::uint64_t magnitude = (std::uint64_t(now[i]) >> F::container_shift) & (L::sign - 1);
+        if (now[i] != then[i] || magnitude == 0 || magnitude >= L::smallest_normal) continue;
+        const double truth = std::abs(reference.values[static_cast<std::size_t>(i)]);
+        const double truth_before = std::abs(reference_before.values[static_cast<std::size_t>(i)]);
+        stalled += std::ldexp(truth, power) < truth_before;
+      }
+    });
+  };
+  return reduce_chunks<std::int64_t>(stored.size, range, [](std::int64_t& total, std::int64_t part) { total += part; });
 }
 
+namespace {
+
+constexpr std::int64_t block = 512;
+
+struct Errors {
+  ops::SquareLanes error, truth;
+  bool nonfinite = false, infinite = false;  // what is stored; its distance from the truth
+};
+
+// Squares that float64 holds without scaling.
+bool all_medium(const double* x, std::int64_t count) {
+  int wrong = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double a = std::abs(x[i]);
+    wrong |= (!(a <= 0x1p500)) | ((a < 0x1p-480) & (a != 0));
+  }
+  return !wrong;
+}
+
+void add_squares(const double* x, std::int64_t count, ops::SquareLanes& sum) {
+  constexpr std::int64_t lanes = ops::rounding_lanes;
+  const std::int64_t whole = all_medium(x, count) ? count / lanes * lanes : 0;
+  for (std::int64_t i = 0; i < whole; i += lanes)
+    for (std::int64_t j = 0; j < lanes; ++j) sum.medium[j] += x[i + j] * x[i + j];
+  for (std::int64_t i = whole; i < count; ++i) sum.add(i, x[i]);
+}
+
+// stored * 2^power - truth, in blocks; scale is 2^power, or 0 where float64 has no such number.
+template <class F>
+void add_errors(const typename F::container* stored, const double* truth, std::int64_t count, double scale, int power,
+                Errors& sums) {
+  double difference[block];
+  int nonfinite = 0, infinite = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double v = formats::decode<F>(stored[i]);
+    difference[i] = (scale != 0 ? v * scale : std::ldexp(v, power)) - truth[i];
+    nonfinite |= !(std::abs(v) < __builtin_inf());
+    infinite |= !(std::abs(difference[i]) < __builtin_inf());
+  }
+  sums.nonfinite |= nonfinite != 0;
+  sums.infinite |= infinite != 0;
+  add_squares(difference, count, sums.error);
+  add_squares(truth, count, sums.truth);
+}
+
+}  // namespace
+
 double relative_error(const Stored& stored, double log2_scale, const Reference& reference) {
-  ops::SquareSum error, truth;
-  const Reader read{stored.format, stored.data()};
   const double shift = -log2_scale - static_cast<double>(reference.exponent);
   const int power = static_cast<int>(std::max(-5000.0, std::min(5000.0, shift)));
-  for (std::int64_t i = 0; i < stored.size; ++i) {
-    const double v = read(i), r = reference.values[static_cast<std::size_t>(i)];
-    if (!std::isfinite(v)) return std::nan("");
-    const double difference = std::ldexp(v, power) - r;
-    if (!std::isfinite(difference)) return __builtin_inf();
-    error.add(difference);
-    truth.add(r);
-  }
-  const auto root =
-      [](const ops::SquareSum& s) {  // the largest range decides; the others are below its last bit or add
-        if (s.big > 0) return std::sqrt(s.big + s.medium * 0x1p-600 * 0x1p-600) * 0x1p600;
-        if (s.medium > 0) return std::sqrt(s.medium + s.small * 0x1p-600 * 0x1p-600);
-        return std::sqrt(s.small) * 0x1p-600;
-      };
-  const double e = root(error), t = root(truth);
+  const double scale = std::abs(power) <= 1000 ? formats::exp2i(power) : 0;
+  struct Total {
+    ops::SquareSum error, truth;
+    bool nonfinite = false, infinite = false;
+  };
+  const auto range = [&](std::int64_t begin, std::int64_t end, Total& part) {
+    Errors sums;
+    formats::visit(stored.format, [&](auto format) {
+      using F = decltype(format);
+      const auto* data = static_cast<const typename F::container*>(stored.data());
+      for (std::int64_t i = begin; i < end; i += block)
+        add_errors<F>(data + i, reference.values.data() + i, std::min(block, end - i), scale, power, sums);
+    });
+    part = {sums.error.total(), sums.truth.total(), sums.nonfinite, sums.infinite};
+  };
+  const Total sums = reduce_chunks<Total>(stored.size, range, [](Total& total, const Total& part) {
+    total.error.merge(part.error);
+    total.truth.merge(part.truth);
+    total.nonfinite |= part.nonfinite;
+    total.infinite |= part.infinite;
+  });
+  if (sums.nonfinite) return std::nan("");
+  if (sums.infinite) return __builtin_inf();
+  // The largest range decides; the others are below its last bit or add.
+  const auto root = [](const ops::SquareSum& s) {
+    if (s.big > 0) return std::sqrt(s.big + s.medium * 0x1p-600 * 0x1p-600) * 0x1p600;
+    if (s.medium > 0) return std::sqrt(s.medium + s.small * 0x1p-600 * 0x1p-600);
+    return std::sqrt(s.small) * 0x1p-600;
+  };
+  const double e = root(sums.error), t = root(sums.truth);
   if (t == 0) return e == 0 ? 0.0 : __builtin_inf();
   return e / t;
 }

@@ -41,15 +41,15 @@ struct Rounded {
   std::uint64_t stream;
 };
 
-// wide: the values before rounding, in float64.
+// wide: the values before rounding, in float32 or float64.
 //
 // A tensor that was given, times a scale.
-Attribution attribute_given(const double* given, double scale, const Stored& stored, const Rounded& how,
-                            const Reference& reference);
-Attribution attribute_product(const executor::ProductArgs& product, const double* wide, const Stored& stored,
+Attribution attribute_given(const Executor& e, const Source& source, double scale, const Stored& stored,
+                            const Rounded& how, const Reference& reference);
+Attribution attribute_product(const executor::ProductArgs& product, const Source& wide, const Stored& stored,
                               const Rounded& how, const Reference& reference);
 // forward: args.grad_output is null. backward: args.slope holds phi'.
-Attribution attribute_activation(const executor::ActivationArgs& args, const double* wide, const Stored& stored,
+Attribution attribute_activation(const executor::ActivationArgs& args, const Source& wide, const Stored& stored,
                                  const Rounded& how, const Reference& reference);
 
 // Entries that kept the same subnormal value as `before` while their true magnitude fell.

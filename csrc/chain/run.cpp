@@ -83,7 +83,7 @@ void Run::store(Stored& stored, const Source& wide, double scale, std::int64_t l
   const bool in_place = wide.data == stored.data();
   if (!in_place) round(stored, wide, scale, how, record.rounding);
   if (reference) {
-    record.attribution = attribution_of(decode_all(executor_, wide).data(), stored, how, *reference);
+    record.attribution = attribution_of(wide, stored, how, *reference);
     record.reference_exponent = reference->exponent;
     record.relative_error = relative_error(stored, log2_scale, *reference);
     if (shows_stalls(role)) {
@@ -128,8 +128,8 @@ void Run::store_given(Stored& stored, const Source& source, double scale, std::i
                       const Reference* reference) {
   if (is_storage(source.format) && scale == 1) stored.borrow(source);
   store(stored, source, scale, layer, role, reference, std::log2(scale),
-        [&](const double* given, const Stored& s, const Rounded& how, const Reference& r) {
-          return attribute_given(given, scale, s, how, r);
+        [&](const Source& given, const Stored& s, const Rounded& how, const Reference& r) {
+          return attribute_given(executor_, given, scale, s, how, r);
         });
 }
 
@@ -149,7 +149,7 @@ void Run::products(std::vector<Product> list, double log2_scale) {
   executor_.products(executor_, args.data(), static_cast<std::int64_t>(args.size()));
   for (const Product& p : list)
     store(*p.result, p.wide->source(), 1.0, p.layer, p.role, with_reference_ ? p.reference : nullptr, log2_scale,
-          [&](const double* values, const Stored& s, const Rounded& how, const Reference& r) {
+          [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
             return attribute_product(p.args, values, s, how, r);
           });
 }
@@ -214,7 +214,7 @@ void Run::forward_layer(std::int64_t l) {
   args.wide = wide.writable();
   executor_.activation_forward(executor_, args);
   store(activations_[at(l)], wide.source(), 1.0, l, Role::activation, known(h_truth), 0,
-        [&](const double* values, const Stored& s, const Rounded& how, const Reference& r) {
+        [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
           return attribute_activation(args, values, s, how, r);
         });
 
@@ -272,7 +272,7 @@ Reference Run::activation_gradient(std::int64_t l) {
   }
   executor_.activation_backward(executor_, args);
   store(dz_, wide.source(), 1.0, l, Role::grad_pre_activation, with_reference_ ? &truth : nullptr, log2_loss_scale_,
-        [&](const double* values, const Stored& s, const Rounded& how, const Reference& r) {
+        [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
           return attribute_activation(args, values, s, how, r);
         });
   return truth;

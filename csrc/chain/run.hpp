@@ -75,7 +75,7 @@ class Run {
   std::vector<Record> take_records() { return std::move(records_); }
 
  private:
-  using AttributionOf = std::function<Attribution(const double* wide, const Stored&, const Rounded&, const Reference&)>;
+  using AttributionOf = std::function<Attribution(const Source& wide, const Stored&, const Rounded&, const Reference&)>;
 
   void store_given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role,
                    const Reference* reference);
