@@ -1,7 +1,7 @@
 #include "base/thread_pool.hpp"
 
+#include <pthread.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -124,22 +124,25 @@ class Pool {
 
 // The pool is leaked at exit on purpose: joining threads from a static destructor deadlocks in a forked child.
 struct State {
-  const pid_t owner = getpid();
   std::mutex in_use;  // one parallel region at a time; another caller runs its own chunks
   std::atomic<int> threads{initial_threads()};
   Pool* pool = nullptr;
 };
 
 // A forked child has none of its parent's threads, and its mutexes may be locked for ever: it starts afresh.
-State& state() {
-  static std::atomic<State*> current{new State};
-  State* s = current;
-  if (s->owner == getpid()) return *s;
-  State* fresh = new State;
-  fresh->threads = s->threads.load();
-  current = fresh;
-  return *fresh;
+std::atomic<State*>& current_state() {
+  static std::atomic<State*> current{[] {
+    pthread_atfork(nullptr, nullptr, [] {
+      State* fresh = new State;
+      fresh->threads = current_state().load()->threads.load();
+      current_state() = fresh;
+    });
+    return new State;
+  }()};
+  return current;
 }
+
+State& state() { return *current_state(); }
 
 void run_serially(std::int64_t chunks, const std::function<void(std::int64_t)>& body) {
   for (std::int64_t c = 0; c < chunks; ++c) body(c);

@@ -32,7 +32,7 @@ def _network(net: Any) -> MLP:
 
 def _batch(x: Any, net: MLP) -> Bits:
     bits = read(x, "probe: x")
-    n_in, first = net.widths[0], net.layers[0]
+    n_in, first = net.layers[0].n_in, net.layers[0]
     shape = bits.shape
     row_size = int(np.prod(shape[1:])) if len(shape) > 1 else 0
     if len(shape) > 1 and row_size == n_in:
@@ -121,7 +121,8 @@ def probe(
         raise ValueError(f"probe: keep must be 'reports' or 'tensors', got {keep!r}")
     network = _network(net)
     batch = _batch(x, network)
-    shape = (batch.shape[0], network.widths[-1])
+    widths = network.widths
+    shape = (batch.shape[0], widths[-1])
     given = None if grad_output is None else _grad_output(grad_output, shape)
     if given is not None and (loss != "sum" or target is not None):
         raise ValueError("probe: give either grad_output or a loss, not both")
@@ -153,7 +154,7 @@ def probe(
         records=run.take_records(),
         arithmetic=a,
         scale=float(scale),
-        widths=network.widths,
+        widths=widths,
         activations=network.activations,
         batch=shape[0],
         loss_name="grad_output" if given is not None else loss,
