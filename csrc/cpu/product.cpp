@@ -123,10 +123,14 @@ class Batch {
     const T* a = lanes_of<T>(args.a.data, args.a.format, args.m * args.k, args.operands);
     const T* b = lanes_of<T>(args.b.data, args.b.format, args.k * args.n, args.operands);
     const T* bias = lanes_of<T>(args.bias, args.bias_format, args.n, args.bias_format);
-    share<T>(args.m,
-             {a, args.a.row_stride, args.a.column_stride, b, args.b.row_stride, args.b.column_stride, bias, c, args.n,
-              args.k},
-             kernel);
+    ProductLanes<T> p{
+        a,     args.a.row_stride, args.a.column_stride, b, args.b.row_stride, args.b.column_stride, bias, c, args.n,
+        args.k};
+    if (args.k == 0) {  // operands without entries: something to point at, and nowhere to go from it
+      p.a = p.b = scratch<T>();
+      p.a_row = p.a_step = p.b_step = p.b_column = 0;
+    }
+    share<T>(args.m, p, kernel);
   }
 
   // Through float64 lanes, which hold the accumulator exactly, to the result, which does too.
