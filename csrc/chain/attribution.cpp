@@ -40,7 +40,7 @@ Part reduce_chunks(std::int64_t size, Body body, Merge merge) {
   base::parallel_for(static_cast<std::int64_t>(parts.size()), [&](std::int64_t c) {
     body(c * chunk, std::min(size, (c + 1) * chunk), parts[static_cast<std::size_t>(c)]);
   });
-  Part total;
+  Part total{};
   for (const Part& part : parts) merge(total, part);
   return total;
 }
