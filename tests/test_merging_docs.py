@@ -40,7 +40,8 @@ def check(command: list[str], name: str, folder: Path) -> None:
 
 def test_torch_distributed(tmp_path):
     pytest.importorskip("torch.distributed")
-    check([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], "torch", tmp_path)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    check([*launcher, "--no-python", sys.executable], "torch", tmp_path)  # by itself it runs Python unbuffered
 
 
 def test_mpi4py(tmp_path):
