@@ -1,9 +1,9 @@
-// How many magnitudes of a block lie in each binade, without a table.
+// How many magnitudes lie in each binade, counted without a table where they can be.
 //
-// A byte per entry codes how many binades it lies below the largest. A lookup turns the 16 largest binades into one bit
-// each, of two bytes, and carry-save adders count every bit position across the block: the positional population count
-// of Klarqvist, Mula, Lemire (2019). The few entries below are visited one by one. On Zen 3 all this takes 0.3 cycles
-// an entry where incrementing a table takes 2.
+// A byte codes the binade of an entry, as in float32: its biased exponent, 0 for zero. A lookup turns the 16 binades of
+// a window into one bit each, of two bytes, and carry-save adders count every bit position: the positional population
+// count of Klarqvist, Mula, Lemire (2019). The window begins at the largest binade met when it was last moved; the few
+// entries outside are counted in a table one by one, and where there are many, so is all that lies near them.
 #pragma once
 
 #include <bit>
@@ -14,40 +14,24 @@
 namespace gradkern::cpu {
 namespace {
 
-inline constexpr int counted_together = 16;
-inline constexpr std::int64_t stragglers = 64;  // few enough to be visited one by one
-inline constexpr int deepest = 255;             // codes nothing less deep
-inline constexpr std::int64_t codes_padding = 8 * simd::vector_bytes;
-
-// Asks for memory that is read soon, a little at every call: computing on one block hides the way of the next.
-class Fetch {
- public:
-  // The part of bytes that begins after `eighths_before`, in so many calls.
-  GRADKERN_HD Fetch(const void* data, std::int64_t bytes, int eighths_before, int eighths, std::int64_t calls)
-      : next_(static_cast<const char*>(data) + bytes * eighths_before / 8), step_(bytes * eighths / 8 / calls) {}
-  GRADKERN_HD void operator()() {
-    for (std::int64_t line = 0; line < step_; line += 64) __builtin_prefetch(next_ + line);
-    next_ += step_;
-  }
-
- private:
-  const char* next_;
-  std::int64_t step_;
-};
+inline constexpr std::int64_t codes_turn = 8 * simd::vector_bytes;  // codes counted at a time
+inline constexpr int code_bias = 127, code_limit = 255;             // binades -126 .. 127 have codes of their own
 
 // Counts each of the 8 bit positions of bytes: bit k of position p of the count is in slice k.
 struct PositionCounter {
-  static constexpr int slices = std::bit_width(unsigned(ops::statistics_block / simd::vector_bytes));
+  static constexpr int slices = 8;
+  static constexpr std::int64_t capacity = (1 << slices) - 1;  // vectors
   simd::bytes slice[slices];
 
-  GRADKERN_HD PositionCounter() {
+  GRADKERN_HD PositionCounter() { clear(); }
+  GRADKERN_HD void clear() {
     for (auto& s : slice) s = simd::bytes(0);
   }
 
   // sum + a + b as sum, and the carry.
   static GRADKERN_HD simd::bytes add(simd::bytes& sum, simd::bytes a, simd::bytes b) {
-    const simd::bytes odd = a ^ b, carry = (a & b) | (odd & sum);
-    sum = odd ^ sum;
+    const simd::bytes carry = simd::carry_bit(a, b, sum);
+    sum = simd::sum_bit(a, b, sum);
     return carry;
   }
 
@@ -64,76 +48,134 @@ struct PositionCounter {
     }
   }
 
-  GRADKERN_HD void totals(std::int64_t* counts) const {
+  // After so many vectors.
+  GRADKERN_HD void totals(std::int64_t vectors, std::int64_t* counts) const {
+    const int used = std::bit_width(static_cast<std::uint64_t>(vectors));
     for (int p = 0; p < 8; ++p) {
       counts[p] = 0;
-      for (int k = 0; k < slices; ++k) counts[p] += std::int64_t(__builtin_popcountll(simd::bits_of(slice[k], p))) << k;
+      for (int k = 0; k < used; ++k) counts[p] += std::int64_t(__builtin_popcountll(simd::bits_of(slice[k], p))) << k;
     }
   }
 };
 
-// counts[j] = number of bytes whose depth is `first` + j; depth = top - code, or the code itself where top is negative.
-GRADKERN_HD void count_depths(const std::uint8_t* codes, std::int64_t n, int top, int first, Fetch fetch,
-                              std::int64_t (&counts)[counted_together]) {
-  using simd::bytes;
-  constexpr std::uint8_t low[16] = {1, 2, 4, 8, 16, 32, 64, 128},
-                         high[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128};
-  const bytes from(static_cast<std::uint8_t>(top < 0 ? first : top - first));
-  PositionCounter near, far;
-  for (std::int64_t i = 0; i < n; i += codes_padding) {
-    fetch();
-    bytes near8[8], far8[8];
+class CodeHistogram {
+ public:
+  explicit CodeHistogram(ops::Binades& binades) : binades_(binades) {}
+
+  // Adds what was counted to the binades; without it, nothing is.
+  void finish() {
+    flush_window();
+    for (int code = 1; table_used_ && code < code_limit; ++code) {
+      std::int64_t count = 0;
+      for (const auto& table : table_) count += table[code];
+      add(code, count);
+    }
+  }
+
+  // codes_turn codes.
+  __attribute__((noinline)) void count(const std::uint8_t* codes) {
+    Sorted sorted;
+    if (sort(codes, sorted)) [[unlikely]] {
+      if (count_outside(codes) > few) {
+        flush_window();
+        top_ = largest(codes) + 1;  // others are larger yet
+        if (count_outside(codes) > few) return count_all_in_table(codes);
+      }
+      visit_outside(codes);
+      sort(codes, sorted);
+    }
+    near_.add8(sorted.near);
+    far_.add8(sorted.far);
+    vectors_ += 8;
+    if (vectors_ + 8 > PositionCounter::capacity) flush_window();
+  }
+
+ private:
+  static constexpr int few = codes_turn / 8, window = 16, tables = 4;
+
+  struct Sorted {
+    simd::bytes near[8], far[8];
+  };
+
+  // A bit for each code in the window; whether any lies outside.
+  GRADKERN_HD bool sort(const std::uint8_t* codes, Sorted& sorted) const {
+    using simd::bytes;
+    constexpr std::uint8_t low[16] = {1, 2, 4, 8, 16, 32, 64, 128},
+                           high[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128};
+    const bytes top(static_cast<std::uint8_t>(top_)), deepest(window - 1), none(0);
+    simd::SetAndAbove outside(none, none, deepest);
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
-      const bytes code = bytes::load(codes + i + j * simd::vector_bytes), depth = top < 0 ? code - from : from - code;
-      near8[j] = simd::lookup(low, depth);
-      far8[j] = simd::lookup(high, depth);
+      const bytes code = bytes::load(codes + j * simd::vector_bytes), depth = top - code;
+      sorted.near[j] = simd::lookup(low, depth);
+      sorted.far[j] = simd::lookup(high, depth);
+      outside |= simd::SetAndAbove(code, depth, deepest);
     }
-    near.add8(near8);
-    far.add8(far8);
+    return outside.bits() != 0;
   }
-  near.totals(counts);
-  far.totals(counts + 8);
-}
 
-// visit(i) for every byte i in low .. high.
-template <class Visit>
-GRADKERN_HD void visit_between(const std::uint8_t* codes, std::int64_t n, std::uint8_t low, std::uint8_t high,
-                               Visit visit) {
-  using simd::bytes;
-  const bytes base(low), span(static_cast<std::uint8_t>(high - low));
-  for (std::int64_t i = 0; i < n; i += simd::vector_bytes) {
-    const bytes above = bytes::load(codes + i) - base;
-    std::uint64_t found = simd::bits_of(bytes::wrap(simd::min(above, span).v == above.v), 7);
-    for (; found; found &= found - 1) visit(i + __builtin_ctzll(found));
+  template <class Visit>
+  GRADKERN_HD void each_outside(const std::uint8_t* codes, Visit visit) const {
+    const simd::bytes top(static_cast<std::uint8_t>(top_));
+    for (std::int64_t j = 0; j < codes_turn; j += simd::vector_bytes) {
+      const simd::bytes code = simd::bytes::load(codes + j);
+      visit(j, simd::SetAndAbove(code, top - code, simd::bytes(window - 1)).bits());
+    }
   }
-}
+  int count_outside(const std::uint8_t* codes) const {
+    int count = 0;
+    each_outside(codes, [&](std::int64_t, std::uint64_t found) { count += __builtin_popcountll(found); });
+    return count;
+  }
+  void visit_outside(const std::uint8_t* codes) {
+    use_table();
+    each_outside(codes, [&](std::int64_t first, std::uint64_t found) {
+      for (; found; found &= found - 1) ++table_[0][codes[first + __builtin_ctzll(found)]];
+    });
+  }
+  // Incrementing a counter again before the last increment is done waits for it: neighbours go to different tables.
+  void count_all_in_table(const std::uint8_t* codes) {
+    use_table();
+    for (std::int64_t j = 0; j < codes_turn; j += tables)
+      for (int t = 0; t < tables; ++t) ++table_[t][codes[j + t]];
+  }
+  void use_table() {
+    if (table_used_) return;
+    __builtin_memset(table_, 0, sizeof table_);
+    table_used_ = true;
+  }
 
-// add(depth, count): count entries lie depth binades below the largest, `bottom` at most. nonzero: entries that are not
-// zero, whose codes are those of 0 .. bottom and of no zero, unless bottom is `deepest` or more. straggler(i) adds
-// entry i by itself. codes are padded with those of zeros to a multiple of codes_padding.
-template <class Add, class Straggler>
-GRADKERN_HD void count_binades(const std::uint8_t* codes, std::int64_t n, std::int64_t nonzero, int bottom, int top,
-                               Fetch fetch, Add add, Straggler straggler) {
-  int depth = 0;
-  for (; nonzero > stragglers && depth + counted_together <= deepest; depth += counted_together) {
-    std::int64_t counts[counted_together];
-    if (top < 0) {
-      count_depths(codes, n, -1, depth, fetch, counts);
-    } else {
-      count_depths(codes, n, top, depth, fetch, counts);
-    }
-    for (int j = 0; j < counted_together; ++j) {
-      const std::int64_t count = depth + j <= bottom ? counts[j] : 0;  // others are zeros
-      add(depth + j, count);
-      nonzero -= count;
-    }
+  static int largest(const std::uint8_t* codes) {
+    int most = 0;
+    for (std::int64_t j = 0; j < codes_turn; ++j) most = codes[j] > most ? codes[j] : most;
+    return most;
   }
-  if (nonzero == 0) return;
-  const int last = bottom < deepest ? bottom : deepest;
-  visit_between(codes, n, static_cast<std::uint8_t>(top < 0 ? depth : top - last),
-                static_cast<std::uint8_t>(top < 0 ? last : top - depth), straggler);
-}
+
+  void flush_window() {
+    if (vectors_ == 0) return;
+    std::int64_t counts[window];
+    near_.totals(vectors_, counts);
+    far_.totals(vectors_, counts + 8);
+    for (int j = 0; j < window; ++j) add((top_ - j) & code_limit, counts[j]);
+    near_.clear();
+    far_.clear();
+    vectors_ = 0;
+  }
+
+  void add(int code, std::int64_t count) {
+    if (count == 0 || code == 0 || code == code_limit) return;
+    const int binade = code - code_bias;
+    binades_.cover(binade, binade + 1);
+    binades_.row(binade)[1] += count;
+  }
+
+  ops::Binades& binades_;
+  int top_ = 0;
+  bool table_used_ = false;
+  std::int64_t vectors_ = 0;
+  PositionCounter near_, far_;
+  std::int64_t table_[tables][code_limit + 1];
+};
 
 }  // namespace
 }  // namespace gradkern::cpu

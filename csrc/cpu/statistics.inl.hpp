@@ -1,198 +1,170 @@
 // Blocks of ops/statistics.hpp in vector lanes of the width that holds the storage exactly: float or double.
 //
-// Three passes over a block in L1: scan (extrema, counts, binade codes), sums (float64, 16 lanes), histogram. Entries
-// where a binade is cut finely are rare and noted by the scan. A block with a NaN, an infinity or a number below the
-// lane type's smallest normal goes entry by entry. Each pass fetches a part of the next block from memory.
+// A block is read in turns of some hundred entries: scan (extrema, counts, binade codes), sums (float64, 16 lanes) and
+// histogram of a turn in L1, so that memory is asked for evenly. Entries where a binade is cut finely are rare and noted
+// by the scan. A block with a NaN, an infinity or a number below the lane type's smallest normal goes entry by entry.
 #pragma once
 
 #include <algorithm>
 
 #include "cpu/block.inl.hpp"
 #include "cpu/statistics_scan.inl.hpp"
+#include "cpu/statistics_sums.inl.hpp"
 
 namespace gradkern::cpu {
 namespace {
 
-// acc + x * x: exact products of float entries may be fused.
+// Entries that are lanes already, asked for a page before they are read.
 template <class T>
-GRADKERN_HD simd::vec_f64 add_square(simd::vec_f64 x, simd::vec_f64 acc) {
-#if defined(GRADKERN_SIMD_AVX2) || defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_NEON)
-  if constexpr (sizeof(T) == 4) return fma(x, x, acc);
-#endif
-  return acc + x * x;
-}
-
-// acc + x, on the unit that multiplies: the adders have the widening and the magnitudes to do.
-GRADKERN_HD simd::vec_f64 add_on_multiplier(simd::vec_f64 x, simd::vec_f64 acc) {
-#if defined(GRADKERN_SIMD_AVX2) || defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_NEON)
-  return fma(x, simd::vec_f64(1.0), acc);
-#else
-  return acc + x;
-#endif
-}
-
-template <class T, bool scaled>
-GRADKERN_HD void sum_lanes(const T* x, std::int64_t n, double scale, Fetch fetch, ops::Lanes& lanes) {
-  using simd::vec_f64;
-  constexpr int width = simd::vector_bytes / 8, vectors = ops::statistics_lanes / width;
-  vec_f64 sum[vectors], magnitude[vectors], square[vectors];
-  for (int j = 0; j < vectors; ++j) sum[j] = magnitude[j] = square[j] = vec_f64(0.0);
-  for (std::int64_t i = 0; i < n; i += ops::statistics_lanes) {
-    fetch();
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) {
-      vec_f64 v = simd::widen(x + i + j * width);
-      if constexpr (scaled) v = v * vec_f64(scale);
-      sum[j] = add_on_multiplier(v, sum[j]);
-      magnitude[j] = magnitude[j] + ops::abs(v);
-      square[j] = add_square<T>(v, square[j]);
-    }
-  }
-  for (int j = 0; j < vectors; ++j) {
-    sum[j].store(lanes.sum + j * width);
-    magnitude[j].store(lanes.magnitude + j * width);
-    square[j].store(lanes.square + j * width);
-  }
-}
-
-template <class T>
-GRADKERN_HD ops::Deviations sum_deviations(const T* x, std::int64_t count, double scale, double mean) {
-  using simd::vec_f64;
-  constexpr int width = simd::vector_bytes / 8, vectors = ops::statistics_lanes / width;
-  vec_f64 sum[vectors], square[vectors];
-  for (int j = 0; j < vectors; ++j) sum[j] = square[j] = vec_f64(0.0);
-  const std::int64_t whole = count - count % ops::statistics_lanes;
-  for (std::int64_t i = 0; i < whole; i += ops::statistics_lanes) {
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) {
-      const vec_f64 deviation = simd::widen(x + i + j * width) * vec_f64(scale) - vec_f64(mean);
-      sum[j] = sum[j] + deviation;
-      square[j] = square[j] + deviation * deviation;
-    }
-  }
-  ops::Deviations d;
-  for (int j = 0; j < vectors; ++j) {
-    sum[j].store(d.sum + j * width);
-    square[j].store(d.square + j * width);
-  }
-  for (std::int64_t i = whole; i < count; ++i) {
-    const double deviation = static_cast<double>(x[i]) * scale - mean;
-    d.sum[i % ops::statistics_lanes] += deviation;
-    d.square[i % ops::statistics_lanes] += deviation * deviation;
-  }
-  return d;
-}
-
-// The block after the one in hand.
-struct Upcoming {
-  const char* data = nullptr;
-  std::int64_t bytes = 0;
-
-  GRADKERN_HD Fetch part(int eighths_before, int eighths, std::int64_t calls) const {
-    return Fetch(data, bytes, eighths_before, eighths, calls > 0 ? calls : 1);
+struct InPlace {
+  const T* x;
+  GRADKERN_HD void load(std::int64_t, std::int64_t) const {}
+  // What lies a page beyond 16 entries.
+  GRADKERN_HD void fetch(std::int64_t i) const {
+    for (std::int64_t line = 0; line < ops::statistics_lanes; line += 64 / std::int64_t(sizeof(T)))
+      __builtin_prefetch(reinterpret_cast<const char*>(x + i + line) + 4096, 0, 2);
   }
 };
 
-// x was counted in cell 1.
-GRADKERN_HD void move_to_cell(ops::Binades& binades, double x) {
-  std::int64_t* cells = binades.row(ops::binade_of(x));
-  --cells[1];
-  ++cells[ops::cell_of(ops::fraction_of(x))];
+// Entries from `first` on, of which `count` are decoded and the rest is zeros.
+template <class T>
+struct Decoded {
+  const executor::StatisticsArgs& args;
+  std::int64_t first, count;
+  T* x;
+  GRADKERN_HD void load(std::int64_t begin, std::int64_t end) const {
+    const std::int64_t known = std::clamp(count, begin, end);
+    widen(args.format, args.data, first + begin, first + known, x + begin);
+    for (std::int64_t j = known; j < end; ++j) x[j] = 0;
+  }
+  GRADKERN_HD void fetch(std::int64_t) const {}
+};
+
+// Counted, summed and sorted into binades, all in one pass. n is a multiple of simd::vector_bytes, and the first turn is
+// loaded.
+template <bool many_zeros, class Source>
+GRADKERN_HD void look(const Source& source, std::int64_t n, Scan<float>& s, ops::Lanes& lanes,
+                      CodeHistogram& histogram) {
+  alignas(64) std::uint8_t codes[codes_turn];
+  const float* x = source.x;
+  Scanner<float, many_zeros> scanner;
+  Summer<float, false> sums;
+  for (std::int64_t first = 0; first < n; first += codes_turn) {
+    const std::int64_t end = std::min(n, first + codes_turn);
+    if (first > 0) source.load(first, end);
+    scanner.look(x, first, end, s, codes);
+    sums.add(source, first, end, 1);
+    if (end - first < codes_turn) __builtin_memset(codes + (end - first), 0, codes_turn - (end - first));
+    histogram.count(codes);
+  }
+  scanner.finish(s);
+  sums.store(lanes);
 }
 
-template <class T>
-GRADKERN_HD void count_block(const T* x, std::int64_t n, Upcoming next, Scan<T>& s, ops::Binades& binades) {
-  using W = Wide<T>;
-  const int top = static_cast<int>(s.amax >> W::fraction_bits), low = static_cast<int>(s.amin >> W::fraction_bits);
-  const auto row = [&](int exponent) { return binades.row(exponent - W::bias); };
-  const auto add = [&](int depth, std::int64_t count) { row(top - depth)[1] += count; };
-  const auto straggler = [&](std::int64_t i) {
-    const auto m = magnitude_bits(x[i]);
-    if (m != 0) ++row(static_cast<int>(m >> W::fraction_bits))[1];
-  };
-  const int rows = ((top - low) / counted_together + 1) * counted_together;  // whole passes, empty rows included
-  binades.cover(std::max(top - W::bias - rows + 1, ops::binade_min), top - W::bias + 1);
-  if constexpr (sizeof(T) == 8) code_depths(x, n, top, s.codes);
-  __builtin_memset(s.codes + n, sizeof(T) == 8 ? deepest : 0, codes_padding);
-  count_binades(s.codes, n, n - s.zero, top - low, sizeof(T) == 8 ? -1 : top, next.part(6, 2, n / codes_padding), add,
-                straggler);
-  for (int k = 0; k < s.noted; ++k) move_to_cell(binades, x[s.notes[k]]);
+template <bool many_zeros, class Source>
+GRADKERN_HD void look(const Source& source, std::int64_t n, Scan<double>& s, ops::Lanes&, CodeHistogram&) {
+  Scanner<double, many_zeros> scanner;
+  if (n > codes_turn) source.load(codes_turn, n);
+  scanner.look(source.x, 0, n, s, nullptr);
+  scanner.finish(s);
 }
 
-// x: count entries and zeros up to n, a multiple of simd::vector_bytes.
-template <class T>
-void measure_vectors(const T* x, std::int64_t count, std::int64_t n, std::int64_t index, Upcoming next,
-                     ops::Statistics& result, ops::Moments& moments) {
+template <bool scaled, class Source>
+GRADKERN_HD void sum_lanes(const Source& source, std::int64_t n, double scale, ops::Lanes& lanes) {
+  Summer<double, scaled> sums;
+  sums.add(source, 0, n, scale);
+  sums.store(lanes);
+}
+
+// Normal numbers and zeros.
+void count_binades(const double* x, std::int64_t n, double amin, double amax, ops::Binades& binades,
+                   CodeHistogram& histogram) {
+  if (amin >= 0x1p-126 && amax < 0x1p128) {
+    alignas(64) std::uint8_t codes[codes_turn];
+    for (std::int64_t i = 0; i < n; i += codes_turn) {
+      const std::int64_t end = std::min(n - i, codes_turn);
+      for (std::int64_t j = 0; j < end; j += simd::vector_bytes) code_binades(x + i + j, codes + j);
+      if (end < codes_turn) __builtin_memset(codes + end, 0, codes_turn - end);
+      histogram.count(codes);
+    }
+    return;
+  }
+  binades.cover(ops::binade_of(amin), ops::binade_of(amax) + 1);
+  for (std::int64_t i = 0; i < n; ++i)
+    if (x[i] != 0) ++binades.row(ops::binade_of(x[i]))[1];
+}
+
+// x is counted in cell 1, now or later.
+GRADKERN_HD void add_in_cell_1(ops::Binades& binades, double x, std::int64_t times) {
+  const int binade = ops::binade_of(x);
+  binades.cover(binade, binade + 1);
+  binades.row(binade)[1] += times;
+}
+
+// count entries, and zeros up to n, a multiple of simd::vector_bytes; index is that of the first.
+template <class T, class Source>
+void measure_block(const Source& source, std::int64_t count, std::int64_t n, std::int64_t index,
+                   ops::Statistics& result, ops::Moments& moments, CodeHistogram& histogram) {
   using W = Wide<T>;
   using U = typename W::unsigned_scalar;
   Scan<T> s;
+  ops::Lanes lanes;
+  const T* x = source.x;
+  source.load(0, std::min(n, codes_turn));
   if (x[0] == 0 || x[1] == 0 || x[2] == 0 || x[3] == 0) {
-    scan<T, true>(x, n, next.part(0, 3, n / simd::vector_bytes), s);
+    look<true>(source, n, s, lanes, histogram);
   } else {
-    scan<T, false>(x, n, next.part(0, 3, n / simd::vector_bytes), s);
+    look<false>(source, n, s, lanes, histogram);
   }
   constexpr U smallest_normal = U(1) << W::fraction_bits, infinity = U(2 * W::bias + 1) << W::fraction_bits;
-  if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal)) {
+  const auto entry_by_entry = [&] {
     ops::measure_block(result, moments, [&](std::int64_t i) { return static_cast<double>(x[i]); }, index, count);
-    return;
-  }
+    for (std::int64_t i = 0; sizeof(T) == 4 && i < count; ++i)  // what the histogram has counted already
+      if (const U m = magnitude_bits(x[i]); m >= smallest_normal && m < infinity)
+        add_in_cell_1(result.binades, x[i], -1);
+  };
+  if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal)) return entry_by_entry();
   const double amax = base::bit_cast<T>(s.amax), amin = base::bit_cast<T>(s.amin);
+  const int range = sizeof(T) == 8 ? ops::range_of(amax) : 0;
+  const double scale = ops::range_scale(range);
+  if constexpr (sizeof(T) == 8)
+    range == 0 ? sum_lanes<false>(source, n, 1, lanes) : sum_lanes<true>(source, n, scale, lanes);
+  const bool constant = amax == amin && s.zero == n - count && (s.negative == 0 || s.negative == count);
+  const ops::Moments found = ops::block_moments(lanes, count, range, constant || amax == 0,
+                                                [&](double mean) { return sum_deviations(x, count, scale, mean); });
+  if (!(found.l1 < __builtin_inf())) return entry_by_entry();  // a NaN, or a sum beyond float64
+  moments.merge(found);
   result.size += count;
   result.zero += s.zero - (n - count);
   result.negative += s.negative;
   if (amax > result.amax) result.amax = amax;
-  if (amax > 0 && amin < result.amin) result.amin = amin;
-  const int range = sizeof(T) == 8 ? ops::range_of(amax) : 0;
-  const double scale = ops::range_scale(range);
-  ops::Lanes lanes;
-  const Fetch fetch = next.part(3, 3, n / ops::statistics_lanes);
-  if (range == 0) {
-    sum_lanes<T, false>(x, n, 1, fetch, lanes);
-  } else {
-    sum_lanes<T, true>(x, n, scale, fetch, lanes);
+  if (amax == 0) return;
+  if (amin < result.amin) result.amin = amin;
+  if constexpr (sizeof(T) == 8) count_binades(x, n, amin, amax, result.binades, histogram);
+  for (int k = 0; k < s.noted; ++k) {
+    const double noted = x[s.notes[k]];
+    add_in_cell_1(result.binades, noted, -1);
+    ++result.binades.row(ops::binade_of(noted))[ops::cell_of(ops::fraction_of(noted))];
   }
-  const bool constant = amax == amin && s.zero == n - count && (s.negative == 0 || s.negative == count);
-  moments.merge(ops::block_moments(lanes, count, range, constant || amax == 0,
-                                   [&](double mean) { return sum_deviations(x, count, scale, mean); }));
-  if (amax > 0) count_block(x, n, next, s, result.binades);
-}
-
-// entries[first .. first + count) as lanes, padded with zeros to n.
-template <class T>
-GRADKERN_HD void load_block(const executor::StatisticsArgs& args, std::int64_t first, std::int64_t count,
-                            std::int64_t n, T* x) {
-  std::int64_t whole = 0;
-  if constexpr (sizeof(T) == 4) {
-    whole = count - count % group;
-    formats::visit(args.format, [&](auto f) {
-      using F = decltype(f);
-      if constexpr (F::id != formats::FormatId::float64)
-        widen_f32<F>(static_cast<const typename F::container*>(args.data) + first, whole, x);
-    });
-  }
-  decode_block(args.format, args.data, first + whole, count - whole, x + whole);
-  for (std::int64_t j = count; j < n; ++j) x[j] = 0;
 }
 
 // Whole blocks of the lane's own format are read where they lie; the rest is decoded and padded first.
 template <class T>
 void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, bool in_place,
                    ops::Statistics& result, ops::Moments* moments) {
-  const std::int64_t bytes = formats::visit(
-      args.format, [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
   alignas(64) T buffer[statistics_block];
+  CodeHistogram histogram(result.binades);
   for (std::int64_t i = begin; i < end; i += statistics_block, ++moments) {
-    const std::int64_t count = end - i < statistics_block ? end - i : statistics_block;
-    const bool more = i + 2 * statistics_block <= args.size;
-    const Upcoming next{static_cast<const char*>(args.data) + (i + count) * bytes, more ? statistics_block * bytes : 0};
+    const std::int64_t count = std::min(end - i, statistics_block);
     if (in_place && count == statistics_block) {
-      measure_vectors(static_cast<const T*>(args.data) + i, count, count, i, next, result, *moments);
+      const InPlace<T> source{static_cast<const T*>(args.data) + i};
+      measure_block<T>(source, count, count, i, result, *moments, histogram);
       continue;
     }
     const std::int64_t n = (count + simd::vector_bytes - 1) / simd::vector_bytes * simd::vector_bytes;
-    load_block(args, i, count, n, buffer);
-    measure_vectors(buffer, count, n, i, next, result, *moments);
+    measure_block<T>(Decoded<T>{args, i, count, buffer}, count, n, i, result, *moments, histogram);
   }
+  histogram.finish();
 }
 
 void measure(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, ops::Statistics& result,

@@ -11,15 +11,6 @@
 namespace gradkern::simd {
 namespace {
 
-template <class T, int N>
-GRADKERN_HD vec<T, N> max(vec<T, N> a, vec<T, N> b) {
-  return vec<T, N>::wrap(a.v > b.v ? a.v : b.v);
-}
-template <class T, int N>
-GRADKERN_HD vec<T, N> min(vec<T, N> a, vec<T, N> b) {
-  return vec<T, N>::wrap(a.v < b.v ? a.v : b.v);
-}
-
 template <class T, int N, class Op>
 GRADKERN_HD T reduce(vec<T, N> v, T start, Op op) {
   for (int i = 0; i < N; ++i) start = op(start, v.v[i]);
@@ -48,10 +39,26 @@ GRADKERN_HD std::uint64_t bits_of(bytes v, int position) {
 #endif
 }
 
+// The low bit of a + b + c, of every bit, and the high one.
+GRADKERN_HD bytes sum_bit(bytes a, bytes b, bytes c) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return bytes::wrap(_mm512_ternarylogic_epi64((__m512i)a.v, (__m512i)b.v, (__m512i)c.v, 0x96));
+#else
+  return a ^ b ^ c;
+#endif
+}
+GRADKERN_HD bytes carry_bit(bytes a, bytes b, bytes c) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return bytes::wrap(_mm512_ternarylogic_epi64((__m512i)a.v, (__m512i)b.v, (__m512i)c.v, 0xE8));
+#else
+  return (a & b) | ((a ^ b) & c);
+#endif
+}
+
 // table[index], or 0 from index 16 up.
 GRADKERN_HD bytes lookup(const std::uint8_t (&table)[16], bytes index) {
 #if defined(GRADKERN_SIMD_AVX512)
-  const __m512i entries = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table));
+  const __m512i entries = _mm512_maskz_broadcast_i32x4(0xFFFF, _mm_loadu_si128((const __m128i*)table));
   return bytes::wrap(_mm512_shuffle_epi8(entries, _mm512_adds_epu8((__m512i)index.v, _mm512_set1_epi8(0x70))));
 #elif defined(GRADKERN_SIMD_AVX2)
   const __m256i entries = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
@@ -65,6 +72,23 @@ GRADKERN_HD bytes lookup(const std::uint8_t (&table)[16], bytes index) {
   return r;
 #endif
 }
+
+// Which bytes of v are not zero while those of w are above a limit.
+struct SetAndAbove {
+#if defined(GRADKERN_SIMD_AVX512)
+  std::uint64_t found;
+  GRADKERN_HD SetAndAbove(bytes v, bytes w, bytes limit)
+      : found(_mm512_mask_cmpgt_epu8_mask(_mm512_test_epi8_mask((__m512i)v.v, (__m512i)v.v), (__m512i)w.v,
+                                          (__m512i)limit.v)) {}
+  GRADKERN_HD void operator|=(SetAndAbove other) { found |= other.found; }
+  GRADKERN_HD std::uint64_t bits() const { return found; }
+#else
+  bytes found;  // not zero
+  GRADKERN_HD SetAndAbove(bytes v, bytes w, bytes limit) : found(min(v, max(w, limit) - limit)) {}
+  GRADKERN_HD void operator|=(SetAndAbove other) { found = found | other.found; }
+  GRADKERN_HD std::uint64_t bits() const { return bits_of(bytes::wrap(found.v != bytes(0).v), 7); }
+#endif
+};
 
 // Bit i is set where the sign of lane i is.
 template <class T, int N>
@@ -84,6 +108,51 @@ GRADKERN_HD unsigned lanes_of(vec<T, N> v) {
   return bits;
 #endif
 }
+
+// How many lanes of `vectors` vectors, a multiple of four, have their sign set.
+template <class T, int N, int vectors>
+struct SignCount {
+#if defined(GRADKERN_SIMD_AVX512)
+  vec<T, N> held[vectors];
+  GRADKERN_HD void add(int j, vec<T, N> v) { held[j] = v; }
+  GRADKERN_HD std::int64_t total() const {
+    std::int64_t count = 0;
+    if constexpr (sizeof(T) == 4) {
+#pragma GCC unroll 2
+      for (int j = 0; j < vectors; j += 4)
+        count += __builtin_popcountll(_mm512_movepi8_mask(
+            _mm512_packs_epi16(_mm512_packs_epi32((__m512i)held[j].v, (__m512i)held[j + 1].v),
+                               _mm512_packs_epi32((__m512i)held[j + 2].v, (__m512i)held[j + 3].v))));
+    } else {
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) count += __builtin_popcount(lanes_of(held[j]));
+    }
+    return count;
+  }
+#else
+  std::int64_t count = 0;
+  GRADKERN_HD void add(int, vec<T, N> v) { count += __builtin_popcount(lanes_of(v)); }
+  GRADKERN_HD std::int64_t total() const { return count; }
+#endif
+};
+
+// Whether any lane of what is added is at least a limit.
+template <class T, int N>
+struct AnyAtLeast {
+  vec<T, N> limit;
+#if defined(GRADKERN_SIMD_AVX512)
+  unsigned found = 0;
+  GRADKERN_HD void add(vec<T, N> v) {
+    if constexpr (sizeof(T) == 4) found |= _mm512_cmpge_epu32_mask((__m512i)v.v, (__m512i)limit.v);
+    if constexpr (sizeof(T) == 8) found |= _mm512_cmpge_epu64_mask((__m512i)v.v, (__m512i)limit.v);
+  }
+  GRADKERN_HD bool any() const { return found != 0; }
+#else
+  vec<T, N> largest{T(0)};
+  GRADKERN_HD void add(vec<T, N> v) { largest = max(largest, v); }
+  GRADKERN_HD bool any() const { return bits_of(bytes::wrap(largest.v >= limit.v), 7) != 0; }
+#endif
+};
 
 // The low halves of a and b, in order.
 GRADKERN_HD words narrow(longs a, longs b) {
@@ -106,9 +175,10 @@ GRADKERN_HD words narrow(longs a, longs b) {
 // Four vectors of values in 0 .. 255 as bytes, in order.
 GRADKERN_HD bytes narrow(words a, words b, words c, words d) {
 #if defined(GRADKERN_SIMD_AVX512)
-  const __m256i low = _mm256_set_m128i(_mm512_cvtepi32_epi8((__m512i)b.v), _mm512_cvtepi32_epi8((__m512i)a.v));
-  const __m256i high = _mm256_set_m128i(_mm512_cvtepi32_epi8((__m512i)d.v), _mm512_cvtepi32_epi8((__m512i)c.v));
-  return bytes::wrap(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+  const __m512i mixed = _mm512_packus_epi16(_mm512_packus_epi32((__m512i)a.v, (__m512i)b.v),
+                                            _mm512_packus_epi32((__m512i)c.v, (__m512i)d.v));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return bytes::wrap(_mm512_maskz_permutexvar_epi32(0xFFFF, order, mixed));
 #elif defined(GRADKERN_SIMD_AVX2)
   const __m256i mixed = _mm256_packus_epi16(_mm256_packus_epi32((__m256i)a.v, (__m256i)b.v),
                                             _mm256_packus_epi32((__m256i)c.v, (__m256i)d.v));

@@ -91,6 +91,19 @@ struct vec {
 #endif
     return wrap(a.v > b.v ? a.v : b.v);
   }
+  // a < b ? a : b.
+  friend GRADKERN_HD vec min(vec a, vec b) {
+#if defined(GRADKERN_SIMD_AVX512)
+    if constexpr (std::is_same_v<T, float> && N == 16)
+      return wrap(_mm512_maskz_min_ps(0xFFFF, (__m512)a.v, (__m512)b.v));
+    if constexpr (std::is_same_v<T, double> && N == 8)
+      return wrap(_mm512_maskz_min_pd(0xFF, (__m512d)a.v, (__m512d)b.v));
+#elif defined(GRADKERN_SIMD_AVX2)
+    if constexpr (std::is_same_v<T, float> && N == 8) return wrap(_mm256_min_ps((__m256)a.v, (__m256)b.v));
+    if constexpr (std::is_same_v<T, double> && N == 4) return wrap(_mm256_min_pd((__m256d)a.v, (__m256d)b.v));
+#endif
+    return wrap(a.v < b.v ? a.v : b.v);
+  }
 
   friend GRADKERN_HD auto operator<(vec a, vec b) { return mask::wrap(a.v < b.v); }
   friend GRADKERN_HD auto operator<=(vec a, vec b) { return mask::wrap(a.v <= b.v); }
