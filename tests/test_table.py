@@ -13,8 +13,9 @@ import pytest
 from conftest import INF, NAN, SPECS, round_array, widened
 
 import gradkern as gk
+from gradkern.fit import Bracket
 from gradkern.joint_window import listed
-from gradkern.trouble import SORTS, judge, most_served
+from gradkern.trouble import SORTS, judge
 
 NARROW = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 
@@ -285,8 +286,8 @@ def test_fit_brackets_what_a_cast_does(fmt):
 @pytest.mark.parametrize("fmt", NARROW)
 def test_most_served_by_trying_every_scale(fmt):
     for arrays in families():
-        stats = gk.measure_many(arrays).values()
-        scale, served = most_served(stats, fmt, 1e-2)
+        columns = gk.measure_many(arrays).columns
+        scale, served = columns.most_served(fmt, 1e-2)
         counts = {k: sum(serves(x, fmt, k, 1e-2) for x in arrays.values()) for k in range(-170, 171)}
         assert served == max(counts.values()) == counts[round(math.log2(scale))]
         nearest = min(abs(k) for k, count in counts.items() if count == served)
@@ -300,7 +301,7 @@ def test_trouble_is_ranked():
     assert [t.name for t in judged.tensors] == ["nan", "over", "flush", "digits", "fine"]
     assert [t.severity for t in judged.tensors] == ["critical", "critical", "major", "minor", None]
     (fmt,) = judged.formats
-    assert (fmt.overflow, fmt.flushed, fmt.subnormal) == (1, 1, 1) and judged.nonfinite == ["nan"]
+    assert fmt.overflow == fmt.flushed == fmt.subnormal == Bracket(1, 1) and judged.nonfinite == ["nan"]
     assert judged.severity == "critical" and len(judged.troubled) == 4
     assert judge(gk.measure_many({"fine": np.ones(5)}), ["float16"]).severity is None
     orders = {sort: [t.name for t in judge(gk.measure_many(arrays), NARROW, sort=sort).tensors] for sort in SORTS}

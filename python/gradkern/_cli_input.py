@@ -36,6 +36,22 @@ def read_scale(text: str) -> float:
     return scale
 
 
+def read_format(text: str) -> str:
+    """Read the name of a format.
+
+    Raises
+    ------
+    ValueError
+        If it is none; lists them.
+    """
+    from gradkern.formats import format_name
+
+    try:
+        return format_name(text)
+    except ValueError as error:
+        raise ValueError(f"--{error}") from None
+
+
 def read_array(path: Path) -> NDArray[Any]:
     """Read the one array of a .npy, .npz or .safetensors file.
 

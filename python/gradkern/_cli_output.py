@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gradkern._text import printable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from rich.console import Console
 
 
-HEALTHY, FOUND, USAGE, INTERRUPTED = 0, 1, 2, 130
+class Saveable(Protocol):
+    """A result that can be drawn and kept."""
+
+    @property
+    def plot(self) -> Callable[..., Axes]:
+        """Draw it."""
+
+    @property
+    def save(self) -> Callable[[Path], None]:
+        """Write it to a file."""
+
+
+HEALTHY, FOUND, USAGE, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 141
 
 CODES = """[bold]Exit codes[/bold]
 
-0 healthy, or no finding as severe as --fail-on; 1 findings; 2 wrong usage; 130 interrupted"""
+0 healthy, or no finding as severe as --fail-on; 1 findings; 2 wrong usage, or a file that cannot be read or written;
+130 interrupted; 141 the reader of the output went away"""
 
 
 class FailOn(str, Enum):
@@ -34,12 +51,23 @@ def console(stream: Any = None) -> Console:
     """Return a rich console for stdout or another stream; 100 columns where that is no terminal."""
     from rich.console import Console
 
+    class Quitting(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich's own leaves the process with status 1
+
     terminal = (stream or sys.stdout).isatty() or "COLUMNS" in os.environ
-    return Console(file=stream, highlight=False, width=None if terminal else 100)
+    return Quitting(file=stream, highlight=False, width=None if terminal else 100)
+
+
+def print_source(text: str, screen: Console) -> None:
+    """Print what is being measured, in one line whatever the name of the file is."""
+    from rich.text import Text
+
+    screen.print(Text(printable(text), style="dim"), soft_wrap=True)
 
 
 def print_json(payload: dict[str, Any]) -> None:
-    """Print strict JSON: NaN and infinity must be strings by now."""
+    """Print strict JSON: NaN and infinity must be strings by now, ``"nan"``, ``"inf"`` and ``"-inf"``."""
     import json
 
     print(json.dumps(payload, allow_nan=False, indent=1))
@@ -58,22 +86,57 @@ def progress() -> Iterator[Callable[[int, int], None] | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def check_outputs(plot: Path | None, save: Path | None) -> None:
+@contextmanager
+def then_files(plot: Path | None, save: Path | None, result: Saveable, **options: Any) -> Iterator[None]:
+    """Print in the block, then write the picture and the statistics, even where the reader of the output went away.
+
+    Raises
+    ------
+    BrokenPipeError
+        If the reader went away; the files are written by then.
+    OSError
+        If a file cannot be written; everything is printed by then.
+    """
+    closed: BrokenPipeError | None = None
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        closed = error
+    if save is not None:
+        result.save(save)
+    if plot is not None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # names may have characters that the picture's font lacks
+            result.plot(**options).get_figure(root=True).savefig(plot)  # type: ignore[union-attr]
+    if closed is not None:
+        raise closed
+
+
+def check_outputs(plot: Path | None, save: Path | None, saved: tuple[str, ...] = (".json", ".json.gz")) -> None:
     """Refuse before the work what could not be written after it.
 
     Raises
     ------
     ValueError
-        If the name has another ending, its folder is missing, or matplotlib is.
+        If the name has another ending or is a folder's, its folder is missing or closed to us, or matplotlib is missing.
     """
-    from importlib.util import find_spec
-
-    for option, path, endings in (("--plot", plot, (".png", ".svg", ".pdf")), ("--save", save, (".json", ".json.gz"))):
+    for option, path, endings in (("--plot", plot, (".png", ".svg", ".pdf")), ("--save", save, saved)):
         if path is None:
             continue
         if not path.name.endswith(endings):
             raise ValueError(f"{option}: the name must end in {', '.join(endings)}, got {path.name!r}")
         if not path.parent.is_dir():
             raise ValueError(f"{option}: no such folder: {path.parent}")
-    if plot is not None and find_spec("matplotlib") is None:
-        raise ValueError("--plot: needs matplotlib, which is not installed: pip install 'gradkern[plot]'")
+        if path.is_dir():
+            raise ValueError(f"{option}: is a folder: {path}")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ValueError(f"{option}: no permission to write {path}")
+    if plot is not None:
+        try:
+            import matplotlib.figure  # noqa: F401
+        except ImportError as error:
+            reason = "which is not installed: pip install 'gradkern[plot]'"
+            if getattr(error, "name", None) != "matplotlib":
+                reason = f"which cannot be imported: {error}"
+            raise ValueError(f"--plot: needs matplotlib, {reason}") from None

@@ -7,6 +7,8 @@ import html
 import math
 from typing import TYPE_CHECKING, Any
 
+from gradkern._text import printable
+
 if TYPE_CHECKING:
     import pandas
 
@@ -48,11 +50,13 @@ class Result:
         """Return one line per field."""
         fields = self.to_dict()
         width = max(map(len, fields), default=0)
-        lines = [f"  {name:<{width}}  {value}" for name, value in fields.items() if not isinstance(value, list)]
+        shown = {name: printable(value) for name, value in fields.items() if not isinstance(value, list)}
+        lines = [f"  {name:<{width}}  {value}" for name, value in shown.items()]
         return "\n".join([type(self).__name__, *lines])
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(str(v))}</td></tr>" for k, v in self.to_dict().items()
+            f"<tr><th>{html.escape(str(k))}</th><td>{html.escape(printable(v))}</td></tr>"
+            for k, v in self.to_dict().items()
         )
         return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"

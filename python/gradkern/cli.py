@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradkern import _cli_output, cli_measure
-from gradkern._cli_output import FOUND, HEALTHY, INTERRUPTED, USAGE, FailOn
+from gradkern._cli_output import CLOSED_PIPE, FOUND, HEALTHY, INTERRUPTED, USAGE, FailOn
+from gradkern._text import printable
 
 if TYPE_CHECKING:
     from gradkern.report import ChainReport
@@ -150,18 +151,15 @@ def probe(
         report = gradkern.probe(
             net, x, loss=name, target=y, arithmetic=rule, scale=factor, reference=reference, progress=progress
         )
-    if save is not None:
-        report.save(save)
-    if plot is not None:
-        report.plot().get_figure(root=True).savefig(plot)  # type: ignore[union-attr]
-    if as_json:
-        _cli_output.print_json({"source": source, **report.to_dict()})
-    else:
-        from gradkern.render import render_report
+    with _cli_output.then_files(plot, save, report):
+        if as_json:
+            _cli_output.print_json({"source": source, **report.to_dict()})
+        else:
+            from gradkern.render import render_report
 
-        console = _cli_output.console()
-        console.print(f"probing {source}", style="dim", markup=False)
-        render_report(report, console, all_layers=all_layers)
+            console = _cli_output.console()
+            _cli_output.print_source(f"probing {source}", console)
+            render_report(report, console, all_layers=all_layers)
     return _exit_code(report, fail_on.value)
 
 
@@ -206,8 +204,13 @@ def selftest(as_json: Annotated[bool, typer.Option("--json", help="Print JSON an
 
 
 def _error(message: str) -> int:
-    print(f"gradkern: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"gradkern: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return USAGE
+
+
+def _closed_pipe() -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or what is still buffered would fail at the end of the process
+    return CLOSED_PIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -218,6 +221,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : sequence of str, optional
         Default those of the process.
     """
+    streams = sys.stdout, sys.stderr
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is escaped, not an error
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="gradkern", standalone_mode=False)
         sys.stdout.flush()
@@ -225,8 +232,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + 13
+        return _closed_pipe()
+    except SystemExit as error:  # what typer and rich make of that
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        sys.stdout, sys.stderr = streams
+        return _closed_pipe()
     except OSError as error:
         return _error(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except (ValueError, TypeError, ImportError, MemoryError) as error:

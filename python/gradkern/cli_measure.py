@@ -74,12 +74,21 @@ def measure(
         int | None, typer.Option(metavar="N", min=0, help="How many tensors in trouble to show. Default: 20.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show every tensor, healthy ones too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON and nothing else.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print everything as JSON and nothing else; NaN and infinity are the strings nan, inf and -inf.",
+        ),
+    ] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Write the picture here: .png, .svg or .pdf. Needs matplotlib.")
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(help="Write the statistics here, .json or .json.gz, for StatsTable.load.")
+        Path | None,
+        typer.Option(
+            help="Write the statistics here, .json, .json.gz or .npz: a FILE for later, or for StatsTable.load."
+        ),
     ] = None,
     fail_on: Annotated[
         FailOn,
@@ -94,39 +103,38 @@ def measure(
 
     Every tensor is read once, memory-mapped. The formats come first, each with
     the number of tensors in trouble and the scales at which none overflows or
-    flushes; then the tensors, the worst first.
+    flushes; then the tensors, the worst first: NaN, overflow, flushing, lost
+    digits, and among equals by the share of entries, summed over the formats.
+    A count that the binades leave open is a range, and judged by its low end.
     """
     import gradkern
     from gradkern import _cli_input
     from gradkern.table import FORMATS
     from gradkern.trouble import judge
 
-    _cli_output.check_outputs(plot, save)
+    _cli_output.check_outputs(plot, save, (".json", ".json.gz", ".npz"))
     factor = _cli_input.read_scale(scale)
-    names = [gradkern.finfo(name).name for name in formats or FORMATS]
+    names = list(dict.fromkeys(_cli_input.read_format(name) for name in formats or FORMATS))
     if not 0 <= lose <= 1:
         raise ValueError(f"--lose: must be between 0 and 1, got {lose}")
     if threads is not None:
         gradkern.set_num_threads(threads)
     table, source = _table(file)
     judged = judge(table, names, factor, lose, sort.value)
-    if save is not None:
-        table.save(save)
-    if plot is not None:
-        table.plot(formats=names, scale=factor).get_figure(root=True).savefig(plot)  # type: ignore[union-attr]
-    if as_json:
-        _cli_output.print_json({"source": source, **judged.to_dict(), "skipped": table.skipped})
-    else:
-        from gradkern.render_table import render_table
+    with _cli_output.then_files(plot, save, table, formats=names, scale=factor):
+        if as_json:
+            _cli_output.print_json({"source": source, **judged.to_dict(), "skipped": table.skipped})
+        else:
+            from gradkern.render_table import render_table
 
-        console = _cli_output.console()
-        console.print(f"measuring {source}", style="dim", markup=False)
-        render_table(table, judged, console, top=top, everything=everything)
+            console = _cli_output.console()
+            _cli_output.print_source(f"measuring {source}", console)
+            render_table(table, judged, console, top=top, everything=everything)
     return FOUND if _counts(judged.severity, fail_on.value) else HEALTHY
 
 
 def _counts(severity: str | None, fail_on: str) -> bool:
-    from gradkern.trouble import SEVERITIES
+    from gradkern._judged import SEVERITIES
 
     if severity is None or fail_on not in SEVERITIES:
         return False
@@ -136,6 +144,7 @@ def _counts(severity: str | None, fail_on: str) -> bool:
 def _table(file: Path | None) -> tuple[StatsTable, str]:
     """Return the statistics and a sentence on where they come from."""
     import gradkern
+    from gradkern._saved_table import is_saved
 
     if file is None:
         from gradkern.data import digits
@@ -146,6 +155,8 @@ def _table(file: Path | None) -> tuple[StatsTable, str]:
             f"the true gradients of the embedded digits network on {len(images)} embedded images, as no FILE was given"
         )
         return gradkern.measure_many(report), source
-    if file.name.endswith((".json", ".json.gz")) and not file.name.endswith(".safetensors.index.json"):
+    if is_saved(file):
+        if not file.exists():
+            raise ValueError(f"{file}: no such file")
         return gradkern.StatsTable.load(file), f"{file}, saved statistics"
     return gradkern.measure_many(file), str(file)

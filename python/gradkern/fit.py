@@ -140,7 +140,7 @@ def window(fmt: str, low: int | None, high: int | None, low_name: str, high_name
     """Make a `ScaleWindow` from the exponents of its two ends and the names of the tensors that set them."""
     high_name = high_name or low_name
     if low is None or high is None:
-        return ScaleWindow(True, None, None, 1.0, None, None, None, "all entries are zero: every scale will do")
+        return ScaleWindow(True, None, None, 1.0, None, None, None, "no finite non-zero entry: every scale will do")
     ends = (power_of_two(low), power_of_two(high))
     if low > high:
         why = (

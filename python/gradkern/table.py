@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import functools
-import gzip
-import json
+import itertools
 import operator
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from gradkern import _saved_table
+from gradkern._columns import Columns
 from gradkern._result import Result, plain
+from gradkern._text import cell_width, padded, printable
 from gradkern.fit import Bracket, FormatFit, ScaleWindow
 from gradkern.formats import FormatLike, finfo
-from gradkern.joint_window import joint_window, listed
+from gradkern.joint_window import joint_window, listed, nonfinite_sentence
 from gradkern.tensor_stats import TensorStats, log2_of_scale
 
 if TYPE_CHECKING:
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")  # those that tables and pictures show unasked
+_SHOWN = 20  # tensors that a fit writes out
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,8 +76,11 @@ class TableFit(Result):
         return pandas.DataFrame.from_dict(rows, orient="index")
 
     def __repr__(self) -> str:
-        width = max(map(len, self.tensors), default=0)
-        lines = [f"  {name:<{width}}  {_counts(fit)}" for name, fit in self.tensors.items()]
+        shown = {printable(name): fit for name, fit in itertools.islice(self.tensors.items(), _SHOWN)}
+        width = max(map(cell_width, shown), default=0)
+        lines = [f"  {padded(name, width)}  {_counts(fit)}" for name, fit in shown.items()]
+        if len(self.tensors) > len(shown):
+            lines.append(f"  and {len(self.tensors) - len(shown):,} more tensors")
         return "\n".join([f"TableFit: {self.format} at scale {self.scale:g}: {_counts(self.total)}", *lines])
 
 
@@ -93,20 +95,38 @@ class StatsTable(Result, Mapping[str, TensorStats]):
     Attributes
     ----------
     tensors : mapping of TensorStats
-        By name.
+        By name; a name here goes before the one that the statistics carry. Keys of other kinds are written as text.
     skipped : dict of str
         Entries that were not measured, and why.
+
+    Raises
+    ------
+    ValueError
+        If two keys are the same text.
     """
 
     tensors: Mapping[str, TensorStats]
     skipped: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make text of every key."""
+        if all(type(name) is str for name in self.tensors):
+            return
+        named: dict[str, TensorStats] = {}
+        for key, stats in self.tensors.items():
+            if str(key) in named:
+                raise ValueError(f"StatsTable: two tensors are named {str(key)!r}")
+            named[str(key)] = stats
+        object.__setattr__(self, "tensors", named)
 
     def __getitem__(self, name: str) -> TensorStats:
         if name not in self.tensors:
             import difflib
 
             near = difflib.get_close_matches(str(name), self.tensors, 3, 0.4)
-            reason = f"skipped: {self.skipped[name]}" if name in self.skipped else f"did you mean {listed(near)}?"
+            reason = (
+                f"skipped: {self.skipped[name]}" if name in self.skipped else f"did you mean {printable(listed(near))}?"
+            )
             raise KeyError(f"no tensor {name!r}" + (f"; {reason}" if near or name in self.skipped else ""))
         return self.tensors[name]
 
@@ -130,6 +150,11 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         total: TensorStats = functools.reduce(operator.add, self.tensors.values())
         return total
 
+    @cached_property
+    def columns(self) -> Columns:
+        """The binades and extremes of all tensors as arrays, for questions to all of them."""
+        return Columns(list(self.tensors.values()))
+
     def fit(self, fmt: FormatLike, scale: float = 1.0) -> TableFit:
         """Count what a nearest-even cast of ``scale * x`` to a format would do to every tensor, without reading any again.
 
@@ -146,8 +171,22 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         """Scales at which no tensor overflows and none flushes more than a fraction `lose` of its non-zero entries.
 
         Where there is none, ``why`` names the tensors that conflict and the formats that would fit.
+
+        Raises
+        ------
+        ValueError
+            If lose is not between 0 and 1, or there is no such format.
         """
-        return joint_window(self.tensors.values(), fmt, lose)
+        found = joint_window([], fmt, lose)  # of no tensors, which checks the arguments
+        names, stats = list(self.tensors), list(self.tensors.values())
+        # the two tensors that set the ends, under their names here, say what all of them would
+        ends = [replace(stats[i], name=names[i], nan=0, pos_inf=0, neg_inf=0) for i in self.columns.ends(fmt, lose)]
+        if ends:
+            found = joint_window(ends, fmt, lose)
+        broken = [name for name, one in zip(names, stats, strict=True) if one.nonfinite]
+        if broken:
+            found = replace(found, why=f"{found.why}; {nonfinite_sentence(broken, len(names))}")
+        return found
 
     def __add__(self, other: StatsTable) -> StatsTable:
         """Merge two tables: tensors of one name by ``+``, the others side by side in order."""
@@ -194,15 +233,10 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         ------
         ValueError
             If the name ends in none of .json, .json.gz and .npz.
+        OSError
+            If the file cannot be written.
         """
-        path = Path(path)
-        if not path.name.endswith((".json", ".json.gz", ".npz")):
-            raise ValueError(f"save: the name must end in .json, .json.gz or .npz, got {path.name!r}")
-        data = json.dumps({"gradkern_table": 1, **self.to_dict()}, allow_nan=False).encode()
-        if path.suffix == ".npz":
-            np.savez_compressed(path, gradkern_table=np.frombuffer(data, np.uint8))
-            return
-        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+        _saved_table.write(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> StatsTable:
@@ -211,21 +245,12 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         Raises
         ------
         ValueError
-            If the file is not a table.
+            If the file is missing or is not a table.
         """
-        path = Path(path)
+        fields = _saved_table.read(Path(path))
         try:
-            if path.suffix == ".npz":
-                with np.load(path, allow_pickle=False) as archive:
-                    raw = archive["gradkern_table"].tobytes()
-            else:
-                raw = path.read_bytes()
-            fields = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-            version = fields.pop("gradkern_table", None) if isinstance(fields, dict) else None
-            if version != 1:
-                raise ValueError("no table" if version is None else f"version {version}, this gradkern reads version 1")
             return cls.from_dict(fields)
-        except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        except ValueError as error:
             raise ValueError(f"StatsTable.load: {path} is not a saved table ({error})") from None
 
     def plot(self, ax: Axes | None = None, formats: Sequence[FormatLike] = FORMATS, scale: float = 1.0) -> Axes:

@@ -1,20 +1,24 @@
-"""What is wrong with the tensors of a table in a format at a scale: which overflow, flush, lose digits, hold NaN."""
+"""What is wrong with the tensors of a table in a format at a scale: which overflow, flush, lose digits, hold NaN.
+
+Counts may be brackets (`gradkern.fit`). Whatever has consequences, severity and order and exit codes, rests on their low
+ends, which are certain; what the high ends would add is told apart as a suspicion.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from gradkern._columns import Ints
+from gradkern._judged import HURTS, SORTS, Judged, severity_word
 from gradkern._result import Result
-from gradkern.fit import FormatFit, ScaleWindow
+from gradkern.fit import Bracket, FormatFit, ScaleWindow
 from gradkern.formats import FormatLike, finfo
 from gradkern.table import StatsTable
 from gradkern.tensor_stats import TensorStats
-
-SORTS = ("trouble", "name", "size", "amax", "overflow", "flushed", "subnormal", "nonfinite")
-SEVERITIES = ("critical", "major", "minor")
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,61 +27,82 @@ class TensorTrouble(Result):
 
     Attributes
     ----------
+    name : str
+        In the table.
     stats : TensorStats
         Its statistics.
     fits : dict of FormatFit
         By format.
     lose : float
         Fraction of the non-zero entries that may flush, or become subnormal, without being called trouble.
+    severity : str or None
+        ``critical`` for NaN, inf and overflow, ``major`` for flushing, ``minor`` for lost digits, None for health: by what
+        is certain.
+    suspicion : str or None
+        The same by the high ends of the counts.
     """
 
+    name: str
     stats: TensorStats
     fits: dict[str, FormatFit]
     lose: float
+    severity: str | None
+    suspicion: str | None
+
+    def hurts(self, count: str, fmt: str) -> bool:
+        """Whether overflow, flushed or subnormal of a format certainly is trouble."""
+        allowed = 0.0 if count == "overflow" else self.lose * self.stats.nonzero
+        low: int = getattr(self.fits[fmt], count).low
+        return low > allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name, severity, suspicion, statistics and fits as JSON can hold them."""
+        fits = {fmt: fit.to_dict() for fmt, fit in self.fits.items()}
+        return {
+            "name": self.name, "severity": self.severity, "suspicion": self.suspicion, "stats": self.stats.to_dict(),
+            "fits": fits,
+        }  # fmt: skip
+
+
+class TroubleList(Sequence[TensorTrouble]):
+    """Judged tensors in an order; each becomes a `TensorTrouble` when it is looked at."""
+
+    def __init__(self, judged: Judged, order: Ints) -> None:
+        self._judged, self._order = judged, order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return TroubleList(self._judged, self._order[index])
+        return self._tensor(int(self._order[index]))
+
+    def _tensor(self, index: int) -> TensorTrouble:
+        judged = self._judged
+        fits = {fmt: found[index] for fmt, found in judged.fits.items()}
+        words = severity_word(int(judged.certain[index])), severity_word(int(judged.possible[index]))
+        return TensorTrouble(judged.names[index], judged.stats[index], fits, judged.lose, *words)
 
     @property
-    def name(self) -> str:
-        """Name of the tensor."""
-        return self.stats.name or "the tensor"
-
-    def overflows(self, fmt: str) -> bool:
-        """Whether anything may overflow."""
-        return self.fits[fmt].overflow.high > 0
-
-    def flushes(self, fmt: str) -> bool:
-        """Whether more than the fraction that may is flushed to zero."""
-        return self.fits[fmt].flushed.high > self.lose * self.stats.nonzero
-
-    def loses_digits(self, fmt: str) -> bool:
-        """Whether more than that fraction becomes subnormal."""
-        return self.fits[fmt].subnormal.high > self.lose * self.stats.nonzero
+    def entries(self) -> int:
+        """Entries of all these tensors."""
+        return int(self._judged.sizes[self._order].sum())
 
     @property
     def severity(self) -> str | None:
-        """``critical`` for NaN, inf and overflow, ``major`` for flushing, ``minor`` for lost digits, None for health."""
-        if self.stats.nonfinite or any(map(self.overflows, self.fits)):
-            return "critical"
-        if any(map(self.flushes, self.fits)):
-            return "major"
-        return "minor" if any(map(self.loses_digits, self.fits)) else None
-
-    def worst(self, count: str) -> float:
-        """Largest share of the non-zero entries, over the formats, for overflow, flushed or subnormal."""
-        counts: list[int] = [getattr(fit, count).high for fit in self.fits.values()]
-        return max(counts) / max(self.stats.nonzero, 1)
+        """The worst of any; None for health."""
+        return severity_word(int(self._judged.certain[self._order].max(initial=0)))
 
     @property
-    def rank(self) -> tuple[float, ...]:
-        """Larger is worse: NaN, then overflow, flushing and lost digits, by how many formats and how many entries."""
-        key = [float(self.stats.nonfinite > 0)]
-        for hurt, count in ((self.overflows, "overflow"), (self.flushes, "flushed"), (self.loses_digits, "subnormal")):
-            key += [float(sum(map(hurt, self.fits))), self.worst(count)]
-        return tuple(key)
+    def suspicion(self) -> str | None:
+        """The worst of any, by the high ends of the counts."""
+        return severity_word(int(self._judged.possible[self._order].max(initial=0)))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return name, severity, statistics and fits as JSON can hold them."""
-        fits = {fmt: fit.to_dict() for fmt, fit in self.fits.items()}
-        return {"name": self.name, "severity": self.severity, "stats": self.stats.to_dict(), "fits": fits}
+    def divided(self) -> tuple[TroubleList, TroubleList]:
+        """Those in trouble or under suspicion, and the healthy."""
+        hurt = self._judged.possible[self._order] > 0
+        return TroubleList(self._judged, self._order[hurt]), TroubleList(self._judged, self._order[~hurt])
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,8 +113,8 @@ class FormatTrouble(Result):
     ----------
     format : str
         The format.
-    overflow, flushed, subnormal : int
-        Tensors that overflow, flush or lose digits.
+    overflow, flushed, subnormal : Bracket
+        Tensors that overflow, flush or lose digits: certainly at least `low`, at most `high`.
     window : ScaleWindow
         The scales that serve all tensors.
     best : float
@@ -99,9 +124,9 @@ class FormatTrouble(Result):
     """
 
     format: str
-    overflow: int
-    flushed: int
-    subnormal: int
+    overflow: Bracket
+    flushed: Bracket
+    subnormal: Bracket
     window: ScaleWindow
     best: float
     served: int
@@ -119,81 +144,56 @@ class TableTrouble(Result):
         Fraction that may flush or lose digits.
     nonfinite : list of str
         Tensors that hold NaN or inf.
+    blank : list of str
+        Tensors without a finite non-zero entry, of which no format can lose anything.
     formats : list of FormatTrouble
         One per format.
-    tensors : list of TensorTrouble
+    tensors : sequence of TensorTrouble
         In the order asked for.
     """
 
     scale: float
     lose: float
     nonfinite: list[str]
+    blank: list[str]
     formats: list[FormatTrouble]
-    tensors: list[TensorTrouble]
+    tensors: TroubleList
 
     @property
     def severity(self) -> str | None:
         """The worst of any tensor; None for health."""
-        found = {tensor.severity for tensor in self.tensors}
-        return next((severity for severity in SEVERITIES if severity in found), None)
+        return self.tensors.severity
 
     @property
-    def troubled(self) -> list[TensorTrouble]:
-        """Tensors with a severity."""
-        return [tensor for tensor in self.tensors if tensor.severity is not None]
+    def troubled(self) -> TroubleList:
+        """Tensors with a severity or a suspicion."""
+        return self.tensors.divided()[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
         return {
             "scale": self.scale, "lose": self.lose, "severity": self.severity, "nonfinite": self.nonfinite,
-            "formats": [fmt.to_dict() for fmt in self.formats], "tensors": [t.to_dict() for t in self.tensors],
+            "blank": self.blank, "formats": [fmt.to_dict() for fmt in self.formats],
+            "tensors": [tensor.to_dict() for tensor in self.tensors],
         }  # fmt: skip
 
 
-def most_served(tensors: Iterable[TensorStats], fmt: str, lose: float) -> tuple[float, int]:
-    """Return the scale at which the most tensors neither overflow nor flush, the nearest to 1, and how many those are."""
-    steps: Counter[int] = Counter()
-    always = 0
-    for stats in tensors:
-        low, high = stats.smallest_scale(fmt, lose), stats.largest_scale(fmt)
-        if low is None or high is None:
-            always += 1
-        elif max(low, -1022) <= min(high, 1023):
-            steps[max(low, -1022)] += 1
-            steps[min(high, 1023) + 1] -= 1
-    served, best, edges = 0, (0, 0.0, 0), sorted(steps)
-    for edge, end in zip(edges, [*edges[1:], 1024], strict=True):
-        served += steps[edge]
-        nearest = min(max(edge, 0), end - 1)
-        best = max(best, (served, -abs(nearest), nearest))
-    return 2.0 ** best[2], best[0] + always
-
-
-def _sorted(tensors: list[TensorTrouble], sort: str) -> list[TensorTrouble]:
-    from gradkern.tensor_file import natural_key
-
-    if sort == "name":
-        return sorted(tensors, key=lambda tensor: natural_key(tensor.name))
-    keys = {
-        "trouble": lambda tensor: tensor.rank,
-        "size": lambda tensor: tensor.stats.size,
-        "amax": lambda tensor: tensor.stats.log2_amax,
-        "nonfinite": lambda tensor: tensor.stats.nonfinite / max(tensor.stats.size, 1),
-    }
-    return sorted(tensors, key=keys.get(sort, lambda tensor: tensor.worst(sort)), reverse=True)
-
-
-def _judge_format(table: StatsTable, tensors: list[TensorTrouble], fmt: str, lose: float) -> FormatTrouble:
-    found = table.loss_scale_window(fmt, lose)
-    best, served = (found.best, len(tensors)) if found.best is not None else most_served(table.values(), fmt, lose)
-    overflow, flushed = sum(t.overflows(fmt) for t in tensors), sum(t.flushes(fmt) for t in tensors)
-    return FormatTrouble(fmt, overflow, flushed, sum(t.loses_digits(fmt) for t in tensors), found, best, served)
+def _judge_format(table: StatsTable, judged: Judged, fmt: str) -> FormatTrouble:
+    found = table.loss_scale_window(fmt, judged.lose)
+    best, served = (found.best, len(table)) if found.best is not None else table.columns.most_served(fmt, judged.lose)
+    overflow, flushed, subnormal = (judged.tally(fmt, count) for count in HURTS)
+    return FormatTrouble(fmt, overflow, flushed, subnormal, found, best, served)
 
 
 def judge(
     table: StatsTable, formats: Sequence[FormatLike], scale: float = 1.0, lose: float = 1e-3, sort: str = "trouble"
 ) -> TableTrouble:
     """Judge the tensors of a table.
+
+    The order ``trouble`` puts the worst first: by severity; then those with NaN or inf; then by the share of the non-zero
+    entries that overflow or flush, summed over all the formats, so that a tensor which two formats ruin comes before one
+    that a single format ruins; then by the share that lose digits, summed likewise. Shares that `lose` allows count as
+    none. Ties keep the order of the table. Of a count in brackets the low end is taken, and the high one among equals.
 
     Parameters
     ----------
@@ -205,7 +205,8 @@ def judge(
     lose : float
         Fraction of a tensor's non-zero entries that may flush or become subnormal.
     sort : str
-        One of `SORTS`; largest first but for names.
+        One of `SORTS`: ``overflow``, ``flushed`` and ``subnormal`` are shares summed over the formats. Largest first but
+        for names.
 
     Raises
     ------
@@ -217,10 +218,8 @@ def judge(
     names = list(dict.fromkeys(finfo(fmt).name for fmt in formats))
     if not names:
         raise ValueError("formats: needs at least one")
-    fits = {fmt: table.fit(fmt, scale) for fmt in names}
-    tensors = [
-        TensorTrouble(stats, {fmt: fits[fmt][name] for fmt in names}, lose) for name, stats in table.tensors.items()
-    ]
-    judged = [_judge_format(table, tensors, fmt, lose) for fmt in names]
-    nonfinite = [name for name, stats in table.tensors.items() if stats.nonfinite]
-    return TableTrouble(scale, lose, nonfinite, judged, _sorted(tensors, sort))
+    judged = Judged(table, names, scale, lose)
+    verdicts = [_judge_format(table, judged, fmt) for fmt in names]
+    nonfinite = [judged.names[i] for i in np.flatnonzero(judged.nonfinite)]
+    blank = [judged.names[i] for i in np.flatnonzero(judged.columns.nonzero == 0)]
+    return TableTrouble(scale, lose, nonfinite, blank, verdicts, TroubleList(judged, judged.order(sort)))
