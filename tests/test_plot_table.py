@@ -72,7 +72,7 @@ def test_marks_of_what_cannot_be_drawn():
     tail = np.append(np.ones(1000), 2.0**-120)
     ax = drawn(12, bad=np.array([NAN, 1.0]), zero=np.zeros(2), tail=tail).plot(formats=["half"], scale=4.0)
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == ["NaN or inf", "no non-zero entry", "a few entries down to $2^{-118}$"]
+    assert labels == ["NaN or inf", "no finite non-zero entry", "a few entries down to $2^{-118}$"]
     assert ax.get_xlim()[0] > -60 and "2^{2}" in ax.get_xlabel()
     assert drawn(3).plot().get_legend() is None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradkern._text import elided_names, printable
 from gradkern.formats import FormatInfo, FormatLike, finfo
 from gradkern.plot import _figure
 from gradkern.table import StatsTable
@@ -23,6 +24,7 @@ _NEAR = 16  # binades beyond the data in which a limit is still drawn
 _TAIL = 1.0  # per cent of a tensor's entries that may lie to the left of the picture
 _NAMED, _GROUPS = 110, 60  # rows with a name each; groups of rows where there are more
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+_NAME_LENGTH = 60  # of a row's name; beyond, its middle goes
 _ROW, _RULER, _TALLEST = 0.145, 0.26, 15.0  # inches
 
 
@@ -131,12 +133,14 @@ def _draw_limits(ax: Axes, infos: list[FormatInfo], view: tuple[float, float]) -
 
 def _name_rows(ax: Axes, names: list[str]) -> None:
     if len(names) <= _NAMED:
-        ax.set_yticks(range(len(names)), names, fontsize=7 if len(names) > 40 else 8)
+        shown, size = elided_names([printable(name) for name in names], _NAME_LENGTH), 7 if len(names) > 40 else 8
+        ax.set_yticks(range(len(names)), shown, fontsize=size, parse_math=False)
         return
     runs = groups(names)
     centres = [first + (count - 1) / 2 for _, first, count in runs]
-    labels = [name if count == 1 else f"{name}  ({count})" for name, _, count in runs]
-    ax.set_yticks(centres, labels, fontsize=7)
+    shown = elided_names([printable(name) for name, _, _ in runs], _NAME_LENGTH)
+    labels = [name if count == 1 else f"{name}  ({count})" for name, (_, _, count) in zip(shown, runs, strict=True)]
+    ax.set_yticks(centres, labels, fontsize=7, parse_math=False)
     for _, first, count in runs:
         if count > 1:
             ax.axhline(first - 0.5, color="#999999", lw=0.4, zorder=3)
@@ -152,7 +156,7 @@ def _draw_remarks(ax: Axes, table: StatsTable, exponents: NDArray[np.int64], sha
     zero = [row for row, stats in enumerate(table.values()) if not stats.nonzero]
     if zero:
         ax.scatter([left] * len(zero), zero, marker="o", facecolors="none", edgecolors="#666666", s=14, clip_on=False,
-                   zorder=6, label="no non-zero entry")  # fmt: skip
+                   zorder=6, label="no finite non-zero entry")  # fmt: skip
     beyond = np.flatnonzero((share[:, exponents < left] > 0).any(axis=1))
     if beyond.size:
         lowest = exponents[(share > 0).any(axis=0)][0]
