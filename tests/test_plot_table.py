@@ -91,3 +91,15 @@ def test_in_given_axes():
 def test_pyplot_is_left_alone(tmp_path):
     code = "import sys, gradkern as gk; gk.measure_many([gk.init.normal(3, 3)]).plot(); print('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_names_are_never_formulas_and_never_too_long(tmp_path):
+    names = ["$x_1$", "$\\frac{", "a\x1b[31m\n", "layers.1." + "x" * 300, "layers.2." + "x" * 300]
+    ax = gk.measure_many({name: np.ones(3) for name in names}).plot()
+    ax.get_figure(root=True).savefig(tmp_path / "t.png")
+    shown = [label.get_text() for label in ax.get_yticklabels()]
+    assert shown[:3] == ["$x_1$", "$\\frac{", "a\\x1b[31m\\n"] and len(set(shown)) == 5
+    assert max(map(len, shown)) <= 60 and not any(label.get_parse_math() for label in ax.get_yticklabels())
+    many = gk.measure_many({f"$\\frac{{.{i}": np.ones(1) for i in range(300)}).plot()
+    many.get_figure(root=True).savefig(tmp_path / "many.png")
+    assert not any(label.get_parse_math() for label in many.get_yticklabels())

