@@ -86,6 +86,20 @@ def test_names_are_only_text(name):
     assert table[name].size == 2
 
 
+def test_colours_change_no_text():
+    from rich.console import Console
+
+    table, printed = hurt_table(), []
+    for colours in ("truecolor", None):
+        stream = io.StringIO()
+        console = Console(file=stream, width=72, force_terminal=True, color_system=colours, highlight=False)
+        render_table(table, judge(table, NARROW), console)
+        printed.append(stream.getvalue())
+    assert "\x1b[1;31m" in printed[0] and "\x1b" not in printed[1]
+    lines = [[line.rstrip() for line in re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()] for text in printed]
+    assert lines[0] == lines[1]
+
+
 def test_escapes_in_what_was_skipped_and_not_found():
     table = gk.measure_many({"w\x1b[2J": np.ones(1), "s": "text"})
     with pytest.raises(KeyError) as caught:

@@ -67,10 +67,20 @@ def print_source(text: str, screen: Console) -> None:
 
 
 def print_json(payload: dict[str, Any]) -> None:
-    """Print strict JSON: NaN and infinity must be strings by now, ``"nan"``, ``"inf"`` and ``"-inf"``."""
+    """Print strict JSON, a line for every field and every object in a list, as fast as the encoder without indents.
+
+    NaN and infinity must be strings by now, ``"nan"``, ``"inf"`` and ``"-inf"``.
+    """
     import json
 
-    print(json.dumps(payload, allow_nan=False, indent=1))
+    def text(value: Any) -> str:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines = ",\n".join(f"  {json.dumps(item, allow_nan=False)}" for item in value)
+            return f"[\n{lines}\n ]"
+        return json.dumps(value, allow_nan=False)
+
+    fields = ",\n".join(f" {json.dumps(str(name))}: {text(value)}" for name, value in payload.items())
+    print(f"{{\n{fields}\n}}")
 
 
 @contextmanager

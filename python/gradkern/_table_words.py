@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 from gradkern._grid import Column
 from gradkern._judged import HURTS
@@ -12,7 +13,7 @@ from gradkern.fit import Bracket, ScaleWindow
 from gradkern.joint_window import listed, nonfinite_sentence
 from gradkern.render import power
 from gradkern.table import StatsTable
-from gradkern.trouble import FormatTrouble, TableTrouble, TensorTrouble, TroubleList
+from gradkern.trouble import FormatTrouble, TableTrouble, TensorTrouble
 
 FORMATS_TITLE = "tensors that"
 _SHOWN = 20
@@ -134,41 +135,41 @@ def format_sentences(fmt: FormatTrouble) -> list[Sentence]:
     return [(text, counts[0][1] if counts else "green"), (window, "" if fmt.window.exists else "yellow")]
 
 
-def tensor_columns(judged: TableTrouble, shown: TroubleList, table: StatsTable) -> list[Column]:
+def tensor_columns(judged: TableTrouble, shown: Sequence[TensorTrouble], table: StatsTable) -> list[Column]:
     """Columns of the table of tensors; those in which nothing happens are left out."""
-    plain, tensors = [""] * len(shown), list(shown)
-    columns = [Column("", "size", [amount(tensor.stats.size) for tensor in tensors], plain, 1)]
+    plain = [""] * len(shown)
+    columns = [Column("", "size", [amount(tensor.stats.size) for tensor in shown], plain, 1)]
     if len({stats.dtype for stats in table.values()}) > 1:
-        columns.append(Column("", "dtype", [t.stats.dtype.removeprefix("float8_") for t in tensors], plain, 0))
-    columns.append(Column("", "log2|x|", [magnitudes(tensor) for tensor in tensors], plain, 2))
-    broken = [share(tensor.stats.nonfinite, tensor.stats.size) for tensor in tensors]
+        columns.append(Column("", "dtype", [t.stats.dtype.removeprefix("float8_") for t in shown], plain, 0))
+    columns.append(Column("", "log2|x|", [magnitudes(tensor) for tensor in shown], plain, 2))
+    broken = [share(tensor.stats.nonfinite, tensor.stats.size) for tensor in shown]
     columns.append(Column("", "NaN/inf", broken, ["bold red" if cell != "." else "dim" for cell in broken]))
     for fmt in (fmt.format for fmt in judged.formats):
         for count, name in _HEADS.items():
-            cells = [shares(getattr(t.fits[fmt], count), t.stats.nonzero) for t in tensors]
-            styles = [_COLOURS[count] if tensor.hurts(count, fmt) else "dim" for tensor in tensors]
+            cells = [shares(getattr(t.fits[fmt], count), t.stats.nonzero) for t in shown]
+            styles = [_COLOURS[count] if tensor.hurts(count, fmt) else "dim" for tensor in shown]
             columns.append(Column(_SHORT.get(fmt, fmt), name, cells, styles))
     return [column for column in columns if column.name in ("size", "dtype", "log2|x|") or set(column.cells) != {"."}]
 
 
-def select(judged: TableTrouble, top: int | None, everything: bool) -> tuple[TroubleList, str]:
+def select(judged: TableTrouble, top: int | None, everything: bool) -> tuple[list[TensorTrouble], str]:
     """Tensors to show, and a sentence on those that are not."""
     if everything:
-        return judged.tensors, ""
+        return list(judged.tensors), ""
     troubled, healthy = judged.tensors.divided()
-    shown: TroubleList = troubled[: _SHOWN if top is None else top]
+    shown = list(troubled[: _SHOWN if top is None else top])
     words = [f"{len(troubled) - len(shown):,} more in trouble"] if len(troubled) > len(shown) else []
     if healthy:
         words.append(f"{len(healthy):,} healthy tensor{'s' * (len(healthy) != 1)} ({amount(healthy.entries)} entries)")
     return shown, f"not shown: {' and '.join(words)}" if words else ""
 
 
-def _ranges(judged: TableTrouble, shown: TroubleList) -> bool:
+def _ranges(judged: TableTrouble, shown: Sequence[TensorTrouble]) -> bool:
     fits = (fit for tensor in shown for fit in tensor.fits.values())
     return any(not getattr(fit, count).exact for fit in fits for count in HURTS)
 
 
-def caption(judged: TableTrouble, shown: TroubleList) -> str:
+def caption(judged: TableTrouble, shown: Sequence[TensorTrouble]) -> str:
     """Say what the columns of tensors hold."""
     text = (
         f"% of the non-zero entries that overflow, flush to zero or lose digits (subnormal) at scale "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gradkern import _table_words as words
 from gradkern._grid import Column, Line, lay_out, natural_width
 from gradkern._text import printable, wrapped
 from gradkern.table import FORMATS, StatsTable
-from gradkern.trouble import TableTrouble, TroubleList, judge
+from gradkern.trouble import TableTrouble, TensorTrouble, judge
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,7 @@ def _format_lines(judged: TableTrouble, width: int) -> list[Line]:
     return lines
 
 
-def _tensor_lines(judged: TableTrouble, shown: TroubleList, table: StatsTable, width: int) -> list[Line]:
+def _tensor_lines(judged: TableTrouble, shown: Sequence[TensorTrouble], table: StatsTable, width: int) -> list[Line]:
     columns = words.tensor_columns(judged, shown, table)
     lines, dropped = lay_out("tensor", [printable(tensor.name) for tensor in shown], columns, width)
     if dropped:
@@ -105,8 +106,10 @@ def render_table(
     from rich.text import Text
 
     lines = table_lines(table, judged, console.width, top=top, everything=everything)
-    text = Text("\n").join(Text.assemble(*line) for line in lines)
-    console.print(text, soft_wrap=True)
+    if console.color_system is None:
+        console.out("\n".join("".join(text for text, _ in line).rstrip() for line in lines), highlight=False)
+        return
+    console.print(Text("\n").join(Text.assemble(*line) for line in lines), soft_wrap=True)
 
 
 def _grid(title: str, names: list[str], columns: list[Column]) -> str:
