@@ -11,9 +11,10 @@ import pytest
 from conftest import INF, NAN
 
 import gradkern as gk
-from gradkern._table_words import magnitudes, remarks, scales, shares, tensor_columns
+from gradkern._table_words import magnitudes, remarks, shares, tensor_columns
 from gradkern.fit import Bracket
 from gradkern.joint_window import joint_window
+from gradkern.render import scales
 from gradkern.trouble import SORTS, judge
 
 NARROW = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from gradkern._grid import Column
 from gradkern._judged import HURTS
 from gradkern._text import printable
-from gradkern.fit import Bracket, ScaleWindow
+from gradkern.fit import Bracket
 from gradkern.joint_window import listed, nonfinite_sentence
-from gradkern.render import power
+from gradkern.render import power, scales
 from gradkern.table import StatsTable
 from gradkern.trouble import FormatTrouble, TableTrouble, TensorTrouble
 
@@ -58,14 +58,6 @@ def magnitudes(tensor: TensorTrouble) -> str:
         return "all zero" if stats.zero == stats.size else "no finite" if not stats.zero else "zero, NaN/inf"
     low = math.floor(math.log2(stats.amin) + stats.exponent) if stats.amin > 0 else -math.inf
     return f"{low:.0f}..{math.floor(stats.log2_amax):.0f}"
-
-
-def scales(window: ScaleWindow) -> str:
-    """Write the scales of a window: ``2^-3..2^9``; ``any`` stands for an end without a bound."""
-    if not window.exists:
-        return "none"
-    ends = ["any" if end is None else f"2^{end}" for end in (window.log2_low, window.log2_high)]
-    return "any" if ends == ["any", "any"] else "..".join(ends)
 
 
 def best(fmt: FormatTrouble) -> str:

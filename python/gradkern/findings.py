@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gradkern._result import Result
 from gradkern.formats import finfo
+from gradkern.render import scales
 from gradkern.report import GRADIENT_ROLES
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def scale_advice(report: ChainReport) -> str:
     """Say which loss scale would work in the run's format, or that none does and which format needs none."""
     window = report.loss_scale_window()
     if window.exists and window.best is not None:
-        span = "" if window.log2_low is None else f" (window 2^{window.log2_low}..2^{window.log2_high})"
+        span = f" (window {scales(window)})" if scales(window) != "any" else ""
         if window.best <= report.scale <= (window.high or math.inf):
             return (
                 f"the loss scale 2^{math.log2(report.scale):g} is right for the true gradients{span}: the loss is in the "

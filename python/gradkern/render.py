@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gradkern.findings import Finding
+    from gradkern.fit import ScaleWindow
     from gradkern.report import ChainReport, LayerRow
     from gradkern.system import Info, SelfTest
 
@@ -33,6 +34,14 @@ def number(value: float | None) -> str:
 def power(value: float) -> str:
     """Write a power of two as ``2^k``."""
     return f"2^{math.frexp(value)[1] - 1}" if 0 < value < math.inf else "0" if value == 0 else "beyond 2^1023"
+
+
+def scales(window: ScaleWindow, between: str = "..") -> str:
+    """Write the scales of a window: ``2^-3..2^9``; ``any`` stands for an end without a bound."""
+    if not window.exists:
+        return "none"
+    ends = ["any" if end is None else f"2^{end}" for end in (window.log2_low, window.log2_high)]
+    return "any" if ends == ["any", "any"] else between.join(ends)
 
 
 def log2_norm(value: float) -> str:
@@ -74,10 +83,10 @@ def facts(report: ChainReport) -> list[tuple[str, str]]:
         return [*lines, ("reference", "not run: losses are counted, not attributed")]
     lines.append(("effective depth", f"{report.effective_depth()} of {report.depth} layers (stored chain)"))
     window = report.loss_scale_window()
-    if window.exists and window.low is not None and window.high is not None and window.best is not None:
-        text = f"{power(window.low)} to {power(window.high)}, best {power(window.best)} (round once): {window.why}"
-    else:
-        text = f"{'any' if window.exists else 'none'} (round once): {window.why}"
+    text = scales(window, " to ")
+    if text not in ("any", "none") and window.best is not None:
+        text += f", best {power(window.best)}"
+    text += f" (round once): {window.why}"
     return [*lines, ("loss scale window", text)]
 
 
