@@ -189,7 +189,7 @@ BAD = {
     "truncated": (("@cut.npz",), "cut.npz: not a complete .npz file"),
     "empty folder": (("@folder",), "a folder without .safetensors files; it holds nothing"),
     "nothing to measure": (("@ints.npz",), "nothing to measure: a (int64, no floating-point format)"),
-    "no table": (("@other.json",), "other.json is not a saved table (no table)"),
+    "no table": (("@other.json",), "other.json holds no saved StatsTable (no gradkern_table)"),
     "no saved table": (("nowhere.json",), "error: nowhere.json: no such file"),
     "ending": (("nowhere.pt",), "nowhere.pt: no such file"),
     "format": (("@fine.npz", "--format", "float12"), "--format: must be one of float64, float32"),

@@ -376,10 +376,10 @@ def test_files_that_are_no_table(tmp_path):
     marked = '{"gradkern_table": 1'
     for text in ("", "[]", "{}", '{"gradkern_table": 2, "tensors": {}}', marked + "}", marked + ', "tensors": 3}'):
         path.write_text(text)
-        with pytest.raises(ValueError, match=r"StatsTable\.load: .*t\.json is not a saved table"):
+        with pytest.raises(ValueError, match=r"StatsTable\.load: .*t\.json holds no saved StatsTable"):
             gk.StatsTable.load(path)
     (tmp_path / "t.json.gz").write_bytes(b"\x1f\x8b\x08")
-    with pytest.raises(ValueError, match="is not a saved table"):
+    with pytest.raises(ValueError, match="holds no saved StatsTable"):
         gk.StatsTable.load(tmp_path / "t.json.gz")
 
 
@@ -388,5 +388,5 @@ def test_npz_brings_every_bit_back(tmp_path):
     table.save(tmp_path / "t.npz")
     assert gk.StatsTable.load(tmp_path / "t.npz").to_dict() == table.to_dict()
     np.savez(tmp_path / "other.npz", x=np.ones(3))
-    with pytest.raises(ValueError, match="not a saved table"):
+    with pytest.raises(ValueError, match="holds no saved StatsTable"):
         gk.StatsTable.load(tmp_path / "other.npz")

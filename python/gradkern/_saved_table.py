@@ -53,11 +53,11 @@ def read(path: Path) -> dict[str, Any]:
             raw = path.read_bytes()
         fields = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
     except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"StatsTable.load: {path} is not a saved table ({error})") from None
+        raise ValueError(f"StatsTable.load: {path} holds no saved StatsTable ({error})") from None
     version = fields.pop(_KEY, None) if isinstance(fields, dict) else None
     if version != _VERSION:
-        found = "no table" if version is None else f"version {version}, this gradkern reads version {_VERSION}"
-        raise ValueError(f"StatsTable.load: {path} is not a saved table ({found})")
+        found = f"no {_KEY}" if version is None else f"version {version}, this gradkern reads {_VERSION}"
+        raise ValueError(f"StatsTable.load: {path} holds no saved StatsTable ({found})")
     return dict(fields)
 
 

@@ -251,7 +251,7 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         try:
             return cls.from_dict(fields)
         except ValueError as error:
-            raise ValueError(f"StatsTable.load: {path} is not a saved table ({error})") from None
+            raise ValueError(f"StatsTable.load: {path} holds no saved StatsTable ({error})") from None
 
     def plot(self, ax: Axes | None = None, formats: Sequence[FormatLike] = FORMATS, scale: float = 1.0) -> Axes:
         """Draw every tensor's magnitudes by binade, with the limits of the formats; matplotlib is loaded here."""
