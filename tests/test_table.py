@@ -106,7 +106,7 @@ def test_torch():
     assert table["state.0.exp_avg"].to_dict()["amax"] == float(optimizer.state[model[0].weight]["exp_avg"].abs().max())
     grads = gk.measure_many({n: p.grad for n, p in model.named_parameters()})
     assert list(grads) == ["0.weight", "0.bias"] and grads.skipped["2.weight"] == "None"
-    with pytest.raises((TypeError, ValueError), match=r"measure_many: w: a meta tensor has no values"):
+    with pytest.raises(ValueError, match=r"measure_many: nothing to measure: w \(a meta tensor has no values\)"):
         gk.measure_many({"w": torch.ones(2, device="meta")})
 
 

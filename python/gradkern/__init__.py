@@ -11,6 +11,7 @@ from gradkern import init
 from gradkern._backend import get_num_threads, set_num_threads
 from gradkern.activation import activation_backward, activation_forward, activations
 from gradkern.arithmetic import Arithmetic, ArithmeticInfo, arithmetic, arithmetics
+from gradkern.bracket import Bracket
 from gradkern.cast import CastResult, RoundingReport, cast
 from gradkern.chain import probe
 from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
@@ -23,7 +24,7 @@ from gradkern.errors import (
     UnsupportedIsaError,
 )
 from gradkern.findings import Finding
-from gradkern.fit import Bracket, FormatFit, ScaleWindow
+from gradkern.fit import FormatFit, ScaleWindow
 from gradkern.formats import FormatInfo, finfo, formats
 from gradkern.measure import measure
 from gradkern.measure_many import measure_many

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,21 @@ def read_format(text: str) -> str:
         return format_name(text)
     except ValueError as error:
         raise ValueError(f"--{error}") from None
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is named, or an .npz laid out, as a saved table: an index of shards is not, nor an .npz of arrays."""
+    from gradkern.table import TABLE_KEY
+
+    if path.name.endswith((".json", ".json.gz")):
+        return not path.name.endswith(".safetensors.index.json") and not path.is_dir()
+    if path.suffix != ".npz" or not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist() == [f"{TABLE_KEY}.npy"]
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def read_array(path: Path) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _core
-from gradkern.fit import Bracket, FormatFit, power_of_two
+from gradkern.fit import Bracket, FormatFit
 from gradkern.formats import FormatLike, finfo
 from gradkern.tensor_stats import TensorStats, log2_of_scale
 
@@ -96,29 +96,28 @@ class Columns:
 
     def _beyond(self, significand: float, exponent: int, shift: int, *, equal: bool) -> Brackets:
         """Count as `Magnitudes.beyond` does, after a multiplication by 2**shift."""
-        row = self._begin + exponent - shift - self._first
-        sure = self._running[self._end] - self._running[np.clip(row + 1, self._begin, self._end)]
-        low, high = sure.copy(), sure.copy()
-        cut = np.flatnonzero((row >= self._begin) & (row < self._end))
+        over, under = (self._order(x, exponent - shift, significand) for x in (self._amax, self._amin))
+        some = (self.nonzero > 0) & ((over > 0) | ((over == 0) & equal))
+        every = some & ((under > 0) | ((under == 0) & equal))
+        low, high = (np.where(every, self.nonzero, 0) for _ in range(2))
+        cut = np.flatnonzero(some & ~every)  # the extremes lie on both sides, so the threshold lies within
+        row = (self._begin + exponent - shift - self._first)[cut]
+        sure = self._running[self._end[cut]] - self._running[row + 1]
         lower, upper = _EDGES[:-1], _EDGES[1:]
         inside = lower >= significand if equal else lower > significand
         inside[1] = significand <= 1
         touching = upper > significand
         touching[0] = inside[0]
-        found = self._cells[row[cut]]
-        certain, possible = found[:, inside].sum(axis=1), found[:, touching].sum(axis=1)
-        threshold = power_of_two(exponent - 1) * significand * 2
-        with np.errstate(over="ignore", under="ignore"):
-            smallest, largest = (
-                np.ldexp(x[cut], self._exponent[cut] + shift) for x in (self._amin, self._amax)
-            )  # infinite where float64 ends, as there
-        all_above = (smallest > threshold) & (threshold < math.inf)
-        top = (sure[cut] == 0) & ~all_above
-        none_above = top & ((largest < threshold) | ((largest == threshold) & (not equal)))
-        one_above = top & ~none_above & (certain == 0) & (possible > 0)
-        low[cut] += np.where(all_above, possible, np.where(one_above, 1, certain))
-        high[cut] += np.where(none_above, certain, possible)
+        found = self._cells[row]
+        low[cut] = np.maximum(sure + found[:, inside].sum(axis=1), 1)
+        high[cut] = np.minimum(sure + found[:, touching].sum(axis=1), self.nonzero[cut] - 1)
         return Brackets(low, high)
+
+    def _order(self, magnitudes: NDArray[np.float64], exponent: int, significand: float) -> Ints:
+        """Return 1, 0 or -1 where true magnitudes are above, at or below ``significand * 2**exponent``, of any size."""
+        fractions, exponents = np.frexp(magnitudes)
+        binades = exponents - 1 + self._exponent - exponent
+        return np.where(binades != 0, np.sign(binades), np.sign(2 * fractions - significand)).astype(np.int64)
 
     def smallest_scales(self, fmt: FormatLike, lose: float) -> tuple[Ints, Bools]:
         """Exponents of `TensorStats.smallest_scale`, and whether there is a bound: none where all entries may flush."""

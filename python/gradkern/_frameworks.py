@@ -47,17 +47,29 @@ def _torch_views() -> dict[np.dtype[Any], tuple[np.dtype[Any], Any]]:
     return found
 
 
-def _refuse_torch(tensor: Any, argument: str) -> TypeError:
+def torch_problem(tensor: Any) -> str | None:
+    """Say why a tensor has no entries that lie in memory as an array's do, or None."""
+    torch: Any = sys.modules["torch"]
+    if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+        return "a parameter of a lazy module that has not run yet has no values"
     if tensor.device.type == "meta":
-        return TypeError(f"{argument}: a meta tensor has no values")
+        return "a meta tensor has no values"
+    if tensor.is_nested:
+        return "a nested tensor is not one array; use .unbind()"
+    if tensor.layout is not torch.strided:
+        return f"tensor must be dense, got layout {tensor.layout}; use .to_dense()"
+    if tensor.is_quantized:
+        return f"dtype must be a floating-point format of gradkern, got {tensor.dtype}; use .dequantize()"
+    return None
+
+
+def _refuse_torch(tensor: Any, argument: str) -> TypeError:
+    problem = torch_problem(tensor)
+    if problem is not None:
+        return TypeError(f"{argument}: {problem}")
     if not tensor.is_cpu:
         return TypeError(f"{argument}: tensor is on {tensor.device}, this build computes on the CPU; use .cpu()")
-    if tensor.is_nested:
-        return TypeError(f"{argument}: a nested tensor is not one array; use .unbind()")
-    if tensor.dtype in _torch_dtypes():
-        return TypeError(f"{argument}: tensor must be dense, got layout {tensor.layout}; use .to_dense()")
-    hint = "; use .dequantize()" if tensor.is_quantized else ""
-    return TypeError(f"{argument}: dtype must be a floating-point format of gradkern, got {tensor.dtype}{hint}")
+    return TypeError(f"{argument}: dtype must be a floating-point format of gradkern, got {tensor.dtype}")
 
 
 def from_torch(tensor: Any, argument: str) -> NDArray[Any]:
@@ -70,7 +82,8 @@ def from_torch(tensor: Any, argument: str) -> NDArray[Any]:
     """
     torch: Any = sys.modules["torch"]
     dtypes = _torch_dtypes()
-    dense = tensor.layout is torch.strided and not tensor.is_nested
+    lazy = isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin)
+    dense = tensor.layout is torch.strided and not tensor.is_nested and not lazy
     if not (dense and tensor.is_cpu and tensor.dtype in dtypes):
         raise _refuse_torch(tensor, argument)
     if tensor.requires_grad:

@@ -1,4 +1,4 @@
-"""Where the numbers of .npy and .npz files lie, from their headers; nothing pickled is ever loaded."""
+"""Where the numbers of .npy files lie, from their headers; nothing pickled is ever loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gradkern.errors import TensorFileError
 
@@ -74,71 +73,3 @@ def npy_header(path: Path) -> Header:
         message = f"{path}: not a complete .npy file ({dtype} {shape} takes {need:,} bytes, {there:,} there)"
         raise TensorFileError(message, path)
     return dtype, shape, fortran, start
-
-
-def _data_start(path: Path, member: zipfile.ZipInfo) -> int:
-    """Position of a stored member's bytes: the local header's name and extra field may differ from the directory's."""
-    with path.open("rb") as file:
-        file.seek(member.header_offset)
-        local = file.read(30)
-    if len(local) < 30 or local[:4] != b"PK\x03\x04":
-        raise zipfile.BadZipFile(f"no local header of {member.filename}")
-    name, extra = struct.unpack("<HH", local[26:30])
-    return int(member.header_offset + 30 + name + extra)
-
-
-Member = tuple[str, Header | None, int | None, str | None]
-
-
-def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Member:
-    if not member.filename.endswith(".npy"):
-        return member.filename, None, None, "not an array"
-    name = member.filename.removesuffix(".npy")
-    if member.flag_bits & 1:
-        return name, None, None, "encrypted"
-    with archive.open(member) as file:
-        header = read_header(file)
-    dtype, shape, _, begin = header
-    problem = problem_of(dtype)
-    if problem is None and size_of(dtype, shape) != member.file_size - begin:
-        need, there = size_of(dtype, shape), member.file_size - begin
-        raise ValueError(f"member {name!r}: {dtype} {shape} takes {need:,} bytes, has {there:,}")
-    stored = member.compress_type == zipfile.ZIP_STORED
-    return name, header, _data_start(path, member) + begin if stored else None, problem
-
-
-def npz_members(path: Path) -> list[Member]:
-    """Return name, header, position of the data if it is stored uncompressed, and what is wrong, for every member.
-
-    Raises
-    ------
-    TensorFileError
-        If the file is not a complete archive.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [_member(path, archive, member) for member in archive.infolist() if not member.is_dir()]
-    except BROKEN as error:
-        raise TensorFileError(f"{path}: not a complete .npz file ({error})", path) from None
-    names = [member[0] for member in members]
-    for name in names:
-        if names.count(name) > 1:
-            raise TensorFileError(f"{path}: not a complete .npz file (the name {name!r} occurs twice)", path, name)
-    return members
-
-
-def npz_array(path: Path, name: str) -> NDArray[Any]:
-    """Read one member into memory, with its checksum.
-
-    Raises
-    ------
-    TensorFileError
-        If it is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
-            array = np.lib.format.read_array(file, allow_pickle=False)
-            file.read()  # the checksum is compared at the end
-    except BROKEN as error:
-        raise TensorFileError(f"{path}: not a complete .npz file (member {name!r}: {error})", path, name) from None
-    return np.asarray(array)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _core
+from gradkern._arguments import number
 from gradkern._arrays import Bits, as_bits_view, empty_stored, read
 from gradkern._backend import check_device
 from gradkern._result import Result
@@ -201,11 +202,12 @@ def cast(
     source = read(x, "cast: x")
     name = format_name(fmt)
     mode = rounding_mode("cast", rounding, overflow, subnormals)
-    if not (scale > 0 and math.isfinite(scale)):
+    factor = number(scale, "cast", "scale")
+    if not (factor > 0 and math.isfinite(factor)):
         raise ValueError(f"cast: scale must be positive and finite, got {scale}")
     if not 0 <= seed < 2**64:
         raise ValueError(f"cast: seed must be between 0 and 2**64 - 1, got {seed}")
     if out is not None:
         _check_out(out, source.shape, finfo(name).dtype)
-    stored, report = round_to(source, name, mode, scale=float(scale), seed=seed, out=out)
+    stored, report = round_to(source, name, mode, scale=factor, seed=seed, out=out)
     return CastResult(source.restore(stored) if out is None else out, report)

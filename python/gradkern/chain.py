@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradkern import _core
+from gradkern._arguments import log2_of_scale
 from gradkern._arrays import Bits, read
 from gradkern._backend import check_device
 from gradkern.activation import activation_code
@@ -15,7 +16,6 @@ from gradkern.arithmetic import ArithmeticLike, arithmetic
 from gradkern.loss import check_target, loss_and_gradient
 from gradkern.net import MLP, Dense
 from gradkern.report import ChainReport
-from gradkern.tensor_stats import log2_of_scale
 
 Progress = Callable[[int, int], None]
 

@@ -144,7 +144,7 @@ def _counts(severity: str | None, fail_on: str) -> bool:
 def _table(file: Path | None) -> tuple[StatsTable, str]:
     """Return the statistics and a sentence on where they come from."""
     import gradkern
-    from gradkern._saved_table import is_saved
+    from gradkern import _cli_input
 
     if file is None:
         from gradkern.data import digits
@@ -155,7 +155,7 @@ def _table(file: Path | None) -> tuple[StatsTable, str]:
             f"the true gradients of the embedded digits network on {len(images)} embedded images, as no FILE was given"
         )
         return gradkern.measure_many(report), source
-    if is_saved(file):
+    if _cli_input.is_table(file):
         if not file.exists():
             raise ValueError(f"{file}: no such file")
         return gradkern.StatsTable.load(file), f"{file}, saved statistics"

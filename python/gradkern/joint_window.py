@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from gradkern._arguments import fraction
 from gradkern.fit import ScaleWindow, window
 from gradkern.formats import FormatLike, finfo, formats
 from gradkern.tensor_stats import TensorStats
@@ -34,14 +35,17 @@ def _magnitude(stats: TensorStats) -> tuple[int, float]:
 
 def _ends(tensors: Sequence[TensorStats], fmt: str, lose: float) -> tuple[TensorStats, TensorStats] | None:
     """Return the tensor that needs the largest scale and the one that allows the smallest: the same two for every format."""
-    needs = [(stats.smallest_scale(fmt, lose), stats) for stats in tensors]
-    found = [(need, stats) for need, stats in needs if need is not None]
-    if not found:
+    bounded = [stats for stats in tensors if stats.nonzero]  # the others fit at any scale
+    if not bounded:
         return None
-    return max(found, key=lambda pair: pair[0])[1], max((stats for _, stats in found), key=_magnitude)
+    needs = [(stats.smallest_scale(fmt, lose), stats) for stats in bounded]
+    found = [(need, stats) for need, stats in needs if need is not None]
+    largest = max(bounded, key=_magnitude)
+    return max(found, key=lambda pair: pair[0])[1] if found else largest, largest
 
 
-def _window(ends: tuple[TensorStats, TensorStats], fmt: str, lose: float) -> ScaleWindow:
+def window_of(ends: tuple[TensorStats, TensorStats], fmt: str, lose: float) -> ScaleWindow:
+    """Make the window that a tensor bounds from below and another from above."""
     low, high = ends
     names = [stats.name or "the tensor" for stats in ends]
     return window(fmt, low.smallest_scale(fmt, lose), high.largest_scale(fmt), *names)
@@ -57,7 +61,7 @@ def joint_window(tensors: Iterable[TensorStats], fmt: FormatLike, lose: float = 
     fmt : str or dtype
         The format that the scaled tensors are cast to.
     lose : float
-        Fraction of each tensor's non-zero entries that may flush.
+        Fraction of each tensor's non-zero entries that may flush. If all may (1.0), no scale is too small.
 
     Returns
     -------
@@ -67,17 +71,18 @@ def joint_window(tensors: Iterable[TensorStats], fmt: FormatLike, lose: float = 
 
     Raises
     ------
+    TypeError
+        If lose is no number.
     ValueError
-        If lose is not between 0 and 1.
+        If lose is not between 0 and 1, or there is no such format.
     """
-    if not 0 <= lose <= 1:
-        raise ValueError(f"loss_scale_window: lose must be between 0 and 1, got {lose}")
+    lose = fraction(lose, "loss_scale_window", "lose")
     name, measured = finfo(fmt).name, list(tensors)
     ends = _ends(measured, name, lose)
-    found = window(name, None, None, "") if ends is None else _window(ends, name, lose)
+    found = window(name, None, None, "") if ends is None else window_of(ends, name, lose)
     why = found.why
     if not found.exists and ends is not None:
-        fitting = [other for other in reversed(formats()) if other != name and _window(ends, other, lose).exists]
+        fitting = [other for other in reversed(formats()) if other != name and window_of(ends, other, lose).exists]
         why += f"; {listed(fitting, len(fitting))} would fit" if fitting else "; no format of gradkern would fit"
     broken = [stats.name or "the tensor" for stats in measured if stats.nonfinite]
     if broken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _core
+from gradkern._arguments import log2_of_scale, text_or_none
 from gradkern._arrays import Bits, read
 from gradkern._backend import check_device
 from gradkern.formats import format_ids
-from gradkern.tensor_stats import TensorStats, log2_of_scale
+from gradkern.tensor_stats import TensorStats
 
 
 def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str | None = None) -> TensorStats:
@@ -21,9 +23,10 @@ def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str 
     Parameters
     ----------
     x : array
-        Any shape and kind (see `cast`), any format of gradkern.
+        Any shape and kind (see `cast`), any format of gradkern; integers are measured as float64.
     scale : float
-        A power of two that x carries (a loss scale): statistics are of ``x / scale``.
+        A power of two that x carries (a loss scale). Magnitudes and moments are those of x as it is; `fit`,
+        `loss_scale_window` and `binades` are of the true values, ``x / scale``.
     name : str, optional
         Kept in the result.
     device : {None, "cpu"}
@@ -36,14 +39,21 @@ def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str 
     Raises
     ------
     TypeError
-        If x is not an array of real numbers.
+        If x is not an array of real numbers (bool and complex are none), scale no number, or name no string.
     ValueError
         If scale is not a power of two.
+
+    Examples
+    --------
+    >>> gradient = np.array([2.0**-30, 2.0**-20])
+    >>> gk.measure(1024 * gradient, scale=1024).fit("float16").flushed
+    Bracket(1, 1)
     """
     check_device(device, "measure")
-    exponent = -log2_of_scale(scale, "measure")
+    exponent, name = -log2_of_scale(scale, "measure"), text_or_none(name, "measure", "name")
     bits = read(x, "measure: x")
     summary = _core.statistics_of(bits.bits, bits.format_id)
+    scale = math.ldexp(1.0, -exponent)
     return TensorStats.from_summary(summary, bits.format, name=name, exponent=exponent, scale=scale)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
+from gradkern._arguments import log2_of_scale
 from gradkern._arrays import read
 from gradkern._backend import check_device
 from gradkern._progress import byte_bar
@@ -14,12 +17,11 @@ from gradkern.measure import StatsByName, StatsList, stats_of
 from gradkern.named_arrays import NamedArrays, Read, named_arrays
 from gradkern.report import ChainReport
 from gradkern.table import StatsTable
-from gradkern.tensor_stats import log2_of_scale
 
 _BATCH_BYTES, _BATCH_TENSORS = 1 << 25, 4096
 
 
-def _measure_all(names: Sequence[str], arrays: Sequence[Any], scale: float) -> StatsList:
+def _measure_all(names: Sequence[str], arrays: Sequence[Any], exponent: int) -> StatsList:
     """Measure arrays; the one place where that is done."""
     tensors = []
     for name, array in zip(names, arrays, strict=True):
@@ -27,7 +29,7 @@ def _measure_all(names: Sequence[str], arrays: Sequence[Any], scale: float) -> S
             tensors.append(read(array, "measure: x"))
         except TypeError as error:
             raise TypeError(f"measure_many: {name}: {str(error).removeprefix('measure: x: ')}") from None
-    return stats_of(tensors, names, -log2_of_scale(scale, "measure_many"), scale)
+    return stats_of(tensors, names, exponent, math.ldexp(1.0, -exponent))
 
 
 def _of_report(report: ChainReport) -> StatsTable:
@@ -68,9 +70,12 @@ def measure_many(
         A mapping from names to arrays, nested ones as ``outer.inner``; an iterable of arrays, numbered, or of pairs
         (name, array), such as ``model.named_parameters()``; anything with a ``state_dict``; a report of `probe`, whose
         gradients were measured already; a .safetensors, .npz or .npy file, or a folder of .safetensors shards,
-        memory-mapped and read tensor by tensor. What is not an array of floating-point numbers is in ``skipped``.
+        memory-mapped and read tensor by tensor, and closed however measuring ends. What is not a dense array of
+        floating-point numbers is in ``skipped``, with the reason: integers, None, sparse, nested, quantized and meta
+        tensors.
     scale : float
-        A power of two that the arrays carry (a loss scale): statistics are of ``x / scale``.
+        A power of two that the arrays carry (a loss scale): true values are ``x / scale`` (see `TensorStats`). 1 for a
+        report, whose gradients know theirs.
     progress : bool or callable, optional
         A bar on stderr, or ``progress(done_bytes, total_bytes)``. Default: a bar if stderr is a terminal and the work is
         long. The total is 0 where it is not known beforehand.
@@ -84,22 +89,24 @@ def measure_many(
     Raises
     ------
     TypeError
-        If arrays is nothing that holds arrays, or one of them cannot be read; names it.
+        If arrays is nothing that holds arrays, or one of them cannot be read, as on a device; names it.
     ValueError
         If scale is not a power of two, two arrays have one name, or nothing can be measured.
     TensorFileError
         If the file cannot be read; names the tensor.
     """
     check_device(device, "measure_many")
-    log2_of_scale(scale, "measure_many")
+    exponent = -log2_of_scale(scale, "measure_many")
     if isinstance(arrays, ChainReport):
+        if exponent:
+            raise ValueError(f"measure_many: scale must be 1 for a report, whose gradients know theirs, got {scale}")
         return _of_report(arrays)
     found = named_arrays(arrays)
     tensors = StatsByName()
-    with byte_bar(progress, found.total, "measuring") as report:
+    with closing(found), byte_bar(progress, found.total, "measuring") as report:
         done = 0
         for names, reads, size in _batches(found):
-            tensors.add(names, _measure_all(names, [load() for load in reads], scale))
+            tensors.add(names, _measure_all(names, [load() for load in reads], exponent))
             done += size
             report(done, found.total)
     if not tensors:

@@ -47,8 +47,8 @@ def read_tensors(path: Path) -> tuple[Tensors, list[str] | None]:
     if path.exists() and path.suffix not in (".safetensors", ".npz"):
         raise ModelFileError(f"{path}: a model must be a .safetensors or .npz file, got {path.suffix or 'no ending'!r}")
     try:
-        opened = open_tensors(path)
-        tensors = {tensor.name: tensor.load(verify=True) for tensor in opened}
+        with open_tensors(path) as opened:
+            tensors = {tensor.name: tensor.load(verify=True) for tensor in opened}
     except TensorFileError as error:
         raise ModelFileError(str(error)) from None
     if path.suffix == ".safetensors":

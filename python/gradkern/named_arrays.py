@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradkern._arrays import TYPE_NUMBERS
+from gradkern._frameworks import is_torch, torch_problem
 from gradkern.formats import format_name
 
 Read = Callable[[], Any]
@@ -31,12 +32,15 @@ class NamedArrays:
         Why each entry that is no array of floating-point numbers was left out; complete once `entries` is exhausted.
     streamed : bool
         Whether the next array may overwrite the one before, as in a generator that reuses its memory.
+    close : callable
+        Closes the file that the arrays are read from.
     """
 
     entries: Iterable[tuple[str, int, Read]]
     total: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     streamed: bool = False
+    close: Callable[[], None] = lambda: None
 
 
 def _is_array(value: Any) -> bool:
@@ -49,6 +53,10 @@ def problem(value: Any) -> str | None:
         if isinstance(value, list | tuple):
             return f"a {type(value).__name__} of Python values, not an array"
         return "None" if value is None else f"{type(value).__name__}, not an array"
+    if is_torch(value):
+        unreadable = torch_problem(value)
+        if unreadable is not None:
+            return unreadable
     dtype = getattr(value, "dtype", None)
     if dtype is None:
         return None
@@ -113,9 +121,10 @@ def _checked(pairs: Iterable[tuple[str, Any]], found: NamedArrays) -> Iterator[t
 def _of_file(path: Path) -> NamedArrays:
     from gradkern.tensor_file import open_tensors
 
-    found = NamedArrays([])
+    opened = open_tensors(path)
+    found = NamedArrays([], close=opened.close)
     entries = []
-    for tensor in open_tensors(path):
+    for tensor in opened:
         reason = tensor.problem
         if reason is None:
             try:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gradkern import _core
+from gradkern._arguments import fraction
 from gradkern._result import Result, plain
 from gradkern.arithmetic import Arithmetic
 from gradkern.arithmetic import arithmetic as arithmetic_of
 from gradkern.fit import ScaleWindow, window
 from gradkern.formats import FormatLike, finfo
+from gradkern.joint_window import window_of
 from gradkern.layer_row import FATES, FORWARD_ROLES, GRADIENT_ROLES, ROLES, LayerRow
 from gradkern.rate import Rate, theil_sen
 from gradkern.tensor_stats import TensorStats
@@ -203,19 +205,21 @@ class ChainReport(Result):
 
         Raises
         ------
+        TypeError
+            If lose is no number.
         ValueError
-            Without a reference.
+            Without a reference, or if lose is not between 0 and 1.
         """
         if not self.has_reference:
             raise ValueError("loss_scale_window: needs the reference chain; run probe(..., reference=True)")
+        lose = fraction(lose, "loss_scale_window", "lose")
         name = finfo(fmt or self.arithmetic.storage).name
         if lose not in self._limits:
             self._limits[lose] = self._limiting(lose)
         limits = self._limits[lose]
         if limits is None:
             return window(name, None, None, "")
-        low, high = limits
-        return window(name, low.smallest_scale(name, lose), high.largest_scale(name), low.name or "", high.name)
+        return window_of(limits, name, lose)
 
     def _limiting(self, lose: float) -> tuple[TensorStats, TensorStats] | None:
         """Gradients that need the largest scale and that allow the smallest: the same two for every format."""

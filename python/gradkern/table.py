@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradkern import _saved_table
+from gradkern import _saved_file
 from gradkern._columns import Columns
+from gradkern._merging import merged
 from gradkern._result import Result, plain
 from gradkern._text import cell_width, padded, printable
 from gradkern.fit import Bracket, FormatFit, ScaleWindow
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")  # those that tables and pictures show unasked
+TABLE_KEY = "gradkern_table"  # what marks a file as a table
 _SHOWN = 20  # tensors that a fit writes out
 
 
@@ -55,6 +57,12 @@ class TableFit(Result):
             return Bracket(sum(b.low for b in brackets), sum(b.high for b in brackets))
 
         return FormatFit(over("overflow"), over("subnormal"), over("flushed"), over("kept"))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw what becomes of every tensor's entries, a bar each; matplotlib is loaded here."""
+        from gradkern.plot_fit import plot_fits
+
+        return plot_fits(self.tensors, ax, title=f"{self.format} at scale {self.scale:g}")
 
     def __getitem__(self, name: str) -> FormatFit:
         return self.tensors[name]
@@ -138,7 +146,7 @@ class StatsTable(Result, Mapping[str, TensorStats]):
 
     @cached_property
     def total(self) -> TensorStats:
-        """All tensors as if they were one.
+        """All tensors as if they were one; of format ``mixed`` where they have several.
 
         Raises
         ------
@@ -147,7 +155,7 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         """
         if not self.tensors:
             raise ValueError("total: the table is empty")
-        total: TensorStats = functools.reduce(operator.add, self.tensors.values())
+        total = functools.reduce(functools.partial(merged, mixed=True), self.tensors.values())
         return total
 
     @cached_property
@@ -236,7 +244,7 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         OSError
             If the file cannot be written.
         """
-        _saved_table.write(Path(path), self.to_dict())
+        _saved_file.write(Path(path), TABLE_KEY, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> StatsTable:
@@ -247,11 +255,7 @@ class StatsTable(Result, Mapping[str, TensorStats]):
         ValueError
             If the file is missing or is not a table.
         """
-        fields = _saved_table.read(Path(path))
-        try:
-            return cls.from_dict(fields)
-        except ValueError as error:
-            raise ValueError(f"StatsTable.load: {path} holds no saved StatsTable ({error})") from None
+        return _saved_file.read(Path(path), TABLE_KEY, "StatsTable", cls.from_dict)
 
     def plot(self, ax: Axes | None = None, formats: Sequence[FormatLike] = FORMATS, scale: float = 1.0) -> Axes:
         """Draw every tensor's magnitudes by binade, with the limits of the formats; matplotlib is loaded here."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _numpy_files, _safetensors
+from gradkern._npz import Archive
 from gradkern.errors import TensorFileError
 
 ENDINGS = (".safetensors", ".npz", ".npy")
@@ -52,6 +53,8 @@ class StoredTensor:
         Whether the first index runs fastest.
     problem : str or None
         Why it cannot be loaded.
+    archive : Archive or None
+        The open archive that a member of an .npz file is in.
     """
 
     name: str
@@ -63,6 +66,7 @@ class StoredTensor:
     start: int | None = None
     fortran: bool = False
     problem: str | None = None
+    archive: Archive | None = field(default=None, repr=False, compare=False)
 
     def load(self, *, verify: bool = False) -> NDArray[Any]:
         """Return the array: mapped and read-only where it lies uncompressed, else read.
@@ -75,32 +79,46 @@ class StoredTensor:
         Raises
         ------
         TensorFileError
-            If it cannot be loaded, or the file has changed since it was opened.
+            If it cannot be loaded, or the file has changed since it was opened, or was closed.
         """
         if self.problem is not None or self.dtype is None:
             raise TensorFileError(f"{self.path}: tensor {self.name!r}: {self.problem}", self.path, self.name)
-        if self.start is None or (verify and self.path.suffix == ".npz"):
-            return _numpy_files.npz_array(self.path, self.name)
+        if self.archive is not None and (verify or self.start is None):
+            return self.archive.load(self.name)
         if self.nbytes == 0:
             return np.empty(self.shape, self.dtype)
-        if self.path.stat().st_size < self.start + self.nbytes:
+        start = self.start
+        assert start is not None
+        if self.path.stat().st_size < start + self.nbytes:
             raise TensorFileError(
-                f"{self.path}: tensor {self.name!r} ends at byte {self.start + self.nbytes:,}, "
+                f"{self.path}: tensor {self.name!r} ends at byte {start + self.nbytes:,}, "
                 f"{self.path.stat().st_size:,} there: the file was changed after it was opened",
                 self.path,
                 self.name,
             )
-        order: Any = "F" if self.fortran else "C"
-        return np.asarray(np.memmap(self.path, self.dtype, "r", self.start, self.shape, order))
+        order: Literal["F", "C"] = "F" if self.fortran else "C"
+        return np.asarray(np.memmap(self.path, self.dtype, "r", start, self.shape, order))
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """What a file, or a folder of shards, holds."""
+    """What a file, or a folder of shards, holds. An .npz file stays open until it is closed, by `with` or `close`."""
 
     path: Path
     tensors: list[StoredTensor]
     metadata: dict[str, str]
+    archive: Archive | None = field(default=None, repr=False, compare=False)
+
+    def close(self) -> None:
+        """Close the file: no compressed tensor can be loaded from then on."""
+        if self.archive is not None:
+            self.archive.close()
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def __iter__(self) -> Iterator[StoredTensor]:
         return iter(self.tensors)
@@ -120,15 +138,20 @@ def _open_safetensors(path: Path) -> TensorFile:
 
 
 def _open_npz(path: Path) -> TensorFile:
-    tensors = []
-    for name, header, start, problem in _numpy_files.npz_members(path):
+    tensors, archive = [], Archive(path)
+    try:
+        members = archive.members()
+    except BaseException:
+        archive.close()
+        raise
+    for name, header, start, problem in members:
         if header is None:
             tensors.append(StoredTensor(name, path, "none", None, (), 0, problem=problem))
             continue
         dtype, shape, fortran, _ = header
         size = _numpy_files.size_of(dtype, shape)
-        tensors.append(StoredTensor(name, path, str(dtype), dtype, shape, size, start, fortran, problem))
-    return TensorFile(path, tensors, {})
+        tensors.append(StoredTensor(name, path, str(dtype), dtype, shape, size, start, fortran, problem, archive))
+    return TensorFile(path, tensors, {}, archive)
 
 
 def _open_npy(path: Path) -> TensorFile:

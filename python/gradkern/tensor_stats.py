@@ -2,62 +2,64 @@
 
 from __future__ import annotations
 
-import dataclasses
+import html
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradkern import _core
+from gradkern._arguments import fraction
+from gradkern._arguments import log2_of_scale as log2_of_scale  # importable from here, too
 from gradkern._result import Result
+from gradkern._text import printable
 from gradkern.cast import log2_sum
-from gradkern.fit import FormatFit, Magnitudes, ScaleWindow, fit_magnitudes
+from gradkern.fit import FormatFit, Magnitudes, ScaleWindow, fit_magnitudes, point
 from gradkern.formats import FormatLike, finfo
 
-_COUNTS = ("size", "nan", "pos_inf", "neg_inf", "zero", "negative", "subnormal")
-_FLOATS = ("amax", "amin", "mean", "std", "l1", "l2", "log2_l2", "scale", "finite", "mean_rest")
-_Parts = tuple[float, float, float]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-
-def log2_of_scale(scale: float, function: str) -> int:
-    """Return k of a scale 2**k.
-
-    Raises
-    ------
-    ValueError
-        If the scale is not a positive power of two.
-    """
-    mantissa, exponent = math.frexp(scale) if scale > 0 and math.isfinite(scale) else (0.0, 0)
-    if mantissa != 0.5:
-        raise ValueError(f"{function}: scale must be a power of two, got {scale}")
-    return exponent - 1
+Parts = tuple[float, float, float]  # a sum of squares, in the ranges of `gradkern._merging`
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class TensorStats(Result):
-    """Statistics of one tensor from one read. True values are the measured ones times ``2**exponent``.
+    """Statistics of one tensor from one read.
+
+    Magnitudes and moments are in the units of the tensor as it was given. What it says of true values, those divided by the
+    loss scale that the tensor carries, is named so here: `fit` and `loss_scale_window` cast true values, times a scale of
+    their own. So ``stats.fit(fmt, stats.scale)`` is what a cast of the given tensor would do.
 
     Attributes
     ----------
     size, nan, pos_inf, neg_inf, zero, negative, subnormal : int
-        Counts; `negative` and `subnormal` are among the finite non-zero entries.
+        Counts; `negative` and `subnormal` (of the tensor as given, in its own format) are among the finite non-zero entries.
     amax, amin : float
         Largest and smallest non-zero finite magnitude (0.0 and inf if there is none).
     mean, std : float
         Over finite entries; population standard deviation.
     l1, l2 : float
         Norms over finite entries. `l2` is right where squares would overflow or underflow.
+    log2_l2 : float
+        log2 of the norm of the true values.
     first_nonfinite : int or None
         Flat index.
     dtype : str
-        Format of the tensor.
+        Format of the tensor; ``mixed`` for a total over several.
+    name : str or None
+        As given.
+    scale : float
+        The loss scale that the tensor carries: true values are the given ones divided by it.
     exponent : int
-        0 but for tensors of a reference chain, which outgrow float64.
+        True values are the given ones times ``2**exponent``: -log2(scale), but for tensors of a reference chain, which
+        outgrow float64.
     first_binade : int
-        Exponent b of the first entry of `binades`, which counts 2**b <= |x| < 2**(b + 1).
+        Exponent b of the first entry of `cells`, which counts 2**b <= |x| < 2**(b + 1) of the tensor as given; `binades`
+        has the exponents of the true values.
     """
 
     size: int
@@ -81,8 +83,8 @@ class TensorStats(Result):
     exponent: int
     finite: float
     mean_rest: float = field(repr=False)
-    deviations: _Parts = field(repr=False)
-    squares: _Parts = field(repr=False)
+    deviations: Parts = field(repr=False)
+    squares: Parts = field(repr=False)
     first_binade: int
     cells: NDArray[np.int64] = field(repr=False)
 
@@ -128,7 +130,7 @@ class TensorStats(Result):
         return math.log2(self.amax) + self.exponent if self.amax > 0 else -math.inf
 
     def fit(self, fmt: FormatLike, scale: float = 1.0) -> FormatFit:
-        """Count what a nearest-even cast of ``scale * x`` to a format would do, from the binades alone.
+        """Count what a nearest-even cast of ``scale`` times the true values to a format would do, from the binades alone.
 
         Parameters
         ----------
@@ -140,20 +142,21 @@ class TensorStats(Result):
         Returns
         -------
         FormatFit
-            `flushed` is exact always, `overflow` and `subnormal` for float16, tfloat32 and float32, too; the others are
-            brackets where a cell holds the threshold (`gradkern.fit`).
+            Counts, or brackets where a cell holds the threshold (`gradkern.fit`).
 
         Raises
         ------
+        TypeError
+            If scale is no number.
         ValueError
-            If scale is not a power of two.
+            If scale is not a power of two, or there is no such format.
         """
         shift = self.exponent + log2_of_scale(scale, "fit")
-        extremes = _shifted(self.amin, shift), _shifted(self.amax, shift)
-        return fit_magnitudes(Magnitudes(self.cells, self.first_binade + shift, *extremes), finfo(fmt))
+        extremes = point(self.amin, shift), point(self.amax, shift)
+        return fit_magnitudes(Magnitudes(self.cells, self.first_binade + shift, self.nonzero, *extremes), finfo(fmt))
 
     def largest_scale(self, fmt: FormatLike) -> int | None:
-        """Largest k such that 2**k times the largest magnitude does not overflow; None for an all-zero tensor."""
+        """Largest k such that 2**k times the largest true magnitude does not overflow; None for an all-zero tensor."""
         if self.amax == 0:
             return None
         info = finfo(fmt)
@@ -164,11 +167,10 @@ class TensorStats(Result):
         return k - self.exponent
 
     def smallest_scale(self, fmt: FormatLike, lose: float = 1e-3) -> int | None:
-        """Smallest k at which at most a fraction `lose` of the non-zero entries flush; None for an all-zero tensor."""
+        """Smallest k at which at most a fraction `lose` of the non-zero entries flush; None where all may: no k is too small."""
+        lose = fraction(lose, "smallest_scale", "lose")
         counts: list[int] = self.cells.sum(axis=1).tolist()
         total = sum(counts)
-        if total == 0:
-            return None
         tie, first = finfo(fmt).min_quantum - 1, self.first_binade + self.exponent
         allowed = math.floor(lose * total)
         gone = 0  # entries below the binade in hand
@@ -178,7 +180,7 @@ class TensorStats(Result):
             if gone + count > allowed:
                 return tie - exponent
             gone += count
-        return tie - (first + len(counts) - 1)
+        return None
 
     def loss_scale_window(self, fmt: FormatLike, lose: float = 1e-3) -> ScaleWindow:
         """Loss scales at which nothing overflows and at most a fraction `lose` of non-zero entries flush.
@@ -188,12 +190,19 @@ class TensorStats(Result):
         fmt : str or dtype
             The format that the scaled tensor is cast to.
         lose : float
-            Fraction of the non-zero entries that may flush.
+            Fraction of the non-zero entries that may flush. If all may (1.0), no scale is too small and `low` is None.
 
         Returns
         -------
         ScaleWindow
-            If there is none, `why` names the formats that would fit.
+            Of scales for the true values. If there is none, `why` names the formats that would fit.
+
+        Raises
+        ------
+        TypeError
+            If lose is no number.
+        ValueError
+            If lose is not between 0 and 1, or there is no such format.
         """
         from gradkern.joint_window import joint_window
 
@@ -203,81 +212,25 @@ class TensorStats(Result):
         """Return the statistics of both tensors as one, this one's entries first.
 
         Counts and extrema are exact and the same in any order; moments are merged as in Chan, Golub and LeVeque (1983), so
-        their bits depend on the order of the parts, and on nothing else. Name and dtype stay where both agree.
+        their bits depend on the order of the parts, and on nothing else. The name stays where both agree. The result is on
+        this one's scale where float64 holds both there, else on the other's, else on one between them.
 
         Raises
         ------
         ValueError
-            If the two carry different loss scales and float64 cannot hold both on one of them.
+            If the two are of different formats, or their scales are so far apart that float64 cannot hold both on one.
         """
         if not isinstance(other, TensorStats):
             return NotImplemented
-        a, b = self, other._at(self.exponent)
-        finite, mean, mean_rest, l1, deviations, squares = _core.merge_moments(a._moments, b._moments)
-        filled = [s for s in (a, b) if len(s.cells)]
-        low = min((s.first_binade for s in filled), default=0)
-        high = max((s.first_binade + len(s.cells) for s in filled), default=0)
-        cells = np.zeros((high - low, len(_core.cell_edges)), np.int64)
-        for s in filled:
-            start = s.first_binade - low
-            cells[start : start + len(s.cells)] += s.cells
-        first = a.first_nonfinite
-        if first is None and b.first_nonfinite is not None:
-            first = a.size + b.first_nonfinite
-        summary: dict[str, Any] = {name: getattr(a, name) + getattr(b, name) for name in _COUNTS}
-        summary |= {"amax": max(a.amax, b.amax), "amin": min(a.amin, b.amin), "finite": finite, "mean": mean, "l1": l1}
-        summary |= {
-            "mean_rest": mean_rest,
-            "deviations": deviations,
-            "squares": squares,
-            "first_binade": low,
-            "cells": cells,
-        }
-        summary["first_nonfinite"] = -1 if first is None else first
-        dtype = a.dtype if a.dtype == b.dtype else "mixed"
-        name = a.name if a.name == b.name else None
-        return TensorStats.from_summary(summary, dtype, name=name, exponent=a.exponent, scale=a.scale)
+        from gradkern._merging import merged
 
-    @property
-    def _moments(self) -> tuple[float, float, float, float, _Parts, _Parts]:
-        return self.finite, self.mean, self.mean_rest, self.l1, self.deviations, self.squares
-
-    def _at(self, exponent: int) -> TensorStats:
-        """Return the same statistics with measured values that are true ones times 2**-exponent."""
-        k = self.exponent - exponent
-        if k == 0:
-            return self
-        floats: dict[str, Any] = {
-            name: _shifted(getattr(self, name), k) for name in ("amax", "amin", "mean", "mean_rest", "l1", "std", "l2")
-        }
-        floats |= {
-            name: tuple(_shifted(part, 2 * k) for part in getattr(self, name)) for name in ("deviations", "squares")
-        }
-        moved = replace(self, exponent=exponent, first_binade=self.first_binade + k, **floats)
-        back = tuple(_shifted(part, -2 * k) for part in moved.squares)
-        if (_shifted(moved.amin, -k), _shifted(moved.amax, -k), back) != (self.amin, self.amax, self.squares):
-            raise ValueError(
-                f"add: loss scales 2^{-self.exponent} and 2^{-exponent} are too far apart for float64 "
-                f"to hold {self.name or 'the second tensor'} on the first one's"
-            )
-        return moved
+        return merged(self, other)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, and binades and cells as mappings from true exponent to counts; `from_dict` reverses it."""
-        fields = super().to_dict()
-        del fields["first_binade"]
-        exponents, counts = self.binades
-        filled = [
-            (e, c, row) for e, c, row in zip(exponents.tolist(), counts.tolist(), self.cells.tolist(), strict=True) if c
-        ]
-        fields["binades"] = {e: c for e, c, _ in filled}
-        fields["cells"] = {e: row for e, _, row in filled}
-        fields["mean_rest"], fields["deviations"], fields["squares"] = (
-            self.mean_rest,
-            list(self.deviations),
-            list(self.squares),
-        )
-        return fields
+        from gradkern._saved_stats import fields_of
+
+        return fields_of(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TensorStats:
@@ -286,35 +239,90 @@ class TensorStats(Result):
         Raises
         ------
         ValueError
-            If a field is missing.
+            If a field is missing, is not what it should be, or contradicts another; names it.
         """
-        names = {f.name for f in dataclasses.fields(cls)} - {"first_binade"}
-        missing = sorted(names - set(fields))
-        if missing:
-            raise ValueError(f"from_dict: no field {missing[0]!r} in these statistics")
-        rows = {int(exponent): row for exponent, row in fields["cells"].items()}
-        low, high = (min(rows), max(rows) + 1) if rows else (0, 0)
-        cells = np.zeros((high - low, len(_core.cell_edges)), np.int64)
-        for exponent, row in rows.items():
-            cells[exponent - low] = row
-        values = {name: fields[name] for name in names}
-        values |= {name: float(fields[name]) for name in _FLOATS}  # infinity is a string in JSON
-        values |= {name: tuple(map(float, fields[name])) for name in ("deviations", "squares")}
-        return cls(**{**values, "cells": cells, "first_binade": low - fields["exponent"] if rows else 0})
+        from gradkern._saved_stats import stats_from
+
+        return stats_from(fields)
+
+    def save(self, path: str | Path) -> None:
+        """Write the statistics as JSON (gzip if the name ends in .gz), or as .npz.
+
+        Raises
+        ------
+        ValueError
+            If the name ends in none of .json, .json.gz and .npz.
+        OSError
+            If the file cannot be written.
+        """
+        from gradkern._saved_file import write
+
+        write(Path(path), "gradkern_stats", self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> TensorStats:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is missing, or does not hold the statistics of a tensor; names the field that is wrong.
+        """
+        from gradkern._saved_file import read
+
+        return read(Path(path), "gradkern_stats", "TensorStats", cls.from_dict)
+
+    def plot(self, ax: Axes | None = None, formats: Sequence[FormatLike] | None = None, scale: float = 1.0) -> Axes:
+        """Draw how many entries lie in each binade, with the limits of formats; matplotlib is loaded here.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; without it a figure is made.
+        formats : sequence of str or dtype, optional
+            Those whose limits are drawn. Default: float16, bfloat16 and both 8-bit ones.
+        scale : float
+            A power of two that the true values are multiplied by.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            ``.figure`` is the figure.
+        """
+        from gradkern.plot_fit import plot_stats
+
+        return plot_stats(self, ax, formats=formats, scale=scale)
+
+    def __repr__(self) -> str:
+        scaled = f", times a loss scale of {self.scale:g}" if self.scale != 1 else ""
+        named = f" {printable(self.name)}:" if self.name else ":"
+        head = f"TensorStats{named} {self.size:,} entr{'y' if self.size == 1 else 'ies'}, {self.dtype}{scaled}"
+        if self.nonzero:
+            span = (
+                f"  |x| {self.amin:.4g} to {self.amax:.4g}, mean {self.mean:.4g}, std {self.std:.4g}, l2 {self.l2:.4g}"
+            )
+            head = f"{head}\n{span}"
+        counts = {
+            "zero": self.zero, "negative": self.negative, "subnormal": self.subnormal, "NaN": self.nan,
+            "inf": self.pos_inf, "-inf": self.neg_inf,
+        }  # fmt: skip
+        found = ", ".join(f"{word} {count:,}" for word, count in counts.items() if count)
+        first = "" if self.first_nonfinite is None else f", first NaN or inf at {self.first_nonfinite:,}"
+        return f"{head}\n  {found}{first}" if found else head
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
 
 
-def _root(parts: _Parts, count: float) -> float:
+def _root(parts: Parts, count: float) -> float:
     """sqrt(sum / count) of a sum of squares that the kernels hold in three ranges."""
     big, medium, small = parts
+    if not count:
+        return 0.0
     if big == 0 and small == 0:
-        return math.sqrt(medium / count) if count else 0.0
-    log2_root = (log2_sum(parts) - math.log2(count)) / 2
-    return 2.0**log2_root if log2_root < 1024 else math.inf
-
-
-def _shifted(value: float, k: int) -> float:
-    """Return value * 2**k; infinite where float64 ends."""
-    try:
-        return math.ldexp(value, k)
-    except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.sqrt(medium / count)
+    if big:
+        return math.sqrt((big + math.ldexp(medium, -1200)) / count) * 2.0**600
+    if medium > 2.0**-900:
+        return math.sqrt((medium + math.ldexp(small, -1200)) / count)
+    return math.sqrt((small + math.ldexp(medium, 1200)) / count) * 2.0**-600

@@ -1,0 +1,80 @@
+"""Checks of numbers that callers pass: what is wrong, with which argument, and what was passed instead."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+_NO_NUMBERS = (bool, np.bool_, str, bytes, bytearray)
+
+
+def number(value: Any, function: str, name: str) -> float:
+    """Return a real number as a float; scalars of NumPy and tensors without dimensions are numbers, bools are not.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no real number.
+    ValueError
+        If it is beyond float64.
+    """
+    if type(value) is float:  # most of what there is
+        return value
+    complex_ = isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)
+    if not isinstance(value, _NO_NUMBERS) and not complex_ and getattr(value, "ndim", 0) == 0:
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{function}: {name} must be within float64, got {str(value)[:40]}...") from None
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    raise TypeError(f"{function}: {name} must be a number, got {' '.join(repr(value).split())[:60]}")
+
+
+def log2_of_scale(scale: Any, function: str) -> int:
+    """Return k of a scale 2**k.
+
+    Raises
+    ------
+    TypeError
+        If the scale is no number.
+    ValueError
+        If it is not a positive power of two.
+    """
+    value = number(scale, function, "scale")
+    mantissa, exponent = math.frexp(value) if 0 < value < math.inf else (0.0, 0)
+    if mantissa != 0.5:
+        raise ValueError(f"{function}: scale must be a power of two, got {scale}")
+    return exponent - 1
+
+
+def fraction(value: Any, function: str, name: str) -> float:
+    """Return a fraction between 0 and 1.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no number.
+    ValueError
+        If it is not between 0 and 1.
+    """
+    found = number(value, function, name)
+    if not 0 <= found <= 1:
+        raise ValueError(f"{function}: {name} must be between 0 and 1, got {value}")
+    return found
+
+
+def text_or_none(value: Any, function: str, name: str) -> str | None:
+    """Return a string, or None.
+
+    Raises
+    ------
+    TypeError
+        If the argument is neither.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError(f"{function}: {name} must be a string or None, got {type(value).__name__}")

@@ -1,0 +1,65 @@
+"""Results in a file: JSON, gzipped or not, or JSON in an .npz; marked with what they are."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gradkern._npz import Archive
+
+T = TypeVar("T")
+
+ENDINGS = (".json", ".json.gz", ".npz")
+_VERSION = 1
+
+
+def write(path: Path, key: str, fields: Mapping[str, Any]) -> None:
+    """Write fields, with the key that says what they are.
+
+    Raises
+    ------
+    ValueError
+        If the name has another ending.
+    OSError
+        If it cannot be written.
+    """
+    if not path.name.endswith(ENDINGS):
+        raise ValueError(f"save: the name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, got {path.name!r}")
+    data = json.dumps({key: _VERSION, **fields}, allow_nan=False).encode()
+    if path.suffix == ".npz":
+        arrays: dict[str, Any] = {key: np.frombuffer(data, np.uint8)}
+        np.savez_compressed(path, **arrays)
+        return
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def _text(path: Path, key: str) -> bytes:
+    if path.suffix == ".npz":
+        with Archive(path) as archive:
+            return archive.load(key).tobytes()
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def read(path: Path, key: str, kind: str, build: Callable[[dict[str, Any]], T]) -> T:
+    """Read what `write` wrote and build the result from it.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or damaged, or holds something else.
+    """
+    try:
+        fields = json.loads(_text(path, key))
+        version = fields.pop(key, None) if isinstance(fields, dict) else None
+        if version != _VERSION:
+            raise ValueError(f"no {key}" if version is None else f"version {version}, this gradkern reads {_VERSION}")
+        return build(fields)
+    except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
+        raise ValueError(f"{kind}.load: {path} holds no saved {kind} ({error})") from None

@@ -1,0 +1,68 @@
+"""Numbers and names that are none are refused by the name of the argument."""
+
+from __future__ import annotations
+
+import json
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import gradkern as gk
+
+NAN = math.nan
+NET = gk.MLP.random(depth=1, width=3)
+BAD_NUMBERS = [("2", TypeError), ("x", TypeError), (None, TypeError), (True, TypeError), (1j, TypeError), ([2.0], TypeError),
+               (np.ones(2), TypeError), (np.bool_(True), TypeError), (b"2", TypeError), (np.complex64(2), TypeError),
+               (NAN, ValueError), (math.inf, ValueError), (-1.0, ValueError), (10**400, ValueError)]  # fmt: skip
+
+
+@pytest.mark.parametrize("value, error", [*BAD_NUMBERS, (0, ValueError), (3, ValueError), (0.3, ValueError)])
+def test_scales_that_are_none(value, error):
+    stats, x = gk.measure(np.ones(3)), np.ones(3)
+    calls = {
+        "measure": lambda: gk.measure(x, scale=value), "measure_many": lambda: gk.measure_many([x], scale=value),
+        "fit": lambda: stats.fit("float16", value), "probe": lambda: gk.probe(NET, [[1.0] * 3], scale=value),
+    }  # fmt: skip
+    for function, call in calls.items():
+        with pytest.raises(error, match=f"^{function}: scale must be "):
+            call()
+    if not (error is ValueError and value in (3, 0.3)):
+        with pytest.raises(error, match=r"^cast: scale must be "):
+            gk.cast(x, "float16", scale=value)
+
+
+@pytest.mark.parametrize("value, error", [*BAD_NUMBERS, (1.5, ValueError)])
+def test_fractions_that_are_none(value, error):
+    stats = gk.measure(np.ones(3))
+    report = gk.probe(NET, [[1.0] * 3])
+    for owner in (stats, gk.measure_many([np.ones(3)]), report):
+        with pytest.raises(error, match=r"^loss_scale_window: lose must be "):
+            owner.loss_scale_window("float16", value)
+    with pytest.raises(error, match=r"^smallest_scale: lose must be "):
+        stats.smallest_scale("float16", value)
+
+
+def test_scalars_of_other_libraries_are_numbers():
+    for scale in (np.float32(4), np.int8(4), np.array(4.0), Fraction(4), 4):
+        stats = gk.measure(np.ones(3), scale=scale)
+        assert type(stats.scale) is float and stats.exponent == -2 and json.dumps(stats.to_dict())
+    torch = pytest.importorskip("torch")
+    assert gk.measure(np.ones(3), scale=torch.tensor(4.0)).scale == 4.0
+
+
+def test_a_report_has_its_own_scale():
+    report = gk.probe(NET, [[1.0] * 3], scale=8.0)
+    with pytest.raises(ValueError, match=r"^measure_many: scale must be 1 for a report, .* got 8"):
+        gk.measure_many(report, scale=8)
+    assert len(gk.measure_many(report)) > 0
+
+
+def test_names_and_formats_are_checked():
+    with pytest.raises(TypeError, match=r"^measure: name must be a string or None, got int"):
+        gk.measure(np.ones(3), name=3)
+    for call in (gk.measure(np.ones(3)).fit, gk.measure(np.ones(3)).loss_scale_window):
+        for fmt in ("float12", None, 3, "mixed"):
+            with pytest.raises(ValueError, match=r"^format: must be one of"):
+                call(fmt)
