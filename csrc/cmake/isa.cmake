@@ -14,6 +14,7 @@ endfunction()
 function(gradkern_isa_runs name variable)
   set(features_avx2 avx2 fma f16c bmi bmi2)
   set(features_avx512 avx2 fma f16c avx512f avx512vl avx512dq avx512bw)
+  set(features_avx512fp16 ${features_avx512} avx512fp16)
   if(NOT DEFINED features_${name})
     set(${variable} ON PARENT_SCOPE) # base and neon: whatever the compiler targets
     return()

@@ -38,6 +38,11 @@ bool has_avx512() {
   return has_avx2_fma() && (saved_state() & state_avx512) == state_avx512 && (leaf(7).b & needed) == needed;
 }
 
+bool has_avx512fp16() {
+  constexpr unsigned avx512_fp16 = 1u << 23;
+  return has_avx512() && (leaf(7).d & avx512_fp16) == avx512_fp16;
+}
+
 }  // namespace gradkern::cpu
 
 #else
@@ -45,6 +50,7 @@ bool has_avx512() {
 namespace gradkern::cpu {
 bool has_avx2_fma() { return false; }
 bool has_avx512() { return false; }
+bool has_avx512fp16() { return false; }
 }  // namespace gradkern::cpu
 
 #endif

@@ -4,6 +4,8 @@
 namespace gradkern::cpu {
 
 bool has_avx2_fma();
-bool has_avx512();  // F, VL, DQ and BW, with the operating system saving the wide registers
+bool has_avx512();
+bool has_avx512fp16();
+bool has_avx512fp16();  // F, VL, DQ and BW, with the operating system saving the wide registers
 
 }  // namespace gradkern::cpu

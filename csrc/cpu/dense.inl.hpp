@@ -6,6 +6,7 @@
 
 #include "cpu/pack.inl.hpp"
 #include "ops/dense.hpp"
+#include "simd/half.hpp"
 
 namespace gradkern::cpu {
 namespace {
@@ -52,7 +53,7 @@ __attribute__((noinline)) void product_tile(const ops::scalar_t<V>* a, std::int6
     for (int v = 0; v < Vectors; ++v) {
       V result = sum[r][v];
       if (depth.last) {
-        if (bias) result = ops::step<Acc>(V(T(1)), load(bias, v), result);
+        if (bias) result = ops::step<Acc>(V(ops::one<V>), load(bias, v), result);
         result = ops::canonical_nan(result);
       }
       if (whole) {

@@ -129,6 +129,9 @@ void register_executors() {
       candidate(kernels_avx2, has_avx2_fma()),
       candidate(kernels_avx512, has_avx512()),
 #endif
+#if defined(GRADKERN_HAS_AVX512FP16_KERNELS)
+      candidate(kernels_avx512fp16, has_avx512fp16()),
+#endif
 #if defined(GRADKERN_HAS_NEON_KERNELS)
       candidate(kernels_neon, true),
 #endif

@@ -35,6 +35,8 @@ struct Kernels {
   void (*product_float64)(const ProductLanes<double>&, const ProductRange&, double* scratch);
   void (*product_float16)(const ProductLanes<double>&, const ProductRange&, double* scratch);
   void (*product_bfloat16)(const ProductLanes<double>&, const ProductRange&, double* scratch);
+  // float16 operands and sums as bits, where the processor has such an fma; null elsewhere.
+  void (*product_half)(const ProductLanes<std::uint16_t>&, const ProductRange&, std::uint16_t* scratch);
   void (*widen_f32)(formats::FormatId, const void* stored, std::int64_t begin, std::int64_t end, float* lanes);
   void (*widen_f64)(formats::FormatId, const void* stored, std::int64_t begin, std::int64_t end, double* lanes);
   void (*activation_forward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
@@ -51,6 +53,7 @@ struct Kernels {
 extern const Kernels kernels_base;
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
+extern const Kernels kernels_avx512fp16;
 extern const Kernels kernels_neon;
 
 inline constexpr const char* elementary_names[] = {"exp",

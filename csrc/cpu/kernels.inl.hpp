@@ -28,6 +28,11 @@ constexpr Kernels table(const char* name) {
       product<formats::float64, simd::vec_f64, tile_rows, 2>,
       product<formats::float16, simd::vec_f64, 2, 2>,
       product<formats::bfloat16, simd::vec_f64, 2, 2>,
+#if defined(GRADKERN_SIMD_AVX512FP16)
+      product<formats::float16, simd::vec_f16, tile_rows, 2>,
+#else
+      nullptr,
+#endif
       widen<float>,
       widen<double>,
       activation_forward,

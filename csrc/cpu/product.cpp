@@ -20,7 +20,10 @@ using formats::FormatId;
 
 constexpr std::int64_t widen_chunk = 16384;
 constexpr std::int64_t worth_threads = 32768;  // multiply-adds
-constexpr std::int64_t column_grain = 32;      // whole panels on every instruction set
+
+// Columns: whole panels on every instruction set.
+template <class T>
+constexpr std::int64_t column_grain = 128 / static_cast<std::int64_t>(sizeof(T));
 
 template <class T>
 constexpr FormatId lane_format = sizeof(T) == 4 ? FormatId::float32 : FormatId::float64;
@@ -77,6 +80,7 @@ class Batch {
         if (double_operands) return add_narrow(args, exact_range<formats::float32>);
         return add<float>(args, static_cast<float*>(args.wide), kernels_.product_float32);
       case FormatId::float16:
+        if (kernels_.product_half && is_half(args)) return add_half(args);
         return add_narrow(args, double_operands ? exact_range<formats::float16> : kernels_.product_float16);
       case FormatId::bfloat16:
         return add_narrow(args, double_operands ? exact_range<formats::bfloat16> : kernels_.product_bfloat16);
@@ -90,6 +94,8 @@ class Batch {
                        [&](std::int64_t t) { tasks_[static_cast<std::size_t>(t)](); });
     for (const auto& [c, args] : narrow_)
       std::copy_n(reinterpret_cast<const double*>(c.data()), args.m * args.n, static_cast<float*>(args.wide));
+    for (const auto& [c, args] : halves_)
+      kernels_.widen_f32(FormatId::float16, c.data(), 0, args.m * args.n, static_cast<float*>(args.wide));
   }
 
  private:
@@ -123,14 +129,7 @@ class Batch {
     const T* a = lanes_of<T>(args.a.data, args.a.format, args.m * args.k, args.operands);
     const T* b = lanes_of<T>(args.b.data, args.b.format, args.k * args.n, args.operands);
     const T* bias = lanes_of<T>(args.bias, args.bias_format, args.n, args.bias_format);
-    ProductLanes<T> p{
-        a,     args.a.row_stride, args.a.column_stride, b, args.b.row_stride, args.b.column_stride, bias, c, args.n,
-        args.k};
-    if (args.k == 0) {  // operands without entries: something to point at, and nowhere to go from it
-      p.a = p.b = scratch<T>();
-      p.a_row = p.a_step = p.b_step = p.b_column = 0;
-    }
-    share<T>(args.m, p, kernel);
+    share<T>(args.m, lanes_of_product(args, a, b, bias, c), kernel);
   }
 
   // Through float64 lanes, which hold the accumulator exactly, to the result, which does too.
@@ -141,17 +140,47 @@ class Batch {
     add<double>(args, reinterpret_cast<double*>(c.data()), kernel);
   }
 
+  static bool is_half(const ProductArgs& args) {
+    const auto half = [&](FormatId f) { return f == FormatId::float16; };
+    return half(args.a.format) && half(args.b.format) && half(args.operands) && (!args.bias || half(args.bias_format));
+  }
+
+  // float16 throughout, as the processor multiplies it.
+  void add_half(const ProductArgs& args) {
+    if (args.m == 0 || args.n == 0) return;
+    halves_.push_back({{}, args});
+    base::Buffer& c = halves_.back().first;
+    c.resize(bytes<std::uint16_t>(args.m * args.n));
+    const auto bits = [](const void* data) { return static_cast<const std::uint16_t*>(data); };
+    share<std::uint16_t>(args.m,
+                         lanes_of_product(args, bits(args.a.data), bits(args.b.data), bits(args.bias),
+                                          reinterpret_cast<std::uint16_t*>(c.data())),
+                         kernels_.product_half);
+  }
+
+  template <class T>
+  static ProductLanes<T> lanes_of_product(const ProductArgs& args, const T* a, const T* b, const T* bias, T* c) {
+    ProductLanes<T> p{
+        a,     args.a.row_stride, args.a.column_stride, b, args.b.row_stride, args.b.column_stride, bias, c, args.n,
+        args.k};
+    if (args.k == 0) {  // operands without entries: something to point at, and nowhere to go from it
+      p.a = p.b = scratch<T>();
+      p.a_row = p.a_step = p.b_step = p.b_column = 0;
+    }
+    return p;
+  }
+
   // Ranges of columns, or ranges of rows where there are too few columns, for each thread.
   template <class T>
   void share(std::int64_t m, const ProductLanes<T>& p, Kernel<T> kernel) {
     const std::int64_t threads = m * p.n * p.k < worth_threads ? 1 : base::num_threads();
-    const std::int64_t grains = base::chunk_count(p.n, column_grain);
+    const std::int64_t grains = base::chunk_count(p.n, column_grain<T>);
     const bool by_column = grains >= threads;
     const std::int64_t parts = std::min(threads, by_column ? grains : m);
     for (std::int64_t t = 0; t < parts; ++t) {
       const auto cut = [&](std::int64_t count, std::int64_t part) { return count * part / parts; };
-      const ProductRange range = by_column ? ProductRange{0, m, cut(grains, t) * column_grain,
-                                                          std::min(p.n, cut(grains, t + 1) * column_grain)}
+      const ProductRange range = by_column ? ProductRange{0, m, cut(grains, t) * column_grain<T>,
+                                                          std::min(p.n, cut(grains, t + 1) * column_grain<T>)}
                                            : ProductRange{cut(m, t), cut(m, t + 1), 0, p.n};
       tasks_.push_back([=] { kernel(p, range, scratch<T>()); });
     }
@@ -171,7 +200,7 @@ class Batch {
 
   const Kernels& kernels_;
   std::deque<Widened> widened_;
-  std::deque<std::pair<base::Buffer, ProductArgs>> narrow_;
+  std::deque<std::pair<base::Buffer, ProductArgs>> narrow_, halves_;
   std::vector<std::function<void()>> tasks_;
 };
 

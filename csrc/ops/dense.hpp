@@ -1,7 +1,7 @@
 // One step of a dot product, correctly rounded in the accumulation format: step(x, w, a) = fl_acc(x * w + a).
 //
-//   float32, float64   the hardware's (or libm's) fma
-//   float16, bfloat16  the exact x * w + a, rounded once: TwoSum, rounding to odd in float64, then nearest even
+//   float32, float64   the hardware's (or libm's) fma, and float16 where lanes are float16
+//   float16, bfloat16  in float64 lanes, the exact x * w + a, rounded once: TwoSum, rounding to odd in float64, then nearest even
 //                      (Boldo and Melquiond 2008: with two spare bits or more the second rounding is innocuous)
 // Operands narrower than float64 have products that are exact in float64. For float64 operands with a narrower
 // accumulator exact_step splits the product in two (Dekker) and rounds the three-term sum to odd.
@@ -38,8 +38,7 @@ GRADKERN_HD V add_to_odd(V a, V b) {
 
 template <class Acc, class V>
 GRADKERN_HD V step(V x, V w, V a) {
-  if constexpr (Acc::id == formats::FormatId::float64 || Acc::id == formats::FormatId::float32) {
-    static_assert(sizeof(scalar_t<V>) == sizeof(typename Acc::container));
+  if constexpr (sizeof(scalar_t<V>) == sizeof(typename Acc::container)) {
     return fma(x, w, a);
   } else {
     return round_to_nearest_even<Acc>(add_to_odd(x * w, a));

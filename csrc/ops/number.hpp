@@ -43,6 +43,10 @@ using int_t = typename number<V>::integer;
 template <class V>
 using mask_t = typename number<V>::mask;
 
+// 1 as a scalar_t<V>, which may be bits.
+template <class V>
+inline constexpr scalar_t<V> one = 1;
+
 GRADKERN_HD float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 GRADKERN_HD double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
