@@ -14,6 +14,8 @@ import pytest
 from timing import medians
 
 import gradkern as gk
+from gradkern import _core
+from gradkern.activation import activation_code
 
 CASES = [(100, 64, 64), (100, 256, 64), (100, 512, 128)]  # depth, width, batch
 
@@ -23,6 +25,29 @@ def net_of(depth: int, width: int, fmt: str) -> gk.MLP:
     net = gk.MLP.random(depth=depth, width=width, activation="relu", init="he_normal")
     dtype = gk.finfo(fmt).dtype
     return gk.MLP([gk.Dense(np.asarray(layer.weight).astype(dtype), activation="relu") for layer in net.layers])
+
+
+def steady_net(depth: int) -> gk.MLP:
+    """A net that neither grows nor shrinks what passes, so that no number becomes subnormal at any depth."""
+    net = gk.MLP.random(depth=depth, width=64, activation="identity", init="orthogonal")
+    return gk.MLP([gk.Dense(np.asarray(layer.weight).astype("f4"), activation="identity") for layer in net.layers])
+
+
+def kernels(case: tuple[int, int, int], *, measured: bool):
+    """The kernels of a probe alone, float32, with or without measuring."""
+    depth, width, batch = case
+    net, x = net_of(depth, width, "float32"), input_of(width, batch, "float32")
+    a, size = gk.arithmetic("float32"), (batch, width)
+    layers = [(layer.parameters[0].pair, None, *activation_code(layer.activation, "probe")) for layer in net.layers]
+
+    def run():
+        chain = _core.ChainRun(
+            layers, (x, a.format_ids[0]), batch, *a.format_ids, *a.mode, 0, False, 1.0, False, False, measured
+        )
+        chain.forward(None)
+        chain.backward(np.ones(size).ravel(), None, 0, None)
+
+    return run
 
 
 def input_of(width: int, batch: int, fmt: str):
@@ -137,9 +162,12 @@ def main(seconds: float = 4.0) -> None:
                 ratios = "  ".join(f"{t[n]:8.1f} ms {t[n] / t['gradkern']:5.2f}" for n in ("torch", "monitor"))
                 print(f"  {fmt} {'{} x {}, batch {}'.format(*case):21} {t['gradkern']:7.2f} ms {ratios}", flush=True)
     for depth in (100, 1000, 10_000):
-        net, x = net_of(depth, 64, "float32"), input_of(64, 64, "float32")
+        net, x = steady_net(depth), input_of(64, 64, "float32")
         t = medians({"probe": lambda net=net, x=x: gk.probe(net, x, arithmetic="float32", reference=False)}, 1.0)
-        print(f"  {depth} layers x 64: {t['probe'] * 1e6 / depth:.1f} us a layer")
+        print(f"  {depth} layers x 64, values of one size: {t['probe'] * 1e6 / depth:.1f} us a layer")
+    for case in CASES[1:]:
+        t = medians({"measured": kernels(case, measured=True), "bare": kernels(case, measured=False)}, seconds)
+        print(f"  measuring {'{} x {}, batch {}'.format(*case)}: {t['measured'] / t['bare']:.2f} of the bare chain")
     net, x = net_of(100, 256, "float32"), input_of(256, 64, "float32")
     t = medians({
         "with": lambda: gk.probe(net, x, arithmetic="float32"),

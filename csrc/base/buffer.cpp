@@ -27,7 +27,7 @@ Buffer::Bytes Buffer::take(std::size_t& size) {
   const std::unique_lock lock(k.mutex, std::try_to_lock);
   if (size >= worth_keeping && lock.owns_lock()) {
     const auto found = k.free.lower_bound(size);
-    if (found != k.free.end() && found->first <= 2 * size) {
+    if (found != k.free.end() && found->first <= size + size / 4) {
       size = found->first;
       std::uint8_t* bytes = found->second;
       k.free.erase(found);

@@ -91,7 +91,7 @@ class PyRun {
  public:
   PyRun(const std::vector<LayerTuple>& layers, const Bits& input, std::int64_t batch, int storage, int operands,
         int accumulate, int rounding, int overflow, int subnormals, std::uint64_t seed, bool stored_output_derivative,
-        double loss_scale, bool with_reference, bool keep_tensors)
+        double loss_scale, bool with_reference, bool keep_tensors, bool measured)
       : with_reference_(with_reference), batch_(batch) {
     std::vector<chain::Layer> list;
     kept_.push_back(input.first);
@@ -108,8 +108,10 @@ class PyRun {
     const chain::Arithmetic arithmetic{format_from(storage), format_from(operands), format_from(accumulate),
                                        mode_from(rounding, overflow, subnormals, seed), stored_output_derivative};
     run_ = std::make_unique<chain::Run>(executor::current(), arithmetic, std::move(list), source_of(input), batch,
-                                        loss_scale, with_reference, keep_tensors);
+                                        loss_scale, with_reference, keep_tensors, measured);
   }
+
+  std::int64_t planned_bytes() const { return run().planned_bytes(); }
 
   void forward(const py::object& progress) {
     const auto poll = poll_of(progress);
@@ -176,11 +178,12 @@ class PyRun {
 void bind_chain(py::module_& m) {
   py::class_<PyRun>(m, "ChainRun")
       .def(py::init<const std::vector<LayerTuple>&, const Bits&, std::int64_t, int, int, int, int, int, int,
-                    std::uint64_t, bool, double, bool, bool>(),
+                    std::uint64_t, bool, double, bool, bool, bool>(),
            py::arg("layers"), py::arg("input"), py::arg("batch"), py::arg("storage"), py::arg("operands"),
            py::arg("accumulate"), py::arg("rounding"), py::arg("overflow"), py::arg("subnormals"), py::arg("seed"),
            py::arg("stored_output_derivative"), py::arg("loss_scale"), py::arg("with_reference"),
-           py::arg("keep_tensors"))
+           py::arg("keep_tensors"), py::arg("measured") = true)
+      .def("planned_bytes", &PyRun::planned_bytes)
       .def("forward", &PyRun::forward, py::arg("progress"))
       .def("backward", &PyRun::backward, py::arg("gradient"), py::arg("reference_gradient"),
            py::arg("reference_exponent"), py::arg("progress"))

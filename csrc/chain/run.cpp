@@ -35,7 +35,7 @@ ops::RoundingCounts unchanged(const Summary& s) {
 }  // namespace
 
 Run::Run(const Executor& executor, Arithmetic arithmetic, std::vector<Layer> layers, Source input, std::int64_t batch,
-         double loss_scale, bool with_reference, bool keep_tensors)
+         double loss_scale, bool with_reference, bool keep_tensors, bool measured)
     : executor_(executor),
       arithmetic_(arithmetic),
       layers_(std::move(layers)),
@@ -45,8 +45,10 @@ Run::Run(const Executor& executor, Arithmetic arithmetic, std::vector<Layer> lay
       log2_loss_scale_(std::log2(loss_scale)),
       with_reference_(with_reference),
       keep_tensors_(keep_tensors),
+      measured_(measured),
       ones_(static_cast<std::size_t>(batch), 1.0f) {
   base::expects(!layers_.empty(), "probe: a net needs at least one layer");
+  base::expects(measured || !(with_reference || keep_tensors), "probe: only what is measured has a reference");
   base::expects(input_.size == batch_ * layers_[0].n_in, "probe: x does not fit the first layer");
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const Layer& layer = layers_[l];
@@ -63,7 +65,7 @@ executor::Operand Run::operand(const Stored& s, std::int64_t row_stride, std::in
 void Run::round(Stored& stored, const Source& wide, double scale, const Rounded& how, ops::RoundingCounts& counts) {
   stored.resize(arithmetic_.storage, wide.size);
   executor_.convert(executor_, {wide.size, wide.format, arithmetic_.storage, wide.data, stored.writable(), scale,
-                                how.mode, how.stream, &counts});
+                                how.mode, how.stream, measured_ ? &counts : nullptr});
 }
 
 bool Run::is_storage(FormatId format) const {
@@ -96,7 +98,7 @@ void Run::store(Stored& stored, const Source& wide, double scale, std::int64_t l
     record.tensor.assign(stored);
     if (reference) record.truth = *reference;
   }
-  pending_.push_back({records_.size(), &stored, reference, in_place});
+  if (measured_) pending_.push_back({records_.size(), &stored, reference, in_place});
   records_.push_back(std::move(record));
 }
 
@@ -107,6 +109,7 @@ void Run::drop_payloads(Stored& stored, Record& record) {
 }
 
 void Run::measure_pending() {
+  if (pending_.empty()) return;
   std::vector<Source> tensors;
   for (const Pending& p : pending_) {
     tensors.push_back(p.stored->source());

@@ -61,8 +61,12 @@ class Run {
   // Called between layers with (steps done, steps in all); an exception from it ends the run.
   using Poll = std::function<void(std::int64_t, std::int64_t)>;
 
+  // Without measuring, records hold nothing but layer and role: what measuring costs is the difference.
   Run(const Executor& executor, Arithmetic arithmetic, std::vector<Layer> layers, Source input, std::int64_t batch,
-      double loss_scale, bool with_reference, bool keep_tensors);
+      double loss_scale, bool with_reference, bool keep_tensors, bool measured);
+
+  // What the run holds when it holds most, from the shapes: tensors, working space and records.
+  std::int64_t planned_bytes() const;
 
   void forward(const Poll& poll);
   // gradient: of the loss with respect to the stored output, before the loss scale; reference_gradient * 2^exponent
@@ -112,7 +116,7 @@ class Run {
   Source input_;
   std::int64_t batch_;
   double loss_scale_, log2_loss_scale_;
-  bool with_reference_, keep_tensors_;
+  bool with_reference_, keep_tensors_, measured_;
   std::vector<float> ones_;  // batch of them
   std::uint64_t stream_ = 0;
 

@@ -38,7 +38,9 @@ class ChainRun:
         loss_scale: float,
         with_reference: bool,
         keep_tensors: bool,
+        measured: bool = True,
     ) -> None: ...
+    def planned_bytes(self) -> int: ...
     def forward(self, progress: Callable[[int, int], None] | None) -> None: ...
     def backward(
         self,

@@ -149,6 +149,7 @@ def probe(
         if reference:
             values, exponent = run.reference_output()
             true_loss, truth, exponent = loss_and_gradient(loss, values.reshape(shape), wanted, exponent)
+    planned_bytes = run.planned_bytes()
     run.backward(np.ascontiguousarray(gradient), truth if reference else None, exponent, progress)
     return ChainReport(
         records=run.take_records(),
@@ -160,6 +161,7 @@ def probe(
         loss_name="grad_output" if given is not None else loss,
         loss=loss_value,
         reference_loss=true_loss,
+        planned_bytes=planned_bytes,
     )
 
 

@@ -55,6 +55,8 @@ class ChainReport(Result):
         ``"sum"``, ``"mse"``, ``"cross_entropy"`` or ``"grad_output"``.
     loss, reference_loss : float or None
         From the stored output and from the true one.
+    planned_bytes : int
+        What the probe meant to hold in memory at most: tensors, working space and records, from the shapes alone.
     records : sequence of dict
         What the kernels counted, in the order of computation; `layers` gives them meaning.
     """
@@ -67,6 +69,7 @@ class ChainReport(Result):
     loss_name: str
     loss: float | None
     reference_loss: float | None
+    planned_bytes: int
     records: Sequence[dict[str, Any]] | _core.ChainRecords = field(repr=False)
 
     @cached_property
@@ -265,7 +268,7 @@ class ChainReport(Result):
         return {
             "arithmetic": str(self.arithmetic), "scale": self.scale, "widths": self.widths,
             "activations": self.activations, "batch": self.batch, "loss_name": self.loss_name, "loss": plain(self.loss),
-            "reference_loss": plain(self.reference_loss), "decay_rate": rate,
+            "reference_loss": plain(self.reference_loss), "planned_bytes": self.planned_bytes, "decay_rate": rate,
             "effective_depth": self.effective_depth() if self.has_reference else None,
             "loss_scale_window": self.loss_scale_window().to_dict() if self.has_reference else None,
             "findings": [finding.to_dict() for finding in self.findings],

@@ -44,7 +44,7 @@ std::vector<std::uint8_t> run(const executor::Executor& e, const Net& n, std::ve
                               FormatId accumulate, double scale) {
   const chain::Arithmetic arithmetic{storage, storage, accumulate, {}, false};
   const chain::Source input{FormatId::float64, x.data(), static_cast<std::int64_t>(x.size())};
-  chain::Run chain(e, arithmetic, n.layers, input, batch, scale, true, true);
+  chain::Run chain(e, arithmetic, n.layers, input, batch, scale, true, true, true);
   std::int64_t steps = 0;
   const auto poll = [&](std::int64_t, std::int64_t) { ++steps; };
   chain.forward(poll);

@@ -1,0 +1,54 @@
+// planned_bytes: the tensors of chain/run.cpp by their shapes.
+#include <algorithm>
+
+#include "chain/run.hpp"
+
+namespace gradkern::chain {
+namespace {
+
+constexpr std::int64_t typical_binades = 24;  // of a record's statistics
+
+// Values of one layer and role, or the largest of any layer.
+struct Sizes {
+  std::int64_t weights = 0, outputs = 0, biases = 0;
+};
+
+}  // namespace
+
+std::int64_t Run::planned_bytes() const {
+  Sizes all, most;
+  std::int64_t records = 2;
+  for (const Layer& layer : layers_) {
+    const std::int64_t weights = layer.n_in * layer.n_out, outputs = batch_ * std::max(layer.n_in, layer.n_out);
+    const std::int64_t biases = layer.bias.data ? layer.n_out : 0;
+    all = {all.weights + weights, all.outputs + batch_ * layer.n_out, all.biases + biases};
+    most = {std::max(most.weights, weights), std::max(most.outputs, outputs), std::max(most.biases, biases)};
+    records += biases ? 8 : 6;
+  }
+  const std::int64_t input = batch_ * layers_[0].n_in, kept_activations = 2 * all.outputs + input;
+  const auto storage = container_bytes(arithmetic_.storage);
+  const auto wide = container_bytes(executor::wide_format(arithmetic_.accumulate));
+  std::int64_t given = input;  // what is in storage already is borrowed
+  for (const Layer& layer : layers_)
+    given += is_storage(layer.weight.format) ? 0 : layer.weight.size + (layer.bias.data ? layer.bias.size : 0);
+  const bool in_storage = is_storage(executor::wide_format(arithmetic_.accumulate));
+  const bool lanes = arithmetic_.storage == executor::wide_format(arithmetic_.accumulate);
+
+  std::int64_t bytes = storage * (2 * all.outputs + (is_storage(input_.format) ? 0 : input) + given - input);
+  bytes += storage * (3 * most.outputs + most.weights + most.biases);            // gradients in work
+  if (!in_storage) bytes += wide * (most.weights + most.outputs + most.biases);  // before rounding
+  if (!lanes) bytes += wide * (2 * most.outputs + most.weights);                 // operands, widened
+  if (with_reference_) {
+    constexpr std::int64_t real = 8;
+    bytes += real * (kept_activations + all.weights + 4 * most.outputs + 2 * most.weights);
+    bytes += (real + storage) * 4 * most.outputs;  // the last of each role, to see stalls
+  }
+  if (keep_tensors_) {
+    const std::int64_t kept = 4 * all.outputs + 2 * input + 2 * (all.weights + all.biases);
+    bytes += (storage + (with_reference_ ? 8 : 0)) * kept;
+  }
+  const std::int64_t cells = typical_binades * ops::cell_count * static_cast<std::int64_t>(sizeof(std::int64_t));
+  return bytes + records * (static_cast<std::int64_t>(sizeof(Record)) + cells * (with_reference_ ? 2 : 1));
+}
+
+}  // namespace gradkern::chain
