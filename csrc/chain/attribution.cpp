@@ -243,77 +243,12 @@ std::int64_t count_stalled(const Stored& stored, const Reference& reference, con
   return reduce_chunks<std::int64_t>(stored.size, range, [](std::int64_t& total, std::int64_t part) { total += part; });
 }
 
-namespace {
-
-constexpr std::int64_t block = 512;
-
-struct Errors {
-  ops::SquareLanes error, truth;
-  bool nonfinite = false, infinite = false;  // what is stored; its distance from the truth
-};
-
-// Squares that float64 holds without scaling.
-bool all_medium(const double* x, std::int64_t count) {
-  int wrong = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const double a = std::abs(x[i]);
-    wrong |= (!(a <= 0x1p500)) | ((a < 0x1p-480) & (a != 0));
-  }
-  return !wrong;
-}
-
-void add_squares(const double* x, std::int64_t count, ops::SquareLanes& sum) {
-  constexpr std::int64_t lanes = ops::rounding_lanes;
-  const std::int64_t whole = all_medium(x, count) ? count / lanes * lanes : 0;
-  for (std::int64_t i = 0; i < whole; i += lanes)
-    for (std::int64_t j = 0; j < lanes; ++j) sum.medium[j] += x[i + j] * x[i + j];
-  for (std::int64_t i = whole; i < count; ++i) sum.add(i, x[i]);
-}
-
-// stored * 2^power - truth, in blocks; scale is 2^power, or 0 where float64 has no such number.
-template <class F>
-void add_errors(const typename F::container* stored, const double* truth, std::int64_t count, double scale, int power,
-                Errors& sums) {
-  double difference[block];
-  int nonfinite = 0, infinite = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const double v = formats::decode<F>(stored[i]);
-    difference[i] = (scale != 0 ? v * scale : std::ldexp(v, power)) - truth[i];
-    nonfinite |= !(std::abs(v) < __builtin_inf());
-    infinite |= !(std::abs(difference[i]) < __builtin_inf());
-  }
-  sums.nonfinite |= nonfinite != 0;
-  sums.infinite |= infinite != 0;
-  add_squares(difference, count, sums.error);
-  add_squares(truth, count, sums.truth);
-}
-
-}  // namespace
-
-double relative_error(const Stored& stored, double log2_scale, const Reference& reference) {
+double relative_error(const Executor& e, const Stored& stored, double log2_scale, const Reference& reference) {
   const double shift = -log2_scale - static_cast<double>(reference.exponent);
   const int power = static_cast<int>(std::max(-5000.0, std::min(5000.0, shift)));
   const double scale = std::abs(power) <= 1000 ? formats::exp2i(power) : 0;
-  struct Total {
-    ops::SquareSum error, truth;
-    bool nonfinite = false, infinite = false;
-  };
-  const auto range = [&](std::int64_t begin, std::int64_t end, Total& part) {
-    Errors sums;
-    formats::visit(stored.format, [&](auto format) {
-      using F = decltype(format);
-      const auto* data = static_cast<const typename F::container*>(stored.data());
-      for (std::int64_t i = begin; i < end; i += block)
-        add_errors<F>(data + i, reference.values.data() + i, std::min(block, end - i), scale, power, sums);
-    });
-    part = {sums.error.total(), sums.truth.total(), sums.nonfinite, sums.infinite};
-  };
-  const Total sums = reduce_chunks<Total>(stored.size, range, [](Total& total, const Total& part) {
-    total.error.merge(part.error);
-    total.truth.merge(part.truth);
-    total.nonfinite |= part.nonfinite;
-    total.infinite |= part.infinite;
-  });
+  executor::ErrorSums sums;
+  e.errors(e, {stored.size, stored.format, stored.data(), reference.values.data(), scale, power}, sums);
   if (sums.nonfinite) return std::nan("");
   if (sums.infinite) return __builtin_inf();
   // The largest range decides; the others are below its last bit or add.
@@ -322,9 +257,9 @@ double relative_error(const Stored& stored, double log2_scale, const Reference& 
     if (s.medium > 0) return std::sqrt(s.medium + s.small * 0x1p-600 * 0x1p-600);
     return std::sqrt(s.small) * 0x1p-600;
   };
-  const double e = root(sums.error), t = root(sums.truth);
-  if (t == 0) return e == 0 ? 0.0 : __builtin_inf();
-  return e / t;
+  const double error = root(sums.error), truth = root(sums.truth);
+  if (truth == 0) return error == 0 ? 0.0 : __builtin_inf();
+  return error / truth;
 }
 
 }  // namespace gradkern::chain

@@ -57,6 +57,6 @@ std::int64_t count_stalled(const Stored& stored, const Reference& reference, con
                            const Reference& reference_before);
 
 // || stored / scale - reference || / || reference ||; NaN if anything stored is not finite.
-double relative_error(const Stored& stored, double log2_scale, const Reference& reference);
+double relative_error(const Executor& e, const Stored& stored, double log2_scale, const Reference& reference);
 
 }  // namespace gradkern::chain

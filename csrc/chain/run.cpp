@@ -87,12 +87,10 @@ void Run::store(Stored& stored, const Source& wide, double scale, std::int64_t l
   if (reference) {
     record.attribution = attribution_of(wide, stored, how, *reference);
     record.reference_exponent = reference->exponent;
-    record.relative_error = relative_error(stored, log2_scale, *reference);
-    if (shows_stalls(role)) {
-      Before& before = before_[static_cast<int>(role)];
-      record.attribution.stalled = count_stalled(stored, *reference, before.stored, before.reference);
-      before = {stored, *reference};
-    }
+    record.relative_error = relative_error(executor_, stored, log2_scale, *reference);
+    if (shows_stalls(role))
+      record.attribution.stalled =
+          stalled_since(before_[static_cast<int>(role)], stored, *reference, record.attribution);
   }
   if (keep_tensors_) {
     record.tensor.assign(stored);
@@ -100,6 +98,19 @@ void Run::store(Stored& stored, const Source& wide, double scale, std::int64_t l
   }
   if (measured_) pending_.push_back({records_.size(), &stored, reference, in_place});
   records_.push_back(std::move(record));
+}
+
+// Only subnormal values stall: where there are none, nothing is kept to compare with.
+std::int64_t Run::stalled_since(Before& before, const Stored& stored, const Reference& reference,
+                                const Attribution& attribution) {
+  if (attribution.counts[static_cast<int>(Fate::subnormal)] == 0) {
+    before = {};
+    return 0;
+  }
+  const std::int64_t stalled = count_stalled(stored, reference, before.stored, before.reference);
+  before.stored.assign(stored);
+  before.reference = reference;
+  return stalled;
 }
 
 void Run::drop_payloads(Stored& stored, Record& record) {

@@ -91,6 +91,12 @@ class Run {
   // stored = fl(wide * scale). wide may be stored itself, or what it borrows.
   void store(Stored& stored, const Source& wide, double scale, std::int64_t layer, Role role,
              const Reference* reference, double log2_scale, const AttributionOf& attribution_of);
+  struct Before {
+    Stored stored;
+    Reference reference;
+  };
+  static std::int64_t stalled_since(Before& before, const Stored& stored, const Reference& reference,
+                                    const Attribution& attribution);
   // A NaN that was given may have a payload, which storing drops.
   void drop_payloads(Stored& stored, Record& record);
   // Statistics of everything stored since the last call, in one region of the threads.
@@ -135,10 +141,6 @@ class Run {
     bool in_place;               // rounding changed nothing
   };
   std::vector<Pending> pending_;
-  struct Before {
-    Stored stored;
-    Reference reference;
-  };
   Before before_[role_count];  // the last tensor of each role, to see stalls
   std::vector<Record> records_;
 };

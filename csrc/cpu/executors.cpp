@@ -85,6 +85,12 @@ void statistics(const Executor& e, const executor::StatisticsArgs* tensors, std:
   measure_tensors(kernels(e), tensors, count, done);
 }
 
+void errors(const Executor& e, const executor::ErrorArgs& args, executor::ErrorSums& sums) {
+  reduce_chunks(args.size, sums, [&](std::int64_t begin, std::int64_t end, executor::ErrorSums& partial) {
+    kernels(e).errors(args, begin, end, partial);
+  });
+}
+
 void products(const Executor& e, const executor::ProductArgs* args, std::int64_t count) {
   packed_products(kernels(e), args, count);
 }
@@ -114,6 +120,7 @@ executor::Candidate candidate(const Kernels& k, bool usable) {
                    activation_forward,
                    activation_backward,
                    statistics,
+                   errors,
                    elementary_f32,
                    elementary_f64,
                    multiply_adds};

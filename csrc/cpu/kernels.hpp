@@ -44,6 +44,7 @@ struct Kernels {
   // The moments of each block; begin is the start of one.
   void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, ops::Statistics& counts,
                   ops::Moments* moments);
+  void (*errors)(const executor::ErrorArgs&, std::int64_t begin, std::int64_t end, executor::ErrorSums& sums);
   void (*elementary_f32)(int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(int function, const double* x, double* y, std::int64_t size);
   std::int64_t (*multiply_adds)(bool wide, std::int64_t rounds, double x);

@@ -4,6 +4,7 @@
 #include "cpu/activation.inl.hpp"
 #include "cpu/convert.inl.hpp"
 #include "cpu/dense.inl.hpp"
+#include "cpu/errors.inl.hpp"
 #include "cpu/roofline.inl.hpp"
 #include "cpu/statistics.inl.hpp"
 
@@ -38,6 +39,7 @@ constexpr Kernels table(const char* name) {
       activation_forward,
       activation_backward,
       measure,
+      errors,
       elementary_f32,
       elementary_f64,
       multiply_adds,

@@ -72,6 +72,28 @@ struct StatisticsArgs {
 // Called once for each tensor, on any thread; the statistics are the callee's for as long as it runs.
 using StatisticsDone = std::function<void(std::int64_t tensor, const ops::Statistics&)>;
 
+// stored[i] * 2^power - truth[i]; scale is 2^power, or 0 where float64 has no such number.
+struct ErrorArgs {
+  std::int64_t size;
+  FormatId format;
+  const void* stored;
+  const double* truth;
+  double scale;
+  int power;
+};
+
+struct ErrorSums {
+  ops::SquareSum error, truth;
+  bool nonfinite = false, infinite = false;  // what is stored; its distance from the truth
+
+  void merge(const ErrorSums& other) {
+    error.merge(other.error);
+    truth.merge(other.truth);
+    nonfinite |= other.nonfinite;
+    infinite |= other.infinite;
+  }
+};
+
 struct Executor {
   const char* name;
   int vector_bytes;
@@ -81,6 +103,7 @@ struct Executor {
   void (*activation_forward)(const Executor&, const ActivationArgs&);
   void (*activation_backward)(const Executor&, const ActivationArgs&);
   void (*statistics)(const Executor&, const StatisticsArgs* tensors, std::int64_t count, const StatisticsDone&);
+  void (*errors)(const Executor&, const ErrorArgs&, ErrorSums&);
   void (*elementary_f32)(const Executor&, int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(const Executor&, int function, const double* x, double* y, std::int64_t size);
   // As many rounds of float32 (wide: float64) multiply-adds in registers on every thread; returns how many those are.
