@@ -31,7 +31,7 @@ bool clamped(double w, const Rounded& how, std::int64_t index) {
   return formats::encode<F>(w, how.mode, formats::draw(how.mode, how.stream, index)).event == formats::Event::overflow;
 }
 
-constexpr std::int64_t chunk = 16384;
+constexpr std::int64_t chunk = 16384, block = 256;
 
 // body(begin, end, part) for each chunk on any thread, the parts merged in index order.
 template <class Part, class Body, class Merge>
@@ -53,6 +53,27 @@ void add(Attribution& total, const Attribution& part) {
   if (total.invalid_kind == InvalidKind::none) total.invalid_kind = part.invalid_kind;
 }
 
+// Whether all are normal, finite and below the largest finite value: kept, whatever they were before rounding.
+template <class F>
+bool all_kept(const typename F::container* stored, std::int64_t count) {
+  using L = formats::Layout<F>;
+  using C = typename F::container;
+  const C mask = static_cast<C>(L::sign - 1), low = static_cast<C>(L::smallest_normal);
+  const C range = static_cast<C>(L::max_finite - L::smallest_normal);
+  C outside = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const C magnitude = static_cast<C>((stored[i] >> F::container_shift) & mask);
+    outside |= static_cast<C>(static_cast<C>(magnitude - low) >= range);
+  }
+  return outside == 0;
+}
+
+void keep(Attribution& result, std::int64_t first, std::int64_t count) {
+  constexpr int kept = static_cast<int>(Fate::kept);
+  if (result.first[kept] < 0) result.first[kept] = first;
+  result.counts[kept] += count;
+}
+
 // wide[i]: the value before rounding. Entries [begin, end).
 template <class T, class CauseOf>
 void attribute_range(const T* wide, const Stored& stored, const Rounded& how, const Reference& reference,
@@ -63,7 +84,7 @@ void attribute_range(const T* wide, const Stored& stored, const Rounded& how, co
     const auto* data = static_cast<const typename F::container*>(stored.data());
     const double smallest_normal = formats::exp2i(L::min_exponent);
     const double largest = formats::decode<F>(static_cast<typename F::container>(L::max_finite << F::container_shift));
-    for (std::int64_t i = begin; i < end; ++i) {
+    const auto judge = [&](std::int64_t i) {
       const double w = wide[i], v = formats::decode<F>(data[i]);
       Fate fate = Fate::kept;
       if (!std::isfinite(v)) {
@@ -90,6 +111,14 @@ void attribute_range(const T* wide, const Stored& stored, const Rounded& how, co
       ++result.counts[static_cast<int>(fate)];
       auto& first = result.first[static_cast<int>(fate)];
       if (first < 0) first = i;
+    };
+    for (std::int64_t i = begin; i < end; i += block) {
+      const std::int64_t next = std::min(end, i + block);
+      if (all_kept<F>(data + i, next - i)) {
+        keep(result, i, next - i);
+      } else {
+        for (std::int64_t j = i; j < next; ++j) judge(j);
+      }
     }
   });
 }
@@ -197,9 +226,12 @@ Cause activation_cause(const executor::ActivationArgs& args, double wide, std::i
 Attribution attribute_given(const Executor& e, const Source& source, double scale, const Stored& stored,
                             const Rounded& how, const Reference& reference) {
   const std::vector<double> given = decode_all(e, source);
-  std::vector<double> scaled(given);
-  for (double& value : scaled) value *= scale;
-  const Source wide{FormatId::float64, scaled.data(), source.size};
+  std::vector<double> scaled;
+  if (scale != 1) {
+    scaled.reserve(given.size());
+    for (const double value : given) scaled.push_back(value * scale);
+  }
+  const Source wide{FormatId::float64, scale != 1 ? scaled.data() : given.data(), source.size};
   return attribute(wide, stored, how, reference, [&](std::int64_t i, double product) {
     const double x = given[static_cast<std::size_t>(i)];
     if (x == 0) return Cause{Fate::cancelled};
