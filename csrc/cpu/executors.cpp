@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/thread_pool.hpp"
+#include "cpu/clip.hpp"
 #include "cpu/cpuid.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/product.hpp"
@@ -91,6 +92,16 @@ void errors(const Executor& e, const executor::ErrorArgs& args, executor::ErrorS
   });
 }
 
+void clip_survey(const Executor& e, const executor::ClipTensor* tensors, std::int64_t count, ops::Norm p,
+                 ops::Survey* surveys) {
+  survey_tensors(kernels(e), tensors, count, p, surveys);
+}
+
+void clip_scale(const Executor& e, const executor::ClipTensor* tensors, std::int64_t count, const ops::Survey* surveys,
+                const ops::ClipFactor* factors, bool zero, ops::ClipCounts* counts) {
+  scale_tensors(kernels(e), tensors, count, surveys, factors, zero, counts);
+}
+
 void products(const Executor& e, const executor::ProductArgs* args, std::int64_t count) {
   packed_products(kernels(e), args, count);
 }
@@ -112,18 +123,9 @@ std::int64_t multiply_adds(const Executor& e, bool wide, std::int64_t rounds) {
 }
 
 executor::Candidate candidate(const Kernels& k, bool usable) {
-  const Executor e{k.name,
-                   k.vector_bytes,
-                   &k,
-                   convert,
-                   products,
-                   activation_forward,
-                   activation_backward,
-                   statistics,
-                   errors,
-                   elementary_f32,
-                   elementary_f64,
-                   multiply_adds};
+  const Executor e{
+      k.name,     k.vector_bytes, &k,          convert,    products,       activation_forward, activation_backward,
+      statistics, errors,         clip_survey, clip_scale, elementary_f32, elementary_f64,     multiply_adds};
   return {e, usable, usable ? "" : "not on this processor"};
 }
 

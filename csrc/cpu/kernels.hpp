@@ -45,6 +45,11 @@ struct Kernels {
   void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, ops::Statistics& counts,
                   ops::Moments* moments);
   void (*errors)(const executor::ErrorArgs&, std::int64_t begin, std::int64_t end, executor::ErrorSums& sums);
+  // begin is the start of a chunk.
+  void (*clip_survey)(const executor::ClipTensor&, ops::Norm, std::int64_t begin, std::int64_t end, ops::Survey&);
+  // plain: no entry and no product is infinite or NaN, and the factor is a normal float32 (any for float64).
+  void (*clip_scale)(const executor::ClipTensor&, const ops::ClipFactor&, bool plain, bool zero, std::int64_t begin,
+                     std::int64_t end, ops::ClipCounts&);
   void (*elementary_f32)(int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(int function, const double* x, double* y, std::int64_t size);
   std::int64_t (*multiply_adds)(bool wide, std::int64_t rounds, double x);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/activation.inl.hpp"
+#include "cpu/clip.inl.hpp"
 #include "cpu/convert.inl.hpp"
 #include "cpu/dense.inl.hpp"
 #include "cpu/errors.inl.hpp"
@@ -40,6 +41,8 @@ constexpr Kernels table(const char* name) {
       activation_backward,
       measure,
       errors,
+      clip_survey,
+      clip_scale,
       elementary_f32,
       elementary_f64,
       multiply_adds,

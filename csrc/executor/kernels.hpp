@@ -10,6 +10,7 @@
 #include "formats/encode.hpp"
 #include "formats/format.hpp"
 #include "ops/activation.hpp"
+#include "ops/clip.hpp"
 #include "ops/rounding.hpp"
 #include "ops/statistics.hpp"
 
@@ -94,6 +95,14 @@ struct ErrorSums {
   }
 };
 
+// A gradient: read from source, written to target, which is the same where it is clipped in place.
+struct ClipTensor {
+  std::int64_t size;
+  FormatId format;
+  const void* source;
+  void* target;
+};
+
 struct Executor {
   const char* name;
   int vector_bytes;
@@ -104,6 +113,11 @@ struct Executor {
   void (*activation_backward)(const Executor&, const ActivationArgs&);
   void (*statistics)(const Executor&, const StatisticsArgs* tensors, std::int64_t count, const StatisticsDone&);
   void (*errors)(const Executor&, const ErrorArgs&, ErrorSums&);
+  // Adds to surveys[i] what clipping asks of tensor i.
+  void (*clip_survey)(const Executor&, const ClipTensor* tensors, std::int64_t count, ops::Norm, ops::Survey* surveys);
+  // Multiplies each tensor by its factor, given its survey; zero: entries that are not finite become 0.
+  void (*clip_scale)(const Executor&, const ClipTensor* tensors, std::int64_t count, const ops::Survey* surveys,
+                     const ops::ClipFactor* factors, bool zero, ops::ClipCounts* counts);
   void (*elementary_f32)(const Executor&, int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(const Executor&, int function, const double* x, double* y, std::int64_t size);
   // As many rounds of float32 (wide: float64) multiply-adds in registers on every thread; returns how many those are.

@@ -14,6 +14,8 @@ from gradkern.arithmetic import Arithmetic, ArithmeticInfo, arithmetic, arithmet
 from gradkern.bracket import Bracket
 from gradkern.cast import CastResult, RoundingReport, cast
 from gradkern.chain import probe
+from gradkern.clip import clip_by_global_norm
+from gradkern.clip_result import ClipResult, NonFinite
 from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
 from gradkern.errors import (
     CudaError,
@@ -26,6 +28,7 @@ from gradkern.errors import (
 from gradkern.findings import Finding
 from gradkern.fit import FormatFit, ScaleWindow
 from gradkern.formats import FormatInfo, finfo, formats
+from gradkern.gradient_group import GradientGroup
 from gradkern.measure import measure
 from gradkern.measure_many import measure_many
 from gradkern.net import MLP, Dense
@@ -52,6 +55,7 @@ __all__ = [
     "Bracket",
     "CastResult",
     "ChainReport",
+    "ClipResult",
     "CudaError",
     "Dense",
     "DenseGradients",
@@ -59,10 +63,12 @@ __all__ = [
     "Finding",
     "FormatFit",
     "FormatInfo",
+    "GradientGroup",
     "GradkernError",
     "Info",
     "LayerRow",
     "ModelFileError",
+    "NonFinite",
     "NonFiniteError",
     "Rate",
     "RoundingReport",
@@ -79,6 +85,7 @@ __all__ = [
     "arithmetic",
     "arithmetics",
     "cast",
+    "clip_by_global_norm",
     "dense_backward",
     "dense_forward",
     "finfo",

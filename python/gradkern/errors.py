@@ -8,7 +8,17 @@ class GradkernError(Exception):
 
 
 class NonFiniteError(GradkernError, FloatingPointError):
-    """A non-finite value was met where the caller asked for an exception."""
+    """A non-finite value was met where the caller asked for an exception.
+
+    Attributes
+    ----------
+    tensor, index, count : str, int, int, or None
+        The first tensor with NaN or infinity, where in it the first is, and how many there are in all.
+    """
+
+    tensor: str | None = None
+    index: int | None = None
+    count: int | None = None
 
 
 class CudaError(GradkernError, RuntimeError):

@@ -1,0 +1,264 @@
+"""The two passes of every clipping: survey, decide, and then scale in one call of the kernels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradkern import _faults
+from gradkern._arguments import log2_of_scale, number
+from gradkern.clip_result import ClipResult, NonFinite
+from gradkern.errors import NonFiniteError
+from gradkern.formats import FormatInfo, finfo, formats
+from gradkern.gradient_group import NORMS, GradientGroup
+
+POLICIES = ("raise", "skip", "zero", "propagate")
+_FORMATS = formats()
+Floats = NDArray[np.float64]
+
+
+def check_policy(nonfinite: str, function: str) -> None:
+    """Refuse an unknown policy."""
+    if nonfinite not in POLICIES:
+        raise ValueError(f"{function}: nonfinite must be one of {', '.join(POLICIES)}, got {nonfinite!r}")
+
+
+def norm_id(p: Any, function: str) -> int:
+    """Return the kernels' number of a norm."""
+    found = NORMS.get(p) if isinstance(p, int | float) and not isinstance(p, bool) else None
+    if found is None:
+        raise ValueError(f"{function}: p must be 1, 2 or inf, got {p!r}")
+    return found
+
+
+def limit(value: Any, function: str, name: str, zero: bool = True) -> float:
+    """Return a number that is not negative, nor NaN."""
+    found = number(value, function, name)
+    if not (found >= 0 if zero else found > 0):
+        raise ValueError(f"{function}: {name} must {'not be negative' if zero else 'be positive'}, got {value}")
+    return found
+
+
+def coefficient_of(most: float, mantissa: float, exponent: int, eps: float) -> float:
+    """Most / (norm + eps) in float64, 1 if that is more; the norm, mantissa * 2**exponent, may be beyond float64."""
+    norm = times_power(mantissa, exponent)
+    if math.isinf(norm) and not math.isinf(mantissa):
+        found = times_power(most / mantissa, -exponent)
+    elif norm == 0 or (eps == 0 and norm <= most):
+        return 1.0
+    else:
+        found = most / (norm + eps)
+    return 1.0 if found >= 1 else found  # NaN stays
+
+
+def times_power(x: float, exponent: int) -> float:
+    """Multiply by 2**exponent; infinite beyond float64."""
+    try:
+        return math.ldexp(x, exponent)
+    except OverflowError:
+        return math.copysign(math.inf, x)
+
+
+@dataclass
+class Found:
+    """What the first pass found.
+
+    Attributes
+    ----------
+    records, total : structured arrays
+        Of each unit, and of all together.
+    exponent : int
+        log2 of the loss scale.
+    """
+
+    group: GradientGroup
+    records: NDArray[Any]
+    total: NDArray[Any]
+    exponent: int
+    nonfinite: dict[str, NonFinite]
+
+    @property
+    def mantissa_exponent(self) -> tuple[float, int]:
+        """The norm of the finite entries divided by the scale, as two numbers."""
+        return float(self.total["mantissa"][0]), int(self.total["exponent"][0]) - self.exponent
+
+    def norms(self) -> Floats:
+        """Norms of the units, divided by the scale."""
+        with np.errstate(over="ignore", under="ignore"):
+            found: Floats = np.ldexp(self.records["mantissa"], self.records["exponent"] - self.exponent)
+        return found
+
+
+def survey(arrays: Any, p: Any, scale: Any, function: str, out: Any = None) -> Found:
+    """Read all arrays once."""
+    norm, exponent = norm_id(p, function), log2_of_scale(scale, function)
+    group = GradientGroup._of(arrays, function, out)
+    units = group._units
+    for source, owner, key in units.loads:
+        source[...] = owner[key]
+    records, total = units.core.survey(norm, units.counted)
+    nonfinite = {}
+    if (bad := records["nan"] + records["inf"]).any():
+        for name, unit in zip(group.names, units.records, strict=True):
+            if bad[unit]:
+                row = records[unit]
+                nonfinite[name] = NonFinite(
+                    int(bad[unit]), int(row["first_nonfinite"]), int(row["nan"]), int(row["inf"])
+                )
+    _faults.point("surveyed")
+    return Found(group, records, total, exponent, nonfinite)
+
+
+def refuse(found: dict[str, NonFinite], function: str, what: str = "NaN or infinite") -> NonFiniteError:
+    """Make the error that names the first tensor and entry."""
+    name, first = next(iter(found.items()))
+    count = sum(f.count for f in found.values())
+    entries = "the only entry that is" if count == 1 else f"the first of {count} entries that are"
+    tensors = f" in {len(found)} tensors" if len(found) > 1 else ""
+    error = NonFiniteError(f"{function}: {name}[{first.first}] is {entries} {what}{tensors}; nothing was modified")
+    error.tensor, error.index, error.count = name, first.first, count
+    return error
+
+
+def _significant(x: Floats) -> Floats:
+    """Round to float32's 24 bits, at any exponent."""
+    mantissa, exponent = np.frexp(x)
+    found: Floats = np.ldexp(np.rint(np.ldexp(mantissa, 24)), exponent - 24)
+    return found
+
+
+@dataclass
+class Factors:
+    """What each unit is multiplied by: first * second."""
+
+    first: Floats
+    second: Floats
+    write: NDArray[np.bool_]
+
+
+def factors_of(found: Found, coefficients: Floats, nonfinite: str) -> Factors:
+    """Coefficients over the scale: 24 bits of them where the product is in float32, all where it is in float64."""
+    units = found.group._units
+    wide = found.group._is_float64[: units.counted]
+    unscale = math.ldexp(1.0, -found.exponent)
+    with np.errstate(all="ignore"):
+        kept = np.where(wide, coefficients, _significant(coefficients))
+        first = kept * unscale
+        split = wide & (np.abs(first) < 2.0**-1022) & (kept != 0)  # digits of the factor itself would be lost
+    second = np.where(split, unscale, 1.0)
+    first = np.where(split, kept, first)
+    write = first * second != 1
+    if nonfinite == "zero" and found.nonfinite:
+        write |= (found.records["nan"] + found.records["inf"])[: units.counted] != 0
+    return Factors(first, second, write)
+
+
+def overflowing(found: Found, factors: Factors) -> dict[str, NonFinite]:
+    """Tensors with entries that a scale below 1 enlarges beyond their format."""
+    units = found.group._units
+    if found.exponent >= 0:
+        return {}
+    result: dict[str, NonFinite] = {}
+    for name, unit in zip(found.group.names, units.records, strict=True):
+        if unit >= units.counted:
+            continue
+        fmt = finfo(_FORMATS[units.formats[unit]])
+        factor = float(factors.first[unit] * factors.second[unit])
+        if not fmt.overflows(float(found.records["amax"][unit]) * factor):
+            continue
+        with np.errstate(all="ignore"):
+            values = np.abs(units.sources[unit].astype(np.float64).ravel()) * factor
+            beyond = values >= fmt.overflow_threshold if fmt.has_inf else values > fmt.overflow_threshold
+            where = np.flatnonzero(beyond & np.isfinite(units.sources[unit].astype(np.float64).ravel()))
+        result[name] = NonFinite(len(where), int(where[0]), 0, len(where))
+    return result
+
+
+def scale(found: Found, factors: Factors, zero: bool) -> tuple[int, int, int, int]:
+    """Write, in one call: no signal comes between. Counts flushed, subnormal, overflow and zeroed."""
+    units = found.group._units
+    copied = units.sources is not units.targets
+    write = factors.write if not copied else np.ones_like(factors.write)
+    if not write.any():
+        return 0, 0, 0, 0
+    _faults.point("decided")
+    counts: tuple[int, int, int, int] = units.core.scale(factors.first, factors.second, write, zero, units.back)
+    _faults.point("scaled")
+    return counts
+
+
+def margin_of(found: Found) -> int | None:
+    """How often every tensor could be doubled before an entry overflows; None where all are zero."""
+    amax = found.records["amax"]
+    ids = np.array(found.group._units.formats, np.int64)
+    largest = {int(i): float(amax[ids == i].max()) for i in np.unique(ids)}
+    rooms = [_room(x, finfo(_FORMATS[i])) for i, x in largest.items() if x > 0]
+    return min(rooms, default=None)
+
+
+def _room(amax: float, fmt: FormatInfo) -> int:
+    mantissa, exponent = math.frexp(amax)
+    room = fmt.max_exponent - exponent + 1
+    top = math.frexp(fmt.max)[0] if fmt.name == "float64" else math.ldexp(fmt.overflow_threshold, -fmt.max_exponent - 1)
+    beyond = mantissa >= top if fmt.has_inf and fmt.name != "float64" else mantissa > top
+    return room - 1 if beyond else room
+
+
+def norm_of(found: Found, finite: bool) -> float:
+    """Norm over all units; that of the finite entries, or inf or NaN if one is."""
+    if not finite and found.nonfinite:
+        return math.nan if found.total["nan"][0] else math.inf
+    return times_power(*found.mantissa_exponent)
+
+
+def result_of(
+    found: Found, *, coefficient: float, clipped: bool, skipped: bool, norm: float,
+    counts: tuple[int, int, int, int] = (0, 0, 0, 0), nonfinite: dict[str, NonFinite] | None = None,
+) -> ClipResult:  # fmt: skip
+    """Gather the result."""
+    group = found.group
+    norms = found.norms()
+    if group._units.records != list(range(len(norms))):
+        norms = norms[np.array(group._units.records, np.int64)]
+    flushed, subnormal, overflow, zeroed = counts
+    return ClipResult(
+        norm=norm, coefficient=coefficient, clipped=clipped, skipped=skipped,
+        norms=dict(zip(group.names, norms.tolist(), strict=True)),
+        nonfinite=found.nonfinite if nonfinite is None else nonfinite,
+        flushed=flushed, subnormal=subnormal, overflow=overflow, zeroed=zeroed, amax=float(found.total["amax"][0]),
+        margin=margin_of(found), size=int(found.total["size"][0]), scale=math.ldexp(1.0, found.exponent),
+        arrays=group._result(),
+    )  # fmt: skip
+
+
+def settle(found: Found, coefficients: Floats, norm: float, nonfinite: str, function: str) -> ClipResult:
+    """Apply the policy, then the coefficients: of each unit that counts."""
+    if found.nonfinite and nonfinite == "raise":
+        raise refuse(found.nonfinite, function)
+    factors = factors_of(found, coefficients, nonfinite)
+    if nonfinite in ("raise", "skip"):
+        beyond = overflowing(found, factors) if not found.nonfinite else {}
+        if beyond and nonfinite == "raise":
+            raise refuse(beyond, function, "beyond its format without the scale")
+        if found.nonfinite or beyond:
+            scale_nothing(found)
+            return result_of(
+                found, coefficient=1.0, clipped=False, skipped=True, norm=norm, nonfinite=found.nonfinite or beyond
+            )
+    counts = scale(found, factors, nonfinite == "zero")
+    least = float(np.min(coefficients)) if len(coefficients) else 1.0
+    return result_of(found, coefficient=least, clipped=not least >= 1, skipped=False, norm=norm, counts=counts)
+
+
+def scale_nothing(found: Found) -> None:
+    """Give copies of the arrays where copies were asked for."""
+    units = found.group._units
+    if units.sources is not units.targets:
+        for source, target in zip(units.sources, units.targets, strict=True):
+            target[...] = source
+        for owner, key, values in units.back:
+            owner[key] = values

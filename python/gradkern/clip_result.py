@@ -1,0 +1,86 @@
+"""What clipping found and did: `ClipResult`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradkern._result import Result
+
+
+@dataclass(frozen=True, slots=True)
+class NonFinite:
+    """Entries of one tensor that are NaN or infinite.
+
+    Attributes
+    ----------
+    count : int
+        How many, ``nan + inf``.
+    first : int
+        Flat index of the first.
+    nan, inf : int
+        How many of each kind.
+    """
+
+    count: int
+    first: int
+    nan: int
+    inf: int
+
+
+@dataclass(frozen=True, repr=False)
+class ClipResult(Result):
+    """What clipping found and did.
+
+    Attributes
+    ----------
+    norm : float
+        Global norm before, of the true gradients: of the arrays divided by `scale`. With ``nonfinite="zero"`` it is that of
+        the finite entries, else inf or NaN where an entry is.
+    coefficient : float
+        What the true gradients were multiplied by, in float64; 1 where nothing was clipped. The smallest one, where each
+        tensor (or row) has its own.
+    clipped : bool
+        Whether the coefficient is below 1 and was applied.
+    skipped : bool
+        Whether nothing was modified because an entry is not finite (``nonfinite="skip"``).
+    norms : dict of str to float
+        The norm of each tensor before, likewise; always of the finite entries.
+    nonfinite : dict of str to NonFinite
+        Of the tensors that hold NaN or infinity.
+    flushed : int
+        Entries that became zero.
+    subnormal : int
+        Entries that were normal and are subnormal now.
+    overflow : int
+        Entries that were finite and are not any more: a scale below 1 enlarges.
+    zeroed : int
+        Entries that were not finite and were set to zero (``nonfinite="zero"``).
+    amax : float
+        Largest finite magnitude before, of the arrays as they were, scaled.
+    margin : int or None
+        How often `scale` could have doubled before a gradient overflowed: the least of all tensors. None where all
+        entries are zero.
+    size : int
+        Entries, each counted once where arrays overlap.
+    scale : float
+        The loss scale that the arrays were divided by.
+    arrays : object
+        The clipped arrays, as they were given: a list, a dict or one array.
+    """
+
+    norm: float
+    coefficient: float
+    clipped: bool
+    skipped: bool
+    norms: dict[str, float]
+    nonfinite: dict[str, NonFinite]
+    flushed: int
+    subnormal: int
+    overflow: int
+    zeroed: int
+    amax: float
+    margin: int | None
+    size: int
+    scale: float
+    arrays: Any = field(default=None, repr=False)
