@@ -13,6 +13,9 @@ struct SurveyRecord {
   double amax, mantissa;
 };
 
+using Floats = py::array_t<double, py::array::c_style>;
+using Flags = py::array_t<bool, py::array::c_style>;
+
 SurveyRecord record_of(const ops::Survey& s, ops::Norm p, std::int64_t size) {
   const ops::ScaledNorm norm = ops::norm_of(s, p);
   return {size, s.nan, s.inf, s.first_nonfinite, norm.exponent, s.amax, norm.mantissa};
@@ -20,21 +23,27 @@ SurveyRecord record_of(const ops::Survey& s, ops::Norm p, std::int64_t size) {
 
 class ClipGroup {
  public:
-  // Sources and, if they are to be clipped, targets: as many arrays of the same sizes and formats.
-  ClipGroup(std::vector<py::array> sources, std::vector<py::array> targets, const std::vector<int>& format_ids)
-      : sources_(std::move(sources)), targets_(std::move(targets)), surveys_(sources_.size()) {
-    base::expects(sources_.size() == format_ids.size() && (targets_.empty() || targets_.size() == sources_.size()),
-                  "ClipGroup: sources, targets and formats differ in number");
-    tensors_.reserve(sources_.size());
-    for (std::size_t i = 0; i < sources_.size(); ++i) {
+  // Sources and, if they are to be clipped, targets: as many arrays of the same sizes and formats. Each is cut into equal
+  // rows, tensors of their own; `rows` may be empty, for one each.
+  ClipGroup(std::vector<py::array> sources, std::vector<py::array> targets, const std::vector<int>& format_ids,
+            const std::vector<std::int64_t>& rows)
+      : sources_(std::move(sources)), targets_(std::move(targets)) {
+    const std::size_t count = sources_.size();
+    base::expects(count == format_ids.size() && (targets_.empty() || targets_.size() == count) &&
+                      (rows.empty() || rows.size() == count),
+                  "ClipGroup: sources, targets, formats and rows differ in number");
+    tensors_.reserve(count);
+    for (std::size_t i = 0; i < count; ++i) {
       const auto format = format_from(format_ids[i]);
       void* target = nullptr;
       if (!targets_.empty()) {
         base::expects(targets_[i].size() == sources_[i].size(), "ClipGroup: a source and its target differ in size");
         target = writable_bits_of(targets_[i], format);
       }
-      tensors_.push_back({sources_[i].size(), format, bits_of(sources_[i], format), target});
+      add({sources_[i].size(), format, bits_of(sources_[i], format), target}, rows.empty() ? 1 : rows[i],
+          sources_[i].itemsize());
     }
+    surveys_.resize(tensors_.size());
   }
 
   std::size_t size() const { return tensors_.size(); }
@@ -42,9 +51,9 @@ class ClipGroup {
   // Whether any two targets share memory.
   bool overlap() const {
     std::vector<std::pair<std::uintptr_t, std::uintptr_t>> ranges;
-    for (std::size_t i = 0; i < tensors_.size(); ++i) {
-      const auto begin = reinterpret_cast<std::uintptr_t>(tensors_[i].target);
-      if (tensors_[i].size) ranges.emplace_back(begin, begin + static_cast<std::uintptr_t>(targets_[i].nbytes()));
+    for (const py::array& t : targets_) {
+      const auto begin = reinterpret_cast<std::uintptr_t>(t.data());
+      if (t.size()) ranges.emplace_back(begin, begin + static_cast<std::uintptr_t>(t.nbytes()));
     }
     if (!std::is_sorted(ranges.begin(), ranges.end())) std::sort(ranges.begin(), ranges.end());
     for (std::size_t i = 1; i < ranges.size(); ++i)
@@ -58,17 +67,17 @@ class ClipGroup {
     const auto norm = static_cast<ops::Norm>(p);
     ops::Survey total;
     std::int64_t entries = 0;
+    std::vector<ops::Survey> surveys(tensors_.size());
     {
       py::gil_scoped_release release;
-      std::vector<ops::Survey> surveys(tensors_.size());
       const auto& e = executor::current();
       e.clip_survey(e, tensors_.data(), static_cast<std::int64_t>(tensors_.size()), norm, surveys.data());
-      surveys_.swap(surveys);
       for (std::size_t i = 0; i < counted; ++i) {
-        total.merge(surveys_[i]);
+        total.merge(surveys[i]);
         entries += tensors_[i].size;
       }
     }
+    surveys_.swap(surveys);
     py::array_t<SurveyRecord> records(static_cast<py::ssize_t>(tensors_.size()));
     SurveyRecord* out = records.mutable_data();
     for (std::size_t i = 0; i < tensors_.size(); ++i) out[i] = record_of(surveys_[i], norm, tensors_[i].size);
@@ -79,33 +88,71 @@ class ClipGroup {
 
   // Multiplies the first tensors by first * second where write is set, as the last survey found them, and then sets
   // owner[key] = values for each of `back`: all in this one call, so that no signal comes between.
-  py::tuple scale(const py::array_t<double>& first, const py::array_t<double>& second, const py::array_t<bool>& write,
-                  bool zero, const std::vector<py::tuple>& back) {
-    const auto count = static_cast<std::size_t>(first.size());
-    base::expects(count <= targets_.size() && second.size() == first.size() && write.size() == first.size(),
-                  "ClipGroup: factors do not fit the tensors");
-    std::vector<ops::ClipFactor> factors(count);
-    for (std::size_t i = 0; i < count; ++i) {
+  py::tuple scale(const Floats& first, const Floats& second, const Flags& write, bool zero,
+                  const std::vector<py::tuple>& back) {
+    std::vector<ops::ClipFactor> factors(checked_count(first, second, write));
+    for (std::size_t i = 0; i < factors.size(); ++i) {
       const auto at = static_cast<py::ssize_t>(i);
       factors[i] = {first.at(at), second.at(at), write.at(at)};
     }
+    return finish(
+        back,
+        [&](const executor::Executor& e, std::int64_t count, ops::ClipCounts* counts) {
+          e.clip_scale(e, tensors_.data(), count, surveys_.data(), factors.data(), zero, counts);
+        },
+        factors.size());
+  }
+
+  // The same for moving entries between low and high, which are values of each tensor's format.
+  py::tuple clamp(const Floats& low, const Floats& high, const Flags& write, bool zero,
+                  const std::vector<py::tuple>& back) {
+    std::vector<ops::ClipBounds> bounds(checked_count(low, high, write));
+    for (std::size_t i = 0; i < bounds.size(); ++i) {
+      const auto at = static_cast<py::ssize_t>(i);
+      bounds[i] = {low.at(at), high.at(at), write.at(at)};
+    }
+    return finish(
+        back,
+        [&](const executor::Executor& e, std::int64_t count, ops::ClipCounts* counts) {
+          e.clip_clamp(e, tensors_.data(), count, bounds.data(), zero, counts);
+        },
+        bounds.size());
+  }
+
+ private:
+  void add(const executor::ClipTensor& whole, std::int64_t rows, std::int64_t item_size) {
+    base::expects(rows >= 1 && whole.size % rows == 0, "ClipGroup: rows of different sizes");
+    const std::int64_t size = whole.size / rows;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const std::int64_t offset = r * size * item_size;
+      tensors_.push_back({size, whole.format, static_cast<const char*>(whole.source) + offset,
+                          whole.target ? static_cast<char*>(whole.target) + offset : nullptr});
+    }
+  }
+
+  std::size_t checked_count(const Floats& a, const Floats& b, const Flags& write) const {
+    base::expects(!targets_.empty() || a.size() == 0, "ClipGroup: there are no targets");
+    base::expects(
+        a.size() <= static_cast<py::ssize_t>(tensors_.size()) && b.size() == a.size() && write.size() == a.size(),
+        "ClipGroup: factors do not fit the tensors");
+    return static_cast<std::size_t>(a.size());
+  }
+
+  template <class Run>
+  py::tuple finish(const std::vector<py::tuple>& back, Run run, std::size_t count) {
     std::vector<ops::ClipCounts> counts(count);
     {
       py::gil_scoped_release release;
-      const auto& e = executor::current();
-      e.clip_scale(e, tensors_.data(), static_cast<std::int64_t>(count), surveys_.data(), factors.data(), zero,
-                   counts.data());
+      run(executor::current(), static_cast<std::int64_t>(count), counts.data());
     }
     for (const py::tuple& item : back)
-      if (PyObject_SetItem(item[0].cast<py::object>().ptr(), item[1].cast<py::object>().ptr(),
-                           item[2].cast<py::object>().ptr()) != 0)
+      if (PyObject_SetItem(py::object(item[0]).ptr(), py::object(item[1]).ptr(), py::object(item[2]).ptr()) != 0)
         throw py::error_already_set();
     ops::ClipCounts total;
     for (const auto& c : counts) total.merge(c);
     return py::make_tuple(total.flushed, total.subnormal, total.overflow, total.changed);
   }
 
- private:
   std::vector<py::array> sources_, targets_;
   std::vector<executor::ClipTensor> tensors_;
   std::vector<ops::Survey> surveys_;
@@ -116,12 +163,15 @@ class ClipGroup {
 void bind_clip(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(SurveyRecord, size, nan, inf, first_nonfinite, exponent, amax, mantissa);
   py::class_<ClipGroup>(m, "ClipGroup")
-      .def(py::init<std::vector<py::array>, std::vector<py::array>, const std::vector<int>&>(), py::arg("sources"),
-           py::arg("targets"), py::arg("formats"))
+      .def(py::init<std::vector<py::array>, std::vector<py::array>, const std::vector<int>&,
+                    const std::vector<std::int64_t>&>(),
+           py::arg("sources"), py::arg("targets"), py::arg("formats"), py::arg("rows") = std::vector<std::int64_t>())
       .def("__len__", &ClipGroup::size)
       .def("overlap", &ClipGroup::overlap)
       .def("survey", &ClipGroup::survey, py::arg("norm"), py::arg("counted"))
       .def("scale", &ClipGroup::scale, py::arg("first"), py::arg("second"), py::arg("write"), py::arg("zero"),
+           py::arg("back"))
+      .def("clamp", &ClipGroup::clamp, py::arg("low"), py::arg("high"), py::arg("write"), py::arg("zero"),
            py::arg("back"));
 }
 

@@ -99,4 +99,12 @@ void scale_tensors(const Kernels& kernels, const ClipTensor* tensors, std::int64
   });
 }
 
+void clamp_tensors(const Kernels& kernels, const ClipTensor* tensors, std::int64_t count, const ops::ClipBounds* bounds,
+                   bool zero, ops::ClipCounts* counts) {
+  ChunkDeal<ops::ClipCounts> deal(tensors, count, [&](std::int64_t i) { return bounds[i].write; });
+  deal.run(counts, [&](std::int64_t i, std::int64_t begin, std::int64_t end, ops::ClipCounts& part) {
+    kernels.clip_clamp(tensors[i], bounds[i].low, bounds[i].high, zero, begin, end, part);
+  });
+}
+
 }  // namespace gradkern::cpu

@@ -11,4 +11,7 @@ void survey_tensors(const Kernels& kernels, const executor::ClipTensor* tensors,
 void scale_tensors(const Kernels& kernels, const executor::ClipTensor* tensors, std::int64_t count,
                    const ops::Survey* surveys, const ops::ClipFactor* factors, bool zero, ops::ClipCounts* counts);
 
+void clamp_tensors(const Kernels& kernels, const executor::ClipTensor* tensors, std::int64_t count,
+                   const ops::ClipBounds* bounds, bool zero, ops::ClipCounts* counts);
+
 }  // namespace gradkern::cpu

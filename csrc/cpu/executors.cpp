@@ -102,6 +102,11 @@ void clip_scale(const Executor& e, const executor::ClipTensor* tensors, std::int
   scale_tensors(kernels(e), tensors, count, surveys, factors, zero, counts);
 }
 
+void clip_clamp(const Executor& e, const executor::ClipTensor* tensors, std::int64_t count,
+                const ops::ClipBounds* bounds, bool zero, ops::ClipCounts* counts) {
+  clamp_tensors(kernels(e), tensors, count, bounds, zero, counts);
+}
+
 void products(const Executor& e, const executor::ProductArgs* args, std::int64_t count) {
   packed_products(kernels(e), args, count);
 }
@@ -124,8 +129,9 @@ std::int64_t multiply_adds(const Executor& e, bool wide, std::int64_t rounds) {
 
 executor::Candidate candidate(const Kernels& k, bool usable) {
   const Executor e{
-      k.name,     k.vector_bytes, &k,          convert,    products,       activation_forward, activation_backward,
-      statistics, errors,         clip_survey, clip_scale, elementary_f32, elementary_f64,     multiply_adds};
+      k.name,       k.vector_bytes, &k,          convert,    products,   activation_forward, activation_backward,
+      statistics,   errors,         clip_survey, clip_scale, clip_clamp, elementary_f32,     elementary_f64,
+      multiply_adds};
   return {e, usable, usable ? "" : "not on this processor"};
 }
 

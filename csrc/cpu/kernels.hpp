@@ -50,6 +50,9 @@ struct Kernels {
   // plain: no entry and no product is infinite or NaN, and the factor is a normal float32 (any for float64).
   void (*clip_scale)(const executor::ClipTensor&, const ops::ClipFactor&, bool plain, bool zero, std::int64_t begin,
                      std::int64_t end, ops::ClipCounts&);
+  // low and high are values of the tensor's format; zero: what is not finite counts as zero.
+  void (*clip_clamp)(const executor::ClipTensor&, double low, double high, bool zero, std::int64_t begin,
+                     std::int64_t end, ops::ClipCounts&);
   void (*elementary_f32)(int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(int function, const double* x, double* y, std::int64_t size);
   std::int64_t (*multiply_adds)(bool wide, std::int64_t rounds, double x);

@@ -43,6 +43,7 @@ constexpr Kernels table(const char* name) {
       errors,
       clip_survey,
       clip_scale,
+      clip_clamp,
       elementary_f32,
       elementary_f64,
       multiply_adds,

@@ -118,6 +118,9 @@ struct Executor {
   // Multiplies each tensor by its factor, given its survey; zero: entries that are not finite become 0.
   void (*clip_scale)(const Executor&, const ClipTensor* tensors, std::int64_t count, const ops::Survey* surveys,
                      const ops::ClipFactor* factors, bool zero, ops::ClipCounts* counts);
+  // Moves the entries of each tensor between its bounds; zero: those that are not finite count as zeros.
+  void (*clip_clamp)(const Executor&, const ClipTensor* tensors, std::int64_t count, const ops::ClipBounds* bounds,
+                     bool zero, ops::ClipCounts* counts);
   void (*elementary_f32)(const Executor&, int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(const Executor&, int function, const double* x, double* y, std::int64_t size);
   // As many rounds of float32 (wide: float64) multiply-adds in registers on every thread; returns how many those are.

@@ -76,6 +76,13 @@ struct ClipFactor {
   bool write;  // false: the tensor is left alone
 };
 
+// Where its entries are moved to, values of its format.
+struct ClipBounds {
+  double low, high;
+  bool write;
+};
+
+// Of a clamp: changed are the entries beyond their bounds, flushed those that were not finite and set to zero.
 struct ClipCounts {
   std::int64_t flushed = 0;    // not zero before, zero after
   std::int64_t subnormal = 0;  // normal before, below the smallest normal after

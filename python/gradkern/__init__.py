@@ -14,8 +14,11 @@ from gradkern.arithmetic import Arithmetic, ArithmeticInfo, arithmetic, arithmet
 from gradkern.bracket import Bracket
 from gradkern.cast import CastResult, RoundingReport, cast
 from gradkern.chain import probe
-from gradkern.clip import clip_by_global_norm
+from gradkern.clip import clip_by_block_rms, clip_by_global_norm, clip_by_norm, global_norm
+from gradkern.clip_adaptive import clip_adaptive
 from gradkern.clip_result import ClipResult, NonFinite
+from gradkern.clip_value import clip_by_value
+from gradkern.clippers import QuantileClipper, ZScoreClipper
 from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
 from gradkern.errors import (
     CudaError,
@@ -70,6 +73,7 @@ __all__ = [
     "ModelFileError",
     "NonFinite",
     "NonFiniteError",
+    "QuantileClipper",
     "Rate",
     "RoundingReport",
     "ScaleWindow",
@@ -79,18 +83,24 @@ __all__ = [
     "TensorFileError",
     "TensorStats",
     "UnsupportedIsaError",
+    "ZScoreClipper",
     "activation_backward",
     "activation_forward",
     "activations",
     "arithmetic",
     "arithmetics",
     "cast",
+    "clip_adaptive",
+    "clip_by_block_rms",
     "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
     "dense_backward",
     "dense_forward",
     "finfo",
     "formats",
     "get_num_threads",
+    "global_norm",
     "info",
     "init",
     "measure",

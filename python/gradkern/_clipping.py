@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from gradkern import _faults
 from gradkern._arguments import log2_of_scale, number
-from gradkern.clip_result import ClipResult, NonFinite
+from gradkern._overlap import Units
+from gradkern.clip_result import ClipResult, NonFinite, NormsByName
 from gradkern.errors import NonFiniteError
 from gradkern.formats import FormatInfo, finfo, formats
 from gradkern.gradient_group import NORMS, GradientGroup
@@ -69,6 +70,10 @@ class Found:
 
     Attributes
     ----------
+    core : ClipGroup
+        The kernels' view of the units.
+    wide : array of bool
+        Which of the units that are to be scaled are float64.
     records, total : structured arrays
         Of each unit, and of all together.
     exponent : int
@@ -76,10 +81,17 @@ class Found:
     """
 
     group: GradientGroup
+    core: Any
+    wide: NDArray[np.bool_]
     records: NDArray[Any]
     total: NDArray[Any]
     exponent: int
     nonfinite: dict[str, NonFinite]
+
+    @property
+    def counted(self) -> int:
+        """How many units make up the whole."""
+        return len(self.wide)
 
     @property
     def mantissa_exponent(self) -> tuple[float, int]:
@@ -98,8 +110,7 @@ def survey(arrays: Any, p: Any, scale: Any, function: str, out: Any = None) -> F
     norm, exponent = norm_id(p, function), log2_of_scale(scale, function)
     group = GradientGroup._of(arrays, function, out)
     units = group._units
-    for source, owner, key in units.loads:
-        source[...] = owner[key]
+    units.load()
     records, total = units.core.survey(norm, units.counted)
     nonfinite = {}
     if (bad := records["nan"] + records["inf"]).any():
@@ -110,7 +121,7 @@ def survey(arrays: Any, p: Any, scale: Any, function: str, out: Any = None) -> F
                     int(bad[unit]), int(row["first_nonfinite"]), int(row["nan"]), int(row["inf"])
                 )
     _faults.point("surveyed")
-    return Found(group, records, total, exponent, nonfinite)
+    return Found(group, units.core, group._is_float64[: units.counted], records, total, exponent, nonfinite)
 
 
 def refuse(found: dict[str, NonFinite], function: str, what: str = "NaN or infinite") -> NonFiniteError:
@@ -142,8 +153,7 @@ class Factors:
 
 def factors_of(found: Found, coefficients: Floats, nonfinite: str) -> Factors:
     """Coefficients over the scale: 24 bits of them where the product is in float32, all where it is in float64."""
-    units = found.group._units
-    wide = found.group._is_float64[: units.counted]
+    wide = found.wide
     unscale = math.ldexp(1.0, -found.exponent)
     with np.errstate(all="ignore"):
         kept = np.where(wide, coefficients, _significant(coefficients))
@@ -153,7 +163,7 @@ def factors_of(found: Found, coefficients: Floats, nonfinite: str) -> Factors:
     first = np.where(split, kept, first)
     write = first * second != 1
     if nonfinite == "zero" and found.nonfinite:
-        write |= (found.records["nan"] + found.records["inf"])[: units.counted] != 0
+        write |= (found.records["nan"] + found.records["inf"])[: found.counted] != 0
     return Factors(first, second, write)
 
 
@@ -181,23 +191,34 @@ def overflowing(found: Found, factors: Factors) -> dict[str, NonFinite]:
 def scale(found: Found, factors: Factors, zero: bool) -> tuple[int, int, int, int]:
     """Write, in one call: no signal comes between. Counts flushed, subnormal, overflow and zeroed."""
     units = found.group._units
-    copied = units.sources is not units.targets
-    write = factors.write if not copied else np.ones_like(factors.write)
+    write = np.ones_like(factors.write) if units.copied else factors.write
     if not write.any():
         return 0, 0, 0, 0
     _faults.point("decided")
-    counts: tuple[int, int, int, int] = units.core.scale(factors.first, factors.second, write, zero, units.back)
+    counts: tuple[int, int, int, int] = found.core.scale(factors.first, factors.second, write, zero, units.back)
     _faults.point("scaled")
     return counts
 
 
 def margin_of(found: Found) -> int | None:
     """How often every tensor could be doubled before an entry overflows; None where all are zero."""
+    group = found.group
     amax = found.records["amax"]
-    ids = np.array(found.group._units.formats, np.int64)
-    largest = {int(i): float(amax[ids == i].max()) for i in np.unique(ids)}
+    if len(group._formats) == 1:
+        largest = {group._formats[0]: float(amax.max(initial=0.0))}
+    elif len(amax) == len(group._units.formats):
+        ids = np.array(group._units.formats, np.int64)
+        largest = {i: float(amax[ids == i].max()) for i in group._formats}
+    else:  # rows of several formats
+        ids = np.repeat(np.array(group._units.formats, np.int64), rows_of(group._units))
+        largest = {i: float(amax[ids == i].max(initial=0.0)) for i in group._formats}
     rooms = [_room(x, finfo(_FORMATS[i])) for i, x in largest.items() if x > 0]
     return min(rooms, default=None)
+
+
+def rows_of(units: Units) -> list[int]:
+    """Count the output rows of each unit: the first axis of a matrix or more, else one."""
+    return [s.shape[0] if s.ndim > 1 and s.size else 1 for s in units.sources]
 
 
 def _room(amax: float, fmt: FormatInfo) -> int:
@@ -218,24 +239,28 @@ def norm_of(found: Found, finite: bool) -> float:
 def result_of(
     found: Found, *, coefficient: float, clipped: bool, skipped: bool, norm: float,
     counts: tuple[int, int, int, int] = (0, 0, 0, 0), nonfinite: dict[str, NonFinite] | None = None,
+    norms: Floats | None = None, changed: int = 0,
 ) -> ClipResult:  # fmt: skip
     """Gather the result."""
     group = found.group
-    norms = found.norms()
-    if group._units.records != list(range(len(norms))):
-        norms = norms[np.array(group._units.records, np.int64)]
+    if norms is None:
+        norms = found.norms()
+        if not group._units.simple:
+            norms = norms[np.array(group._units.records, np.int64)]
     flushed, subnormal, overflow, zeroed = counts
     return ClipResult(
         norm=norm, coefficient=coefficient, clipped=clipped, skipped=skipped,
-        norms=dict(zip(group.names, norms.tolist(), strict=True)),
+        norms=NormsByName(group.names, norms),
         nonfinite=found.nonfinite if nonfinite is None else nonfinite,
-        flushed=flushed, subnormal=subnormal, overflow=overflow, zeroed=zeroed, amax=float(found.total["amax"][0]),
-        margin=margin_of(found), size=int(found.total["size"][0]), scale=math.ldexp(1.0, found.exponent),
+        flushed=flushed, subnormal=subnormal, overflow=overflow, zeroed=zeroed, changed=changed,
+        amax=float(found.total["amax"][0]), margin=margin_of(found), size=int(found.total["size"][0]), scale=math.ldexp(1.0, found.exponent),
         arrays=group._result(),
     )  # fmt: skip
 
 
-def settle(found: Found, coefficients: Floats, norm: float, nonfinite: str, function: str) -> ClipResult:
+def settle(
+    found: Found, coefficients: Floats, norm: float, nonfinite: str, function: str, norms: Floats | None = None
+) -> ClipResult:
     """Apply the policy, then the coefficients: of each unit that counts."""
     if found.nonfinite and nonfinite == "raise":
         raise refuse(found.nonfinite, function)
@@ -247,17 +272,20 @@ def settle(found: Found, coefficients: Floats, norm: float, nonfinite: str, func
         if found.nonfinite or beyond:
             scale_nothing(found)
             return result_of(
-                found, coefficient=1.0, clipped=False, skipped=True, norm=norm, nonfinite=found.nonfinite or beyond
-            )
+                found, coefficient=1.0, clipped=False, skipped=True, norm=norm, nonfinite=found.nonfinite or beyond,
+                norms=norms,
+            )  # fmt: skip
     counts = scale(found, factors, nonfinite == "zero")
     least = float(np.min(coefficients)) if len(coefficients) else 1.0
-    return result_of(found, coefficient=least, clipped=not least >= 1, skipped=False, norm=norm, counts=counts)
+    return result_of(
+        found, coefficient=least, clipped=not least >= 1, skipped=False, norm=norm, counts=counts, norms=norms
+    )
 
 
 def scale_nothing(found: Found) -> None:
     """Give copies of the arrays where copies were asked for."""
     units = found.group._units
-    if units.sources is not units.targets:
+    if units.copied:
         for source, target in zip(units.sources, units.targets, strict=True):
             target[...] = source
         for owner, key, values in units.back:

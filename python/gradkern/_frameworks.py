@@ -98,6 +98,30 @@ def from_torch(tensor: Any, argument: str) -> NDArray[Any]:
     return array
 
 
+@cache
+def _plain_torch() -> tuple[type, Any, frozenset[Any]]:
+    torch: Any = sys.modules["torch"]
+    numpy_has = frozenset({torch.float64, torch.float32, torch.float16})
+    return torch.Tensor, torch.strided, numpy_has
+
+
+def is_plain_torch(x: Any) -> bool:
+    """Whether x is a tensor of which `plain_torch_view` is a quick view: most gradients are."""
+    if type(x).__module__ != "torch":
+        return False
+    kind, strided, dtypes = _plain_torch()
+    return (
+        type(x) is kind and x.dtype in dtypes and x.is_cpu and not x.requires_grad and x.layout is strided
+        and not x.is_neg()
+    )  # fmt: skip
+
+
+def plain_torch_view(x: Any) -> NDArray[Any]:
+    """View the memory of such a tensor."""
+    view: NDArray[Any] = x.numpy()
+    return view
+
+
 def to_torch(array: NDArray[Any]) -> Any:
     """Give a result back as a CPU tensor that shares its memory."""
     torch: Any = sys.modules["torch"]

@@ -48,6 +48,13 @@ class Units:
     def __post_init__(self) -> None:
         if self.counted < 0:
             self.counted = len(self.sources)
+        self.simple = self.records == list(range(self.counted))  # each array is a unit
+        self.copied = self.sources is not self.targets
+
+    def load(self) -> None:
+        """Read again what is not read in place."""
+        for source, owner, key in self.loads:
+            source[...] = owner[key]
 
     @classmethod
     def direct(cls, arrays: list[NDArray[Any]], formats: list[int]) -> Units:

@@ -10,6 +10,7 @@ import numpy as np
 from gradkern._backend import check_device
 from gradkern._clipping import check_policy, coefficient_of, limit, norm_of, settle, survey
 from gradkern.clip_result import ClipResult
+from gradkern.gradient_group import READ_ONLY, GradientGroup
 
 
 def clip_by_global_norm(
@@ -83,9 +84,120 @@ def clip_by_global_norm(
     norm = norm_of(found, nonfinite == "zero")
     coefficient = 1.0
     if most is not None:
-        mantissa, exponent = found.mantissa_exponent
-        if not math.isfinite(norm) and found.nonfinite:
-            mantissa, exponent = norm, 0
-        coefficient = coefficient_of(most, mantissa, exponent, added)
-    coefficients = np.full(found.group._units.counted, coefficient)
-    return settle(found, coefficients, norm, nonfinite, function)
+        whole = found.mantissa_exponent if math.isfinite(norm) or not found.nonfinite else (norm, 0)
+        coefficient = coefficient_of(most, *whole, added)
+    return settle(found, np.full(found.counted, coefficient), norm, nonfinite, function)
+
+
+def global_norm(arrays: Any, p: float = 2, *, scale: float = 1.0, device: str | None = None) -> float:
+    """Return the norm of all arrays together, right at any size and format.
+
+    Parameters
+    ----------
+    arrays, p, scale
+        As for `clip_by_global_norm`; nothing is written, so any arrays will do.
+    device : {None, "cpu"}
+        Where to compute.
+
+    Returns
+    -------
+    float
+        Infinity or NaN if an entry is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `clip_by_global_norm`.
+
+    Examples
+    --------
+    >>> gk.global_norm([np.full(1000, 4000.0, np.float16)])
+    126491.10640673517
+    """
+    check_device(device, "global_norm")
+    reads = None if isinstance(arrays, GradientGroup) else READ_ONLY
+    return norm_of(survey(arrays, p, scale, "global_norm", reads), finite=False)
+
+
+def _each(
+    arrays: Any, most: Any, name: str, function: str, options: dict[str, Any], per_entry: bool = False
+) -> ClipResult:
+    """Clip each array by its own norm, or by its norm over the root of its size."""
+    check_device(options["device"], function)
+    check_policy(options["nonfinite"], function)
+    bound, added = limit(most, function, name), limit(options["eps"], function, "eps")
+    found = survey(arrays, options["p"], options["scale"], function, options["out"])
+    coefficients = []
+    for row in found.records[: found.counted]:
+        mantissa, exponent = float(row["mantissa"]), int(row["exponent"]) - found.exponent
+        if options["nonfinite"] == "propagate" and row["nan"] + row["inf"]:
+            mantissa, exponent = math.nan if row["nan"] else math.inf, 0
+        if per_entry:
+            mantissa /= math.sqrt(max(int(row["size"]), 1))
+        coefficients.append(coefficient_of(bound, mantissa, exponent, added))
+    norm = norm_of(found, options["nonfinite"] == "zero")
+    return settle(found, np.array(coefficients, np.float64), norm, options["nonfinite"], function)
+
+
+def clip_by_norm(
+    arrays: Any, max_norm: float, *, p: float = 2, scale: float = 1.0, eps: float = 0.0, nonfinite: str = "raise",
+    out: Any = None, device: str | None = None,
+) -> ClipResult:  # fmt: skip
+    """Clip each array to a norm of its own, in place.
+
+    Parameters
+    ----------
+    arrays, p, scale, eps, nonfinite, out, device
+        As for `clip_by_global_norm`. Arrays that overlap in part are clipped as one.
+    max_norm : float
+        Not negative.
+
+    Returns
+    -------
+    ClipResult
+        Its coefficient is the smallest.
+
+    Raises
+    ------
+    TypeError, ValueError, NonFiniteError
+        As `clip_by_global_norm` does; no array is modified.
+
+    Examples
+    --------
+    >>> grads = {"weight": np.array([3.0, 4.0]), "bias": np.array([0.5])}
+    >>> gk.clip_by_norm(grads, 1.0).arrays["bias"]
+    array([0.5])
+    """
+    options = {"p": p, "scale": scale, "eps": eps, "nonfinite": nonfinite, "out": out, "device": device}
+    return _each(arrays, max_norm, "max_norm", "clip_by_norm", options)
+
+
+def clip_by_block_rms(
+    arrays: Any, threshold: float, *, scale: float = 1.0, eps: float = 0.0, nonfinite: str = "raise", out: Any = None,
+    device: str | None = None,
+) -> ClipResult:  # fmt: skip
+    """Clip each array to a root mean square, in place, as Adafactor does its updates.
+
+    Parameters
+    ----------
+    arrays, scale, eps, nonfinite, out, device
+        As for `clip_by_norm`.
+    threshold : float
+        Not negative. The coefficient is ``threshold / (rms + eps)`` where that is below 1.
+
+    Returns
+    -------
+    ClipResult
+        Its norms are the arrays' 2-norms.
+
+    Raises
+    ------
+    TypeError, ValueError, NonFiniteError
+        As `clip_by_global_norm` does; no array is modified.
+
+    References
+    ----------
+    Shazeer, Stern, "Adafactor: Adaptive learning rates with sublinear memory cost", ICML 2018.
+    """
+    options = {"p": 2, "scale": scale, "eps": eps, "nonfinite": nonfinite, "out": out, "device": device}
+    return _each(arrays, threshold, "threshold", "clip_by_block_rms", options, per_entry=True)

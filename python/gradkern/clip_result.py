@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gradkern._result import Result
 
@@ -28,6 +32,38 @@ class NonFinite:
     inf: int
 
 
+class NormsByName(Mapping[str, float]):
+    """Norms by name, from an array: thousands of them take no time until they are looked at."""
+
+    def __init__(self, names: Sequence[str], values: NDArray[np.float64]) -> None:
+        self._names, self._values = names, values
+        self._dict: dict[str, float] | None = None
+
+    def _by_name(self) -> dict[str, float]:
+        if self._dict is None:
+            self._dict = dict(zip(self._names, self._values.tolist(), strict=True))
+        return self._dict
+
+    def __getitem__(self, name: str) -> float:
+        return self._by_name()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether names and norms are those of another mapping."""
+        return isinstance(other, Mapping) and self._by_name() == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """As a dict."""
+        return repr(self._by_name())
+
+
 @dataclass(frozen=True, repr=False)
 class ClipResult(Result):
     """What clipping found and did.
@@ -44,7 +80,7 @@ class ClipResult(Result):
         Whether the coefficient is below 1 and was applied.
     skipped : bool
         Whether nothing was modified because an entry is not finite (``nonfinite="skip"``).
-    norms : dict of str to float
+    norms : mapping of str to float
         The norm of each tensor before, likewise; always of the finite entries.
     nonfinite : dict of str to NonFinite
         Of the tensors that hold NaN or infinity.
@@ -56,6 +92,8 @@ class ClipResult(Result):
         Entries that were finite and are not any more: a scale below 1 enlarges.
     zeroed : int
         Entries that were not finite and were set to zero (``nonfinite="zero"``).
+    changed : int
+        Entries that were beyond their bounds (`clip_by_value`).
     amax : float
         Largest finite magnitude before, of the arrays as they were, scaled.
     margin : int or None
@@ -73,12 +111,13 @@ class ClipResult(Result):
     coefficient: float
     clipped: bool
     skipped: bool
-    norms: dict[str, float]
+    norms: Mapping[str, float]
     nonfinite: dict[str, NonFinite]
     flushed: int
     subnormal: int
     overflow: int
     zeroed: int
+    changed: int
     amax: float
     margin: int | None
     size: int

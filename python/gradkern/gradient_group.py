@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gradkern import _core
 from gradkern._arrays import STORED_DTYPES, TYPE_NUMBERS, read
 from gradkern._arrays import _to_numpy as to_numpy
-from gradkern._frameworks import is_jax, is_torch
+from gradkern._frameworks import is_jax, is_plain_torch, is_torch, plain_torch_view
 from gradkern._overlap import Units, untangle
 from gradkern.formats import format_ids
 from gradkern.named_arrays import _flat as flat
@@ -19,6 +19,7 @@ from gradkern.named_arrays import _is_array as is_array
 
 _READY = 0x0501  # NPY_ARRAY_C_CONTIGUOUS | ALIGNED | WRITEABLE
 NORMS = {1: 0, 2: 1, float("inf"): 2}
+READ_ONLY = object()  # in place of out: nothing is to be written
 _IDS = {number: format_ids()[name] for number, (_, name) in TYPE_NUMBERS.items()}
 
 
@@ -48,7 +49,7 @@ def named(arrays: Any, function: str) -> tuple[list[str], list[Any]]:
     return names, [value for _, value in pairs]
 
 
-def writable_view(value: Any, argument: str) -> NDArray[Any]:
+def writable_view(value: Any, function: str, name: str) -> NDArray[Any]:
     """View an array's own memory as NumPy has it, to be written.
 
     Raises
@@ -58,6 +59,9 @@ def writable_view(value: Any, argument: str) -> NDArray[Any]:
     ValueError
         If it is read-only.
     """
+    if is_plain_torch(value):
+        return plain_torch_view(value)
+    argument = f"{function}: {name}"
     if not is_array(value):
         raise TypeError(f"{argument}: not an array, got {type(value).__name__}")
     if is_jax(value):
@@ -127,11 +131,15 @@ class GradientGroup:
         self._given = arrays
         self.names, self._values = named(arrays, function)
         self._result: Callable[[], Any] = lambda: arrays
-        if out is not None:
+        if out is READ_ONLY:
+            self._units = self._read_only(function)
+        elif out is not None:
             self._units = self._copies(function, out)
         else:
             self._units = self._in_place(function)
-        self._is_float64 = np.array([f == 0 for f in self._units.formats], bool)
+        ids = np.array(self._units.formats, np.int64)
+        self._is_float64 = ids == 0
+        self._formats: list[int] = np.unique(ids).tolist()
 
     def __len__(self) -> int:
         """Return how many arrays there are."""
@@ -156,8 +164,22 @@ class GradientGroup:
             units = Units.direct(values, formats)
             if not units.core.overlap():
                 return units
-        views = [writable_view(v, f"{function}: {name}") for name, v in zip(self.names, values, strict=True)]
+        views, formats = [], []
+        for name, value in zip(self.names, values, strict=True):
+            view = writable_view(value, function, name)
+            if view.flags.num & _READY == _READY and view.dtype.isnative:
+                formats.append(ids[view.dtype.num])
+            views.append(view)
+        if len(formats) == len(views):
+            units = Units.direct(views, formats)
+            if not units.core.overlap():
+                return units
         return untangle(views, self.names, function)
+
+    def _read_only(self, function: str) -> Units:
+        bits = [read(v, f"{function}: {name}") for name, v in zip(self.names, self._values, strict=True)]
+        sources, formats = [b.bits for b in bits], [b.format_id for b in bits]
+        return Units(_core.ClipGroup(sources, [], formats), sources, sources, formats, records=list(range(len(bits))))
 
     def _copies(self, function: str, out: Any) -> Units:
         """Read sources, make targets apart from them, and say where those go in the end."""
@@ -174,7 +196,7 @@ class GradientGroup:
             if names != self.names:
                 raise ValueError(f"{function}: out must have the arrays' names {self.names[:5]}, got {names[:5]}")
             for name, owner, target in zip(names, owners, targets, strict=True):
-                view = writable_view(owner, f"{function}: out: {name}")
+                view = writable_view(owner, f"{function}: out", name)
                 if view.dtype != target.dtype or view.shape != target.shape:
                     raise ValueError(
                         f"{function}: out: {name} must have dtype {target.dtype} and shape {target.shape}, "
