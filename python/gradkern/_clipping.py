@@ -129,6 +129,7 @@ def refuse(found: dict[str, NonFinite], function: str, what: str = "NaN or infin
     name, first = next(iter(found.items()))
     count = sum(f.count for f in found.values())
     entries = "the only entry that is" if count == 1 else f"the first of {count} entries that are"
+    what = what.replace("its", "their") if count > 1 else what
     tensors = f" in {len(found)} tensors" if len(found) > 1 else ""
     error = NonFiniteError(f"{function}: {name}[{first.first}] is {entries} {what}{tensors}; nothing was modified")
     error.tensor, error.index, error.count = name, first.first, count
@@ -167,6 +168,12 @@ def factors_of(found: Found, coefficients: Floats, nonfinite: str) -> Factors:
     return Factors(first, second, write)
 
 
+def _product(x: Floats, factor: float, fmt: FormatInfo) -> Floats:
+    """Multiply as the kernels do, before rounding to storage."""
+    found: Floats = x * factor if fmt.name == "float64" else (x * factor).astype(np.float32).astype(np.float64)
+    return found
+
+
 def overflowing(found: Found, factors: Factors) -> dict[str, NonFinite]:
     """Tensors with entries that a scale below 1 enlarges beyond their format."""
     units = found.group._units
@@ -178,12 +185,12 @@ def overflowing(found: Found, factors: Factors) -> dict[str, NonFinite]:
             continue
         fmt = finfo(_FORMATS[units.formats[unit]])
         factor = float(factors.first[unit] * factors.second[unit])
-        if not fmt.overflows(float(found.records["amax"][unit]) * factor):
-            continue
         with np.errstate(all="ignore"):
-            values = np.abs(units.sources[unit].astype(np.float64).ravel()) * factor
+            if not fmt.overflows(float(_product(found.records["amax"][unit], factor, fmt))):
+                continue
+            values = _product(np.abs(units.sources[unit].astype(np.float64).ravel()), factor, fmt)
             beyond = values >= fmt.overflow_threshold if fmt.has_inf else values > fmt.overflow_threshold
-            where = np.flatnonzero(beyond & np.isfinite(units.sources[unit].astype(np.float64).ravel()))
+            where = np.flatnonzero(beyond)
         result[name] = NonFinite(len(where), int(where[0]), 0, len(where))
     return result
 
@@ -253,7 +260,8 @@ def result_of(
         norms=NormsByName(group.names, norms),
         nonfinite=found.nonfinite if nonfinite is None else nonfinite,
         flushed=flushed, subnormal=subnormal, overflow=overflow, zeroed=zeroed, changed=changed,
-        amax=float(found.total["amax"][0]), margin=margin_of(found), size=int(found.total["size"][0]), scale=math.ldexp(1.0, found.exponent),
+        amax=float(found.total["amax"][0]), margin=margin_of(found),
+        size=int(found.total["size"][0]), scale=math.ldexp(1.0, found.exponent),
         arrays=group._result(),
     )  # fmt: skip
 

@@ -99,7 +99,7 @@ def from_torch(tensor: Any, argument: str) -> NDArray[Any]:
 
 
 @cache
-def _plain_torch() -> tuple[type, Any, frozenset[Any]]:
+def _plain_torch() -> tuple[Any, Any, frozenset[Any]]:
     torch: Any = sys.modules["torch"]
     numpy_has = frozenset({torch.float64, torch.float32, torch.float16})
     return torch.Tensor, torch.strided, numpy_has
