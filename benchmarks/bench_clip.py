@@ -134,7 +134,7 @@ def large(seconds: float) -> None:
 
 def small(seconds: float) -> None:
     print(
-        "\nmany small float32          torch ms   NumPy ms  by group: ms  faster   by list: ms  faster   of tensors: ms  faster"
+        "\nmany small float32          torch ms   NumPy ms  by group: ms  faster   by list: ms  faster    tensors: ms  faster"
     )
     for case in ("2,000 of 1,000", "20,000 of 16"):
         g = Gradients("float32", *CASES[case])

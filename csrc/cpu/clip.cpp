@@ -30,14 +30,18 @@ class ChunkDeal {
     }
   }
 
-  // body(tensor, begin, end, result) for each chunk, then the results of each tensor together.
+  // body(tensor, begin, end, result) for each chunk, then the results of each tensor together. Backwards: what was read
+  // last may still be in a cache.
   template <class Body>
-  void run(Result* results, Body body) {
+  void run(Result* results, bool backwards, Body body) {
     std::vector<Result> parts(places_.size());
     const std::int64_t threads = base::num_threads(), few = 4 * chunk;
     const std::int64_t spans = cost_ < few ? 1 : threads == 1 ? 1 : cost_ < 16 * few ? threads : 8 * threads;
-    base::parallel_for(spans, [&](std::int64_t span) {
-      for (std::size_t p = start_of(span, spans), end = start_of(span + 1, spans); p < end; ++p) {
+    base::parallel_for(spans, [&](std::int64_t nth) {
+      const std::int64_t span = backwards ? spans - 1 - nth : nth;
+      const std::size_t first = start_of(span, spans), count = start_of(span + 1, spans) - first;
+      for (std::size_t k = 0; k < count; ++k) {
+        const std::size_t p = backwards ? first + count - 1 - k : first + k;
         const Place& at = places_[p];
         body(at.tensor, at.begin, std::min(at.begin + chunk, tensors_[at.tensor].size), parts[p]);
       }
@@ -83,7 +87,7 @@ bool is_plain(const ClipTensor& t, const ops::Survey& s, const ops::ClipFactor& 
 void survey_tensors(const Kernels& kernels, const ClipTensor* tensors, std::int64_t count, ops::Norm p,
                     ops::Survey* surveys) {
   ChunkDeal<ops::Survey> deal(tensors, count, [](std::int64_t) { return true; });
-  deal.run(surveys, [&](std::int64_t i, std::int64_t begin, std::int64_t end, ops::Survey& part) {
+  deal.run(surveys, false, [&](std::int64_t i, std::int64_t begin, std::int64_t end, ops::Survey& part) {
     kernels.clip_survey(tensors[i], p, begin, end, part);
   });
 }
@@ -94,7 +98,7 @@ void scale_tensors(const Kernels& kernels, const ClipTensor* tensors, std::int64
   for (std::int64_t i = 0; i < count; ++i)
     if (factors[i].write) plain[static_cast<std::size_t>(i)] = is_plain(tensors[i], surveys[i], factors[i]);
   ChunkDeal<ops::ClipCounts> deal(tensors, count, [&](std::int64_t i) { return factors[i].write; });
-  deal.run(counts, [&](std::int64_t i, std::int64_t begin, std::int64_t end, ops::ClipCounts& part) {
+  deal.run(counts, true, [&](std::int64_t i, std::int64_t begin, std::int64_t end, ops::ClipCounts& part) {
     kernels.clip_scale(tensors[i], factors[i], plain[static_cast<std::size_t>(i)] != 0, zero, begin, end, part);
   });
 }
@@ -102,7 +106,7 @@ void scale_tensors(const Kernels& kernels, const ClipTensor* tensors, std::int64
 void clamp_tensors(const Kernels& kernels, const ClipTensor* tensors, std::int64_t count, const ops::ClipBounds* bounds,
                    bool zero, ops::ClipCounts* counts) {
   ChunkDeal<ops::ClipCounts> deal(tensors, count, [&](std::int64_t i) { return bounds[i].write; });
-  deal.run(counts, [&](std::int64_t i, std::int64_t begin, std::int64_t end, ops::ClipCounts& part) {
+  deal.run(counts, true, [&](std::int64_t i, std::int64_t begin, std::int64_t end, ops::ClipCounts& part) {
     kernels.clip_clamp(tensors[i], bounds[i].low, bounds[i].high, zero, begin, end, part);
   });
 }
