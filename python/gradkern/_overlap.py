@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from gradkern import _core
@@ -138,10 +138,11 @@ def _marks(pieces: list[_Piece], low: int, high: int) -> NDArray[np.bool_] | Non
     return marks
 
 
-def _union(cluster: list[_Piece], marks: NDArray[np.bool_], low: int, high: int, build: _Builder) -> None:
+def _union(cluster: list[_Piece], marks: NDArray[np.bool_], low: int, build: _Builder) -> None:
     """Each marked item once."""
-    memory: Any = (ctypes.c_char * (high - low)).from_address(low)
-    items: NDArray[Any] = np.frombuffer(memory, cluster[0].array.dtype)
+    lowest = next(p.array for p in cluster if p.low == low)
+    ascending = lowest[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in lowest.strides)]
+    items = as_strided(ascending, (len(marks),), (lowest.itemsize,))
     build.add(items, Ellipsis if marks.all() else marks)
 
 
@@ -183,7 +184,7 @@ def untangle(arrays: list[NDArray[Any]], names: list[str], function: str) -> Uni
         if marks is None or int(marks.sum()) == sum(p.array.size for p in cluster):
             alone.extend(cluster)
         else:
-            _union(cluster, marks, low, high, build)
+            _union(cluster, marks, low, build)
             extras.extend(cluster)
     for piece in sorted(alone, key=lambda p: p.index):
         build.records[piece.index] = build.add(piece.array)
