@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import shlex
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doc_blocks import blocks, run_python_blocks
 
 import gradkern as gk
 
@@ -22,31 +21,12 @@ README = Path(__file__).parents[1] / "README.md"
 pytestmark = pytest.mark.skipif(not README.is_file(), reason="not a source checkout")
 
 
-def _blocks() -> list[tuple[str, str]]:
-    return re.findall(r"```(\w+)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-
-
 def test_python_blocks_print_what_the_readme_says() -> None:
-    namespace: dict[str, object] = {}
-    blocks = _blocks()
-    ran = 0
-    for index, (language, code) in enumerate(blocks):
-        if language != "python":
-            continue
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out):
-            exec(compile(code, f"README block {index}", "exec"), namespace)
-        ran += 1
-        if index + 1 < len(blocks) and blocks[index + 1][0] == "text":
-            shown = [line.rstrip() for line in blocks[index + 1][1].strip().splitlines()]
-            assert [line.rstrip() for line in out.getvalue().strip().splitlines()] == shown, f"block {index}"
-        else:
-            assert out.getvalue() == "", f"block {index} prints, and the README does not say what"
-    assert ran >= 4
+    assert run_python_blocks(README, {"python"}) >= 4
 
 
 def _commands() -> list[list[str]]:
-    lines = [line for language, code in _blocks() if language == "bash" for line in code.strip().splitlines()]
+    lines = [line for language, code in blocks(README) if language == "bash" for line in code.strip().splitlines()]
     return [shlex.split(part) for line in lines for part in line.split("&&")]
 
 
@@ -83,7 +63,7 @@ def test_console_blocks_print_what_the_readme_says(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to(Path(places[0]) / "model/model.safetensors")
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     ran = 0
-    for language, code in _blocks():
+    for language, code in blocks(README):
         if language != "console":
             continue
         command, _, shown = code.partition("\n")

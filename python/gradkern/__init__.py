@@ -23,8 +23,10 @@ from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_fo
 from gradkern.errors import (
     CudaError,
     GradkernError,
+    LossScaleFloorError,
     ModelFileError,
     NonFiniteError,
+    NonFiniteNormError,
     TensorFileError,
     UnsupportedIsaError,
 )
@@ -37,6 +39,8 @@ from gradkern.measure_many import measure_many
 from gradkern.net import MLP, Dense
 from gradkern.rate import Rate
 from gradkern.report import ChainReport, LayerRow
+from gradkern.scale import LossScaler
+from gradkern.step_record import StepRecord
 from gradkern.system import Info, SelfTest, info, selftest
 from gradkern.table import StatsTable, TableFit
 from gradkern.tensor_stats import TensorStats
@@ -70,15 +74,19 @@ __all__ = [
     "GradkernError",
     "Info",
     "LayerRow",
+    "LossScaleFloorError",
+    "LossScaler",
     "ModelFileError",
     "NonFinite",
     "NonFiniteError",
+    "NonFiniteNormError",
     "QuantileClipper",
     "Rate",
     "RoundingReport",
     "ScaleWindow",
     "SelfTest",
     "StatsTable",
+    "StepRecord",
     "TableFit",
     "TensorFileError",
     "TensorStats",

@@ -34,8 +34,8 @@ def number(value: Any, function: str, name: str) -> float:
     raise TypeError(f"{function}: {name} must be a number, got {' '.join(repr(value).split())[:60]}")
 
 
-def log2_of_scale(scale: Any, function: str) -> int:
-    """Return k of a scale 2**k.
+def log2_of_scale(scale: Any, function: str, name: str = "scale") -> int:
+    """Return k of a scale 2**k, or of another argument that has to be a power of two.
 
     Raises
     ------
@@ -44,10 +44,10 @@ def log2_of_scale(scale: Any, function: str) -> int:
     ValueError
         If it is not a positive power of two.
     """
-    value = number(scale, function, "scale")
+    value = number(scale, function, name)
     mantissa, exponent = math.frexp(value) if 0 < value < math.inf else (0.0, 0)
     if mantissa != 0.5:
-        raise ValueError(f"{function}: scale must be a power of two, got {scale}")
+        raise ValueError(f"{function}: {name} must be a power of two, got {scale}")
     return exponent - 1
 
 
@@ -65,6 +65,23 @@ def fraction(value: Any, function: str, name: str) -> float:
     if not 0 <= found <= 1:
         raise ValueError(f"{function}: {name} must be between 0 and 1, got {value}")
     return found
+
+
+def positive_integer(value: Any, function: str, name: str) -> int:
+    """Return an integer of at least 1.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no integer.
+    ValueError
+        If it is smaller than 1.
+    """
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{function}: {name} must be an integer, got {' '.join(repr(value).split())[:60]}")
+    if value < 1:
+        raise ValueError(f"{function}: {name} must be at least 1, got {value}")
+    return int(value)
 
 
 def text_or_none(value: Any, function: str, name: str) -> str | None:

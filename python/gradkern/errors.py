@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradkern.step_record import StepRecord
+
 
 class GradkernError(Exception):
     """Base of every exception defined by gradkern."""
@@ -19,6 +24,24 @@ class NonFiniteError(GradkernError, FloatingPointError):
     tensor: str | None = None
     index: int | None = None
     count: int | None = None
+
+
+class NonFiniteNormError(NonFiniteError, RuntimeError):
+    """A total norm is not finite; a RuntimeError, too, as code written for PyTorch expects."""
+
+
+class LossScaleFloorError(NonFiniteError):
+    """Gradients overflowed although the loss scale is at its floor; the message names the tensors.
+
+    Attributes
+    ----------
+    record : StepRecord or None
+        The step, for a program.
+    """
+
+    def __init__(self, message: str, record: StepRecord | None = None) -> None:
+        super().__init__(message)
+        self.record = record
 
 
 class CudaError(GradkernError, RuntimeError):

@@ -142,6 +142,14 @@ def fit_magnitudes(magnitudes: Magnitudes, info: FormatInfo) -> FormatFit:
     return FormatFit(overflow, total - normal - flushed, flushed, normal - overflow)
 
 
+def headroom(amax: float, info: FormatInfo) -> int:
+    """Return the largest k such that ``2**k * amax``, amax > 0, does not overflow in a format: binades to its edge."""
+    mantissa, exponent = math.frexp(amax)
+    k = info.max_exponent + 1 - exponent
+    # beyond float64 nothing can be formed to be asked, and there amax is the largest there is
+    return k - info.overflows(math.ldexp(mantissa, info.max_exponent + 1) if info.max_exponent < 1023 else amax)
+
+
 def power_of_two(k: int) -> float:
     """Return 2.0**k; inf or 0.0 where float64 ends."""
     return math.ldexp(1.0, k) if k <= 1023 else math.inf

@@ -17,7 +17,7 @@ from gradkern._arguments import log2_of_scale as log2_of_scale  # importable fro
 from gradkern._result import Result
 from gradkern._text import printable
 from gradkern.cast import log2_sum
-from gradkern.fit import FormatFit, Magnitudes, ScaleWindow, fit_magnitudes, point
+from gradkern.fit import FormatFit, Magnitudes, ScaleWindow, fit_magnitudes, headroom, point
 from gradkern.formats import FormatLike, finfo
 
 if TYPE_CHECKING:
@@ -159,12 +159,7 @@ class TensorStats(Result):
         """Largest k such that 2**k times the largest true magnitude does not overflow; None for an all-zero tensor."""
         if self.amax == 0:
             return None
-        info = finfo(fmt)
-        mantissa, exponent = math.frexp(self.amax)
-        k = info.max_exponent + 1 - exponent
-        if info.overflows(math.ldexp(mantissa, info.max_exponent + 1) if info.max_exponent < 1023 else self.amax):
-            k -= 1
-        return k - self.exponent
+        return headroom(self.amax, finfo(fmt)) - self.exponent
 
     def smallest_scale(self, fmt: FormatLike, lose: float = 1e-3) -> int | None:
         """Smallest k at which at most a fraction `lose` of the non-zero entries flush; None where all may: no k is too small."""

@@ -1,0 +1,58 @@
+"""The settings and the state of a loss scaler, checked as one: where they come from is the caller's, or a saved file."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+from gradkern._arguments import log2_of_scale, positive_integer
+
+POWERS = ("scale", "growth", "backoff", "floor", "ceiling")
+COUNTS = ("interval", "hysteresis")
+TALLIES = ("clean", "overflows", "steps")
+
+
+def checked(given: Mapping[str, Any], function: str, scale: str) -> dict[str, Any]:
+    """Return a state of which every entry is what it should be; `scale` is what the caller calls the scale.
+
+    Raises
+    ------
+    TypeError
+        If an entry is no number.
+    ValueError
+        If an entry is missing, unknown, no power of two or out of range; names it.
+    """
+    known = (*POWERS, *COUNTS, *TALLIES)
+    wrong = [f"no {name}" for name in known if name not in given]
+    wrong += [f"an unknown entry {name!r}" for name in given if name not in known]
+    if wrong:
+        raise ValueError(f"{function}: the state has {wrong[0]}")
+    state: dict[str, Any] = {}
+    for name in POWERS:
+        state[name] = math.ldexp(1.0, log2_of_scale(given[name], function, scale if name == "scale" else name))
+    for name in COUNTS:
+        state[name] = positive_integer(given[name], function, name)
+    for name in TALLIES:
+        state[name] = _tally(given[name], function, name)
+    _check_ranges(state, function, scale)
+    return state
+
+
+def _tally(value: Any, function: str, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(f"{function}: {name} must be a count, got {value!r}")
+    return int(value)
+
+
+def _check_ranges(state: Mapping[str, Any], function: str, scale: str) -> None:
+    if state["growth"] < 2:
+        raise ValueError(f"{function}: growth must be at least 2, got {state['growth']:g}")
+    if state["backoff"] > 0.5:
+        raise ValueError(f"{function}: backoff must be at most 0.5, got {state['backoff']:g}")
+    if state["floor"] > state["ceiling"]:
+        raise ValueError(f"{function}: floor {state['floor']:g} is above ceiling {state['ceiling']:g}")
+    if not state["floor"] <= state["scale"] <= state["ceiling"]:
+        ends = f"floor {state['floor']:g} and ceiling {state['ceiling']:g}"
+        raise ValueError(f"{function}: {scale} must lie between {ends}, got {state['scale']:g}")
