@@ -159,3 +159,12 @@ def test_norms_of_every_format(fmt, p, isa):
     result = gk.clip_by_global_norm([x, y], want * 2, p=p)
     assert result.norm == pytest.approx(want, rel=1e-14)
     assert result.norms["1"] == pytest.approx(float(exact_norm([y], p)), rel=1e-14)
+
+
+def test_text_of_many_tensors_is_short():
+    result = gk.clip_by_global_norm([np.ones(2)] + [np.ones(1) for _ in range(2000)], 1.0)
+    assert repr(result).endswith("and the norms of 1,993 more tensors")
+    assert len(repr(result)) < 1000
+    assert len(result._repr_html_()) < 2000
+    assert len(result.to_dict()["norms"]) == 2001
+    assert "and the norms" not in repr(gk.clip_by_global_norm(np.ones(2), 1.0))

@@ -3,6 +3,7 @@
 
 #include "cpu/activation.inl.hpp"
 #include "cpu/clip.inl.hpp"
+#include "cpu/clip_value.inl.hpp"
 #include "cpu/convert.inl.hpp"
 #include "cpu/dense.inl.hpp"
 #include "cpu/errors.inl.hpp"

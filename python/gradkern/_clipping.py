@@ -1,139 +1,20 @@
-"""The two passes of every clipping: survey, decide, and then scale in one call of the kernels."""
+"""The second pass of every clipping: factors, then one call of the kernels that writes, then the result."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _faults
-from gradkern._arguments import log2_of_scale, number
+from gradkern._clip_survey import Floats, Found, refuse, times_power
 from gradkern._overlap import Units
 from gradkern.clip_result import ClipResult, NonFinite, NormsByName
-from gradkern.errors import NonFiniteError
 from gradkern.formats import FormatInfo, finfo, formats
-from gradkern.gradient_group import NORMS, GradientGroup
 
-POLICIES = ("raise", "skip", "zero", "propagate")
 _FORMATS = formats()
-Floats = NDArray[np.float64]
-
-
-def check_policy(nonfinite: str, function: str) -> None:
-    """Refuse an unknown policy."""
-    if nonfinite not in POLICIES:
-        raise ValueError(f"{function}: nonfinite must be one of {', '.join(POLICIES)}, got {nonfinite!r}")
-
-
-def norm_id(p: Any, function: str) -> int:
-    """Return the kernels' number of a norm."""
-    found = NORMS.get(p) if isinstance(p, int | float) and not isinstance(p, bool) else None
-    if found is None:
-        raise ValueError(f"{function}: p must be 1, 2 or inf, got {p!r}")
-    return found
-
-
-def limit(value: Any, function: str, name: str, zero: bool = True) -> float:
-    """Return a number that is not negative, nor NaN."""
-    found = number(value, function, name)
-    if not (found >= 0 if zero else found > 0):
-        raise ValueError(f"{function}: {name} must {'not be negative' if zero else 'be positive'}, got {value}")
-    return found
-
-
-def coefficient_of(most: float, mantissa: float, exponent: int, eps: float) -> float:
-    """Most / (norm + eps) in float64, 1 if that is more; the norm, mantissa * 2**exponent, may be beyond float64."""
-    norm = times_power(mantissa, exponent)
-    if math.isinf(norm) and not math.isinf(mantissa):
-        found = times_power(most / mantissa, -exponent)
-    elif norm == 0 or (eps == 0 and norm <= most):
-        return 1.0
-    else:
-        found = most / (norm + eps)
-    return 1.0 if found >= 1 else found  # NaN stays
-
-
-def times_power(x: float, exponent: int) -> float:
-    """Multiply by 2**exponent; infinite beyond float64."""
-    try:
-        return math.ldexp(x, exponent)
-    except OverflowError:
-        return math.copysign(math.inf, x)
-
-
-@dataclass
-class Found:
-    """What the first pass found.
-
-    Attributes
-    ----------
-    core : ClipGroup
-        The kernels' view of the units.
-    wide : array of bool
-        Which of the units that are to be scaled are float64.
-    records, total : structured arrays
-        Of each unit, and of all together.
-    exponent : int
-        log2 of the loss scale.
-    """
-
-    group: GradientGroup
-    core: Any
-    wide: NDArray[np.bool_]
-    records: NDArray[Any]
-    total: NDArray[Any]
-    exponent: int
-    nonfinite: dict[str, NonFinite]
-
-    @property
-    def counted(self) -> int:
-        """How many units make up the whole."""
-        return len(self.wide)
-
-    @property
-    def mantissa_exponent(self) -> tuple[float, int]:
-        """The norm of the finite entries divided by the scale, as two numbers."""
-        return float(self.total["mantissa"][0]), int(self.total["exponent"][0]) - self.exponent
-
-    def norms(self) -> Floats:
-        """Norms of the units, divided by the scale."""
-        with np.errstate(over="ignore", under="ignore"):
-            found: Floats = np.ldexp(self.records["mantissa"], self.records["exponent"] - self.exponent)
-        return found
-
-
-def survey(arrays: Any, p: Any, scale: Any, function: str, out: Any = None) -> Found:
-    """Read all arrays once."""
-    norm, exponent = norm_id(p, function), log2_of_scale(scale, function)
-    group = GradientGroup._of(arrays, function, out)
-    units = group._units
-    units.load()
-    records, total = units.core.survey(norm, units.counted)
-    nonfinite = {}
-    if (bad := records["nan"] + records["inf"]).any():
-        for name, unit in zip(group.names, units.records, strict=True):
-            if bad[unit]:
-                row = records[unit]
-                nonfinite[name] = NonFinite(
-                    int(bad[unit]), int(row["first_nonfinite"]), int(row["nan"]), int(row["inf"])
-                )
-    _faults.point("surveyed")
-    return Found(group, units.core, group._is_float64[: units.counted], records, total, exponent, nonfinite)
-
-
-def refuse(found: dict[str, NonFinite], function: str, what: str = "NaN or infinite") -> NonFiniteError:
-    """Make the error that names the first tensor and entry."""
-    name, first = next(iter(found.items()))
-    count = sum(f.count for f in found.values())
-    entries = "the only entry that is" if count == 1 else f"the first of {count} entries that are"
-    what = what.replace("its", "their") if count > 1 else what
-    tensors = f" in {len(found)} tensors" if len(found) > 1 else ""
-    error = NonFiniteError(f"{function}: {name}[{first.first}] is {entries} {what}{tensors}; nothing was modified")
-    error.tensor, error.index, error.count = name, first.first, count
-    return error
 
 
 def _significant(x: Floats) -> Floats:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from gradkern._backend import check_device
-from gradkern._clipping import check_policy, coefficient_of, limit, norm_of, settle, survey
+from gradkern._clip_survey import check_policy, coefficient_of, limit, survey
+from gradkern._clipping import norm_of, settle
 from gradkern.clip_result import ClipResult
 from gradkern.gradient_group import READ_ONLY, GradientGroup
 

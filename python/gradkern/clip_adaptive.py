@@ -9,7 +9,8 @@ import numpy as np
 from gradkern import _core
 from gradkern._arrays import read
 from gradkern._backend import check_device
-from gradkern._clipping import Found, check_policy, limit, norm_of, rows_of, settle, survey
+from gradkern._clip_survey import Found, check_policy, limit, survey
+from gradkern._clipping import norm_of, rows_of, settle
 from gradkern.clip_result import ClipResult
 from gradkern.gradient_group import GradientGroup, named
 

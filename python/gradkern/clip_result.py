@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradkern._result import Result
+
+_SHOWN = 8  # norms in a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +126,15 @@ class ClipResult(Result):
     size: int
     scale: float
     arrays: Any = field(default=None, repr=False)
+
+    def _short(self) -> ClipResult:
+        return replace(self, norms=dict(islice(self.norms.items(), _SHOWN)))
+
+    def __repr__(self) -> str:
+        """Return one line per field; of many norms the first."""
+        if len(self.norms) <= _SHOWN:
+            return super().__repr__()
+        return f"{self._short()!r}\n  and the norms of {len(self.norms) - _SHOWN:,} more tensors"
+
+    def _repr_html_(self) -> str:
+        return super(ClipResult, self if len(self.norms) <= _SHOWN else self._short())._repr_html_()

@@ -11,7 +11,8 @@ from gradkern import _core, _faults
 from gradkern._arguments import number
 from gradkern._arrays import as_bits_view
 from gradkern._backend import check_device
-from gradkern._clipping import check_policy, norm_of, refuse, result_of, scale_nothing, survey
+from gradkern._clip_survey import check_policy, refuse, survey
+from gradkern._clipping import norm_of, result_of, scale_nothing
 from gradkern.clip_result import ClipResult
 from gradkern.formats import finfo, format_ids, formats
 

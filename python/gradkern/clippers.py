@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from gradkern._arguments import fraction
-from gradkern._clipping import check_policy, coefficient_of, limit, norm_of, settle, survey
+from gradkern._clip_survey import check_policy, coefficient_of, limit, survey
+from gradkern._clipping import norm_of, settle
 from gradkern.clip_result import ClipResult
 
 
@@ -176,16 +177,14 @@ class QuantileClipper(_Clipper):
 
 
 class ZScoreClipper(_Clipper):
-    """Clip norms that stand out from a moving mean and variance (ZClip).
-
-    Where ``z = (norm - mean) / std`` exceeds `threshold`, the norm becomes ``mean + threshold**2 / z * std``.
+    """Clip norms that stand out (ZClip): where ``z = (norm - mean) / std`` is above it, to ``mean + threshold**2 / z * std``.
 
     Parameters
     ----------
     threshold : float
         The largest z that is left alone; positive.
     decay : float
-        Of the moving mean and variance, between 0 and 1.
+        Of the moving mean and variance.
     warmup : int
         Steps that are only watched: mean and variance begin as theirs.
 
@@ -205,8 +204,8 @@ class ZScoreClipper(_Clipper):
 
     Notes
     -----
-    The history policy: after the warmup the norm *after* clipping enters, so that an outlier moves the mean little; a NaN or
-    infinite norm never does, which would make every z NaN and switch the clipper off.
+    The history policy: a norm enters *after* clipping, so that an outlier moves the mean little; a NaN or infinite one never
+    does, which would make every z NaN and switch the clipper off.
 
     References
     ----------
