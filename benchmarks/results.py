@@ -14,7 +14,7 @@ import bench_chain
 import bench_dense
 import bench_measure
 import numpy as np
-from timing import medians
+from timing import let_blas_sleep, medians
 
 import gradkern as gk
 
@@ -111,4 +111,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    let_blas_sleep()
     sys.exit(main())
