@@ -94,7 +94,8 @@ struct Scanner {
   __attribute__((noinline)) void look(const T* x, std::int64_t first, std::int64_t end, Scan<T>& s,
                                       std::uint8_t* codes) {
     Scanner held = *this;  // in registers
-    for (std::int64_t i = first; i < end; i += simd::vector_bytes) held.step(x, i, s, codes + (i - first));
+    for (std::int64_t i = first; i < end; i += simd::vector_bytes)
+      held.step(x, i, s, codes ? codes + (i - first) : codes);
     *this = held;
   }
 
