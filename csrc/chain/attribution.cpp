@@ -153,16 +153,17 @@ double operand(const executor::ProductArgs& p, double x) {
   return p.operands == FormatId::tfloat32 ? ops::round_to_nearest_even<formats::tfloat32>(x) : x;
 }
 
-// Calls body(x, w) for every term of one entry, the bias as the last.
+// Calls body(x, w) for every term of one entry: those of the product it continues first, the bias last.
 template <class Body>
 void for_terms(const executor::ProductArgs& p, std::int64_t entry, Body body) {
+  if (p.continued) for_terms(*p.continued, entry, body);
   const std::int64_t i = entry / p.n, j = entry % p.n;
   const Reader a{p.a.format, p.a.data}, b{p.b.format, p.b.data}, bias{p.bias_format, p.bias};
   for (std::int64_t k = 0; k < p.k; ++k) {
     body(operand(p, a(i * p.a.row_stride + k * p.a.column_stride)),
          operand(p, b(k * p.b.row_stride + j * p.b.column_stride)));
   }
-  if (p.bias) body(1.0, bias(j));
+  if (p.bias) body(1.0, bias(i * p.bias_row + j));
 }
 
 // Zero from terms that are not: below the accumulator's range, or annihilated?

@@ -21,8 +21,8 @@ struct Depth {
 template <class Acc, class V, int Rows, int Vectors>
 __attribute__((noinline)) void product_tile(const ops::scalar_t<V>* a, std::int64_t a_row, std::int64_t a_step,
                                             const ops::scalar_t<V>* b, std::int64_t b_step,
-                                            const ops::scalar_t<V>* bias, ops::scalar_t<V>* c, std::int64_t c_row,
-                                            std::int64_t columns, Depth depth) {
+                                            const ops::scalar_t<V>* bias, std::int64_t bias_row, ops::scalar_t<V>* c,
+                                            std::int64_t c_row, std::int64_t columns, Depth depth) {
   using T = ops::scalar_t<V>;
   constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
   const bool whole = columns == lanes * Vectors;
@@ -53,7 +53,7 @@ __attribute__((noinline)) void product_tile(const ops::scalar_t<V>* a, std::int6
     for (int v = 0; v < Vectors; ++v) {
       V result = sum[r][v];
       if (depth.last) {
-        if (bias) result = ops::step<Acc>(V(ops::one<V>), load(bias, v), result);
+        if (bias) result = ops::step<Acc>(V(ops::one<V>), load(bias + r * bias_row, v), result);
         result = ops::canonical_nan(result);
       }
       if (whole) {
@@ -136,9 +136,10 @@ struct ProductBlock {
       for (std::int64_t t = 0; t < tiles.count; ++t) {
         const std::int64_t first = tiles.start(t), rows = tiles.start(t + 1) - first;
         const T* a = a_is_packed ? packed_a + (first - tiles.begin) * depth.count : rows_of_a(first);
-        product_rows<Acc, V, Rows, Vectors>(
-            rows, a, a_is_packed ? 1 : p.a_row, a_is_packed ? rows : p.a_step, direct ? source(j) : packed(j),
-            direct ? p.b_step : panel, p.bias ? p.bias + j : nullptr, p.c + first * p.n + j, p.n, columns(j), depth);
+        product_rows<Acc, V, Rows, Vectors>(rows, a, a_is_packed ? 1 : p.a_row, a_is_packed ? rows : p.a_step,
+                                            direct ? source(j) : packed(j), direct ? p.b_step : panel,
+                                            p.bias ? p.bias + first * p.bias_row + j : nullptr, p.bias_row,
+                                            p.c + first * p.n + j, p.n, columns(j), depth);
       }
     }
   }
@@ -151,8 +152,9 @@ void product(const ProductLanes<ops::scalar_t<V>>& p, const ProductRange& range,
     std::int64_t k0 = 0;
     do {
       const std::int64_t count = p.k - k0 < depth_block ? p.k - k0 : depth_block;
-      const ProductBlock<V, Rows, Vectors> block{p,  range, scratch, scratch + depth_block * columns_block,
-                                                 j0, j_end, k0,      {count, k0 == 0, k0 + count == p.k}};
+      const ProductBlock<V, Rows, Vectors> block{
+          p,  range, scratch, scratch + depth_block * columns_block,
+          j0, j_end, k0,      {count, k0 == 0 && !p.continued, k0 + count == p.k}};
       block.pack_b();
       for (std::int64_t i = range.row_begin; i < range.row_end; i += rows_block) {
         const std::int64_t i_end = range.row_end < i + rows_block ? range.row_end : i + rows_block;

@@ -18,8 +18,10 @@ struct ProductLanes {
   const T* b;
   std::int64_t b_step, b_column;
   const T* bias;  // or null
-  T* c;           // rows of n
+  std::int64_t bias_row;
+  T* c;  // rows of n
   std::int64_t n, k;
+  bool continued;  // the chain starts from c
 };
 
 struct ProductRange {

@@ -57,11 +57,11 @@ template <class Acc>
 void exact_range(const ProductLanes<double>& p, const ProductRange& range, double*) {
   for (std::int64_t i = range.row_begin; i < range.row_end; ++i) {
     for (std::int64_t j = range.column_begin; j < range.column_end; ++j) {
-      double sum = 0;
+      double sum = p.continued ? p.c[i * p.n + j] : 0;
       for (std::int64_t k = 0; k < p.k; ++k) {
         sum = ops::exact_step<Acc>(p.a[i * p.a_row + k * p.a_step], p.b[k * p.b_step + j * p.b_column], sum);
       }
-      p.c[i * p.n + j] = ops::canonical_nan(p.bias ? ops::exact_step<Acc>(1.0, p.bias[j], sum) : sum);
+      p.c[i * p.n + j] = ops::canonical_nan(p.bias ? ops::exact_step<Acc>(1.0, p.bias[i * p.bias_row + j], sum) : sum);
     }
   }
 }
@@ -128,7 +128,8 @@ class Batch {
     if (args.m == 0 || args.n == 0) return;
     const T* a = lanes_of<T>(args.a.data, args.a.format, args.m * args.k, args.operands);
     const T* b = lanes_of<T>(args.b.data, args.b.format, args.k * args.n, args.operands);
-    const T* bias = lanes_of<T>(args.bias, args.bias_format, args.n, args.bias_format);
+    const T* bias =
+        lanes_of<T>(args.bias, args.bias_format, args.bias_row ? args.m * args.n : args.n, args.bias_format);
     share<T>(args.m, lanes_of_product(args, a, b, bias, c), kernel);
   }
 
@@ -137,6 +138,8 @@ class Batch {
     narrow_.push_back({{}, args});
     base::Buffer& c = narrow_.back().first;
     c.resize(bytes<double>(args.m * args.n));
+    if (args.continued)
+      std::copy_n(static_cast<const float*>(args.wide), args.m * args.n, reinterpret_cast<double*>(c.data()));
     add<double>(args, reinterpret_cast<double*>(c.data()), kernel);
   }
 
@@ -151,6 +154,11 @@ class Batch {
     halves_.push_back({{}, args});
     base::Buffer& c = halves_.back().first;
     c.resize(bytes<std::uint16_t>(args.m * args.n));
+    if (args.continued) {
+      ops::RoundingCounts exact;
+      kernels_.convert({args.m * args.n, FormatId::float32, FormatId::float16, args.wide, c.data(), 1, {}, 0, nullptr},
+                       0, args.m * args.n, exact);
+    }
     const auto bits = [](const void* data) { return static_cast<const std::uint16_t*>(data); };
     share<std::uint16_t>(args.m,
                          lanes_of_product(args, bits(args.a.data), bits(args.b.data), bits(args.bias),
@@ -160,9 +168,18 @@ class Batch {
 
   template <class T>
   static ProductLanes<T> lanes_of_product(const ProductArgs& args, const T* a, const T* b, const T* bias, T* c) {
-    ProductLanes<T> p{
-        a,     args.a.row_stride, args.a.column_stride, b, args.b.row_stride, args.b.column_stride, bias, c, args.n,
-        args.k};
+    ProductLanes<T> p{a,
+                      args.a.row_stride,
+                      args.a.column_stride,
+                      b,
+                      args.b.row_stride,
+                      args.b.column_stride,
+                      bias,
+                      args.bias_row,
+                      c,
+                      args.n,
+                      args.k,
+                      args.continued != nullptr};
     if (args.k == 0) {  // operands without entries: something to point at, and nowhere to go from it
       p.a = p.b = scratch<T>();
       p.a_row = p.a_step = p.b_step = p.b_column = 0;

@@ -29,16 +29,18 @@ struct Operand {
   std::int64_t row_stride, column_stride;
 };
 
-// wide[i, j] = fl(... fl(fl(+0 + a[i,0] b[0,j]) + a[i,1] b[1,j]) ... [+ bias[j]]): k ascending, one fma a step, in
-// `accumulate`.
+// wide[i, j] = fl(... fl(fl(start + a[i,0] b[0,j]) + a[i,1] b[1,j]) ... [+ bias[i,j]]): k ascending, one fma a step, in
+// `accumulate`. start is +0, or what `wide` holds: the end of the chain of an earlier product.
 struct ProductArgs {
   std::int64_t m, n, k;
   Operand a, b;
   FormatId operands;    // the storage format, or tfloat32: what a and b are rounded to (nearest even) first
   FormatId accumulate;  // float64, float32, float16 or bfloat16
   FormatId bias_format;
-  const void* bias;  // (n,) or null
-  void* wide;        // (m, n) in wide_format(accumulate)
+  const void* bias;              // (m, n) or null
+  std::int64_t bias_row;         // its row stride: 0 for a bias (n,) of every row
+  void* wide;                    // (m, n) in wide_format(accumulate)
+  const ProductArgs* continued;  // the product that `wide` holds and that this one goes on, or null
 };
 
 struct ConvertArgs {

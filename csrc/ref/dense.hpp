@@ -1,6 +1,6 @@
 // The product as written in the contract, one scalar step after another: the executable reference of every executor.
 //
-//   wide[i, j] = step(1, bias[j], step(a[i, k], b[k, j], ...)), k ascending from +0, every value held as a double
+//   wide[i, j] = step(1, bias[i, j], step(a[i, k], b[k, j], ...)), k ascending from start[i, j], every value held as a double
 #pragma once
 
 #include <cstdint>
@@ -24,19 +24,22 @@ double step(double x, double w, double sum, bool double_operands) {
   }
 }
 
-// a is (m, k) and b is (k, n), row-major, already rounded to the operand format; bias is (n,) or empty.
+// a is (m, k) and b is (k, n), row-major, already rounded to the operand format; bias is (n,), (m, n) or empty; start is
+// (m, n), or empty for +0.
 template <class Acc>
 std::vector<double> product(std::int64_t m, std::int64_t n, std::int64_t k, const std::vector<double>& a,
-                            const std::vector<double>& b, const std::vector<double>& bias, bool double_operands) {
+                            const std::vector<double>& b, const std::vector<double>& bias, bool double_operands,
+                            const std::vector<double>& start = {}) {
   std::vector<double> wide;
   for (std::int64_t i = 0; i < m; ++i) {
     for (std::int64_t j = 0; j < n; ++j) {
-      double sum = 0;
+      const auto entry = static_cast<std::size_t>(i * n + j);
+      double sum = start.empty() ? 0 : start[entry];
       for (std::int64_t l = 0; l < k; ++l) {
         const double x = a[static_cast<std::size_t>(i * k + l)], w = b[static_cast<std::size_t>(l * n + j)];
         sum = step<Acc>(x, w, sum, double_operands);
       }
-      if (!bias.empty()) sum = step<Acc>(1.0, bias[static_cast<std::size_t>(j)], sum, double_operands);
+      if (!bias.empty()) sum = step<Acc>(1.0, bias[entry % bias.size()], sum, double_operands);
       wide.push_back(ops::canonical_nan(sum));
     }
   }

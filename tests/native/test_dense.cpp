@@ -15,7 +15,9 @@ struct Case {
   std::int64_t m, n, k;
   FormatId storage, operands, accumulate;
   bool transpose_a, transpose_b;
-  Tensor a, b, bias;  // a is stored (k, m) under transpose_a, b (n, k) under transpose_b; bias empty for none
+  // a is stored (k, m) under transpose_a, b (n, k) under transpose_b; bias is (n,), (m, n) or empty for none; start is
+  // (m, n) in the accumulator's format, or empty for +0.
+  Tensor a, b, bias, start;
 };
 
 std::vector<double> transposed(const std::vector<double>& values, std::int64_t rows, std::int64_t columns) {
@@ -40,7 +42,7 @@ std::vector<double> expected(const Case& c) {
     if constexpr (sizeof(typename Acc::container) == 1 || Acc::id == FormatId::tfloat32) {
       return std::vector<double>();
     } else {
-      return ref::product<Acc>(c.m, c.n, c.k, a, b, c.bias.values, double_operands);
+      return ref::product<Acc>(c.m, c.n, c.k, a, b, c.bias.values, double_operands, c.start.values);
     }
   });
 }
@@ -60,6 +62,13 @@ std::vector<double> computed(const executor::Executor& e, const Case& c) {
   args.accumulate = c.accumulate;
   args.bias_format = c.storage;
   args.bias = c.bias.values.empty() ? nullptr : c.bias.data();
+  args.bias_row = c.bias.values.size() == size ? c.n : 0;
+  const executor::ProductArgs before{};
+  if (!c.start.values.empty()) {
+    args.continued = &before;
+    wide = c.start.values;
+    narrow.assign(wide.begin(), wide.end());
+  }
   args.wide = is_narrow ? static_cast<void*>(narrow.data()) : wide.data();
   e.products(e, &args, 1);
   if (is_narrow) wide.assign(narrow.begin(), narrow.end());
@@ -77,15 +86,16 @@ void compare(const executor::Executor& e, const Case& c, const std::vector<doubl
 // Values in the middle of the format's range, so that sums neither all overflow nor all vanish.
 Case random_case(std::int64_t m, std::int64_t n, std::int64_t k, FormatId storage, FormatId operands,
                  FormatId accumulate, std::uint64_t seed, std::uint64_t special_period) {
-  Case c{m, n, k, storage, operands, accumulate, (seed & 1) != 0, (seed & 2) != 0, {}, {}, {}};
-  const auto make = [&](std::int64_t size, std::uint64_t stream) {
+  Case c{m, n, k, storage, operands, accumulate, (seed & 1) != 0, (seed & 2) != 0, {}, {}, {}, {}};
+  const auto make = [&](FormatId format, std::int64_t size, std::uint64_t stream) {
     auto values = test::random_values(seed * 8 + stream, size, -6, 2);
     if (special_period) test::sprinkle(values, storage, seed * 8 + stream + 4, special_period);
-    return test::tensor(storage, values);
+    return test::tensor(format, values);
   };
-  c.a = make(m * k, 1);
-  c.b = make(k * n, 2);
-  c.bias = seed & 4 ? make(n, 3) : Tensor{storage, {}, {}};
+  c.a = make(storage, m * k, 1);
+  c.b = make(storage, k * n, 2);
+  c.bias = seed & 4 ? make(storage, seed & 8 ? m * n : n, 3) : Tensor{storage, {}, {}};
+  c.start = seed & 16 ? make(accumulate, m * n, 4) : Tensor{accumulate, {}, {}};
   return c;
 }
 
