@@ -102,8 +102,11 @@ class PyRun {
       widths_.push_back(weight.first.shape(0));
       kept_.push_back(weight.first);
       if (bias) kept_.push_back(bias->first);
-      list.push_back({weight.first.shape(1), weight.first.shape(0), source_of(weight),
-                      bias ? source_of(*bias) : chain::Source{}, static_cast<ops::ActivationId>(activation), alpha});
+      list.push_back({weight.first.shape(1),
+                      weight.first.shape(0),
+                      source_of(weight),
+                      bias ? source_of(*bias) : chain::Source{},
+                      {static_cast<ops::ActivationId>(activation), alpha}});
     }
     const chain::Arithmetic arithmetic{format_from(storage), format_from(operands), format_from(accumulate),
                                        mode_from(rounding, overflow, subnormals, seed), stored_output_derivative};
@@ -152,7 +155,7 @@ class PyRun {
 
  private:
   // Between layers: let Ctrl-C through, and tell progress(done, total) where one was given.
-  static chain::Run::Poll poll_of(const py::object& progress) {
+  static chain::Poll poll_of(const py::object& progress) {
     PyObject* callback = progress.is_none() ? nullptr : progress.ptr();
     return [callback](std::int64_t done, std::int64_t total) {
       const py::gil_scoped_acquire acquire;

@@ -26,29 +26,31 @@ std::int64_t Run::planned_bytes() const {
     records += biases ? 8 : 6;
   }
   const std::int64_t input = batch_ * layers_[0].n_in, kept_activations = 2 * all.outputs + input;
-  const auto storage = container_bytes(arithmetic_.storage);
-  const auto wide = container_bytes(executor::wide_format(arithmetic_.accumulate));
+  const Arithmetic& arithmetic = recorder_.arithmetic();
+  const auto storage = container_bytes(arithmetic.storage);
+  const auto wide = container_bytes(executor::wide_format(arithmetic.accumulate));
   std::int64_t given = input;  // what is in storage already is borrowed
   for (const Layer& layer : layers_)
-    given += is_storage(layer.weight.format) ? 0 : layer.weight.size + (layer.bias.data ? layer.bias.size : 0);
-  const bool in_storage = is_storage(executor::wide_format(arithmetic_.accumulate));
-  const bool lanes = arithmetic_.storage == executor::wide_format(arithmetic_.accumulate);
+    given +=
+        recorder_.is_storage(layer.weight.format) ? 0 : layer.weight.size + (layer.bias.data ? layer.bias.size : 0);
+  const bool in_storage = recorder_.is_storage(executor::wide_format(arithmetic.accumulate));
+  const bool lanes = arithmetic.storage == executor::wide_format(arithmetic.accumulate);
 
-  std::int64_t bytes = storage * (2 * all.outputs + (is_storage(input_.format) ? 0 : input) + given - input);
+  std::int64_t bytes = storage * (2 * all.outputs + (recorder_.is_storage(input_.format) ? 0 : input) + given - input);
   bytes += storage * (3 * most.outputs + most.weights + most.biases);            // gradients in work
   if (!in_storage) bytes += wide * (most.weights + most.outputs + most.biases);  // before rounding
   if (!lanes) bytes += wide * (2 * most.outputs + most.weights);                 // operands, widened
-  if (with_reference_) {
+  if (recorder_.with_reference()) {
     constexpr std::int64_t real = 8;
     bytes += real * (kept_activations + all.weights + 4 * most.outputs + 2 * most.weights);
     bytes += (real + storage) * 4 * most.outputs;  // the last of each role, to see stalls
   }
-  if (keep_tensors_) {
+  if (recorder_.keeps_tensors()) {
     const std::int64_t kept = 4 * all.outputs + 2 * input + 2 * (all.weights + all.biases);
-    bytes += (storage + (with_reference_ ? 8 : 0)) * kept;
+    bytes += (storage + (recorder_.with_reference() ? 8 : 0)) * kept;
   }
   const std::int64_t cells = typical_binades * ops::cell_count * static_cast<std::int64_t>(sizeof(std::int64_t));
-  return bytes + records * (static_cast<std::int64_t>(sizeof(Record)) + cells * (with_reference_ ? 2 : 1));
+  return bytes + records * (static_cast<std::int64_t>(sizeof(Record)) + cells * (recorder_.with_reference() ? 2 : 1));
 }
 
 }  // namespace gradkern::chain

@@ -29,12 +29,13 @@ struct Stored {
   std::int64_t size = 0;
   base::Buffer bytes;
   const void* given = nullptr;  // the argument itself, where rounding it to storage changes nothing
+  void* place = nullptr;        // a part of a larger tensor, which these are the values of
 
   void resize(FormatId new_format, std::int64_t new_size) {
     format = new_format;
     size = new_size;
     given = nullptr;
-    bytes.resize(static_cast<std::size_t>(new_size * container_bytes(new_format)));
+    if (!place) bytes.resize(static_cast<std::size_t>(new_size * container_bytes(new_format)));
   }
   void borrow(const Source& source) {
     format = source.format;
@@ -47,8 +48,15 @@ struct Stored {
     resize(other.format, other.size);
     if (size) __builtin_memcpy(bytes.data(), other.data(), bytes.size());
   }
-  const void* data() const { return given ? given : bytes.data(); }
-  void* writable() { return bytes.data(); }
+  // Values [begin, begin + count) of this tensor, which it must outlive.
+  Stored part(std::int64_t begin, std::int64_t count) {
+    Stored p;
+    p.place = bytes.data() + begin * container_bytes(format);
+    p.resize(format, count);
+    return p;
+  }
+  const void* data() const { return given ? given : place ? place : bytes.data(); }
+  void* writable() { return place ? place : bytes.data(); }
   Source source() const { return {format, data(), size}; }
 };
 

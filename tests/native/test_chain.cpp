@@ -34,8 +34,11 @@ Net net(double gain) {
       return chain::Source{FormatId::float64, v.data(), static_cast<std::int64_t>(v.size())};
     };
     const auto i = static_cast<std::size_t>(l);
-    n.layers.push_back({widths[l], widths[l + 1], source(n.weights[i]), l == 2 ? chain::Source{} : source(n.biases[i]),
-                        activations[l], 0.0});
+    n.layers.push_back({widths[l],
+                        widths[l + 1],
+                        source(n.weights[i]),
+                        l == 2 ? chain::Source{} : source(n.biases[i]),
+                        {activations[l], 0.0}});
   }
   return n;
 }

@@ -1,0 +1,210 @@
+#include "chain/recorder.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/expects.hpp"
+
+namespace gradkern::chain {
+namespace {
+
+// Roles whose tensors follow one another along the chain, so that a value can stall.
+bool shows_stalls(Role role) {
+  return role == Role::pre_activation || role == Role::activation || role == Role::grad_activation ||
+         role == Role::grad_pre_activation;
+}
+
+// What rounding did to a tensor that was in storage already.
+ops::RoundingCounts unchanged(const Summary& s) {
+  using formats::Event;
+  ops::RoundingCounts counts;
+  const auto set = [&](Event event, std::int64_t count) { counts.events[static_cast<int>(event)] = count; };
+  set(Event::nan, s.nan);
+  set(Event::inf, s.pos_inf + s.neg_inf);
+  set(Event::subnormal, s.subnormal);
+  set(Event::exact, s.size - s.nan - s.pos_inf - s.neg_inf - s.subnormal);
+  counts.signal = s.moments.squares;
+  return counts;
+}
+
+}  // namespace
+
+Recorder::Recorder(const Executor& executor, Arithmetic arithmetic, double loss_scale, bool with_reference,
+                   bool keep_tensors, bool measured)
+    : executor_(executor),
+      arithmetic_(arithmetic),
+      loss_scale_(loss_scale),
+      log2_loss_scale_(std::log2(loss_scale)),
+      with_reference_(with_reference),
+      keep_tensors_(keep_tensors),
+      measured_(measured) {
+  base::expects(measured || !(with_reference || keep_tensors), "probe: only what is measured has a reference");
+}
+
+void Recorder::round(Stored& stored, const Source& wide, double scale, const Rounded& how,
+                     ops::RoundingCounts& counts) {
+  stored.resize(arithmetic_.storage, wide.size);
+  executor_.convert(executor_, {wide.size, wide.format, arithmetic_.storage, wide.data, stored.writable(), scale,
+                                how.mode, how.stream, measured_ ? &counts : nullptr});
+}
+
+bool Recorder::is_storage(FormatId format) const {
+  return format == arithmetic_.storage && arithmetic_.mode.subnormals == formats::Subnormals::keep;
+}
+
+Stored& Recorder::wide_for(Stored& result, Stored& scratch, FormatId format, std::int64_t size) {
+  Stored& wide = is_storage(format) ? result : scratch;
+  wide.resize(format, size);
+  return wide;
+}
+
+void Recorder::store(Stored& stored, const Source& wide, double scale, std::int64_t layer, Role role,
+                     const Reference* truth, double log2_scale, const AttributionOf& attribution_of) {
+  Record record{layer, role, {}, {}, {}, {}, 0, 0, {}, {}};
+  const Rounded how{arithmetic_.mode, stream_++};
+  const bool in_place = wide.data == stored.data();
+  if (!in_place) round(stored, wide, scale, how, record.rounding);
+  if (truth) {
+    record.attribution = attribution_of(wide, stored, how, *truth);
+    record.reference_exponent = truth->exponent;
+    record.relative_error = relative_error(executor_, stored, log2_scale, *truth);
+    if (shows_stalls(role))
+      record.attribution.stalled = stalled_since(before_[static_cast<int>(role)], stored, *truth, record.attribution);
+  }
+  if (keep_tensors_) {
+    record.tensor.assign(stored);
+    if (truth) record.truth = *truth;
+  }
+  if (measured_) pending_.push_back({records_.size(), &stored, truth, in_place});
+  records_.push_back(std::move(record));
+}
+
+// Only subnormal values stall: where there are none, nothing is kept to compare with.
+std::int64_t Recorder::stalled_since(Before& before, const Stored& stored, const Reference& reference,
+                                     const Attribution& attribution) {
+  if (attribution.counts[static_cast<int>(Fate::subnormal)] == 0) {
+    before = {};
+    return 0;
+  }
+  const std::int64_t stalled = count_stalled(stored, reference, before.stored, before.reference);
+  before.stored.assign(stored);
+  before.reference = reference;
+  return stalled;
+}
+
+void Recorder::drop_payloads(Stored& stored, Record& record) {
+  ops::RoundingCounts counts;
+  round(stored, stored.source(), 1, {arithmetic_.mode, 0}, counts);
+  if (keep_tensors_) record.tensor.assign(stored);
+}
+
+void Recorder::measure() {
+  if (pending_.empty()) return;
+  std::vector<Source> tensors;
+  for (const Pending& p : pending_) {
+    tensors.push_back(p.stored->source());
+    if (p.truth) tensors.push_back({FormatId::float64, p.truth->values.data(), p.stored->size});
+  }
+  std::vector<Summary> summaries = summarise(executor_, tensors);
+  auto next = summaries.begin();
+  for (const Pending& p : pending_) {
+    Record& record = records_[p.record];
+    record.stored = std::move(*next++);
+    if (p.in_place) record.rounding = unchanged(record.stored);
+    if (p.stored->given && record.stored.nan) drop_payloads(*p.stored, record);
+    if (p.truth) record.reference = std::move(*next++);
+  }
+  pending_.clear();
+}
+
+void Recorder::given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role,
+                     const Reference* truth) {
+  if (is_storage(source.format) && scale == 1 && !stored.place) stored.borrow(source);
+  store(stored, source, scale, layer, role, truth, std::log2(scale),
+        [&](const Source& given, const Stored& s, const Rounded& how, const Reference& r) {
+          return attribute_given(executor_, given, scale, s, how, r);
+        });
+}
+
+void Recorder::rounded(Stored& stored, const Source& wide, std::int64_t layer, Role role) {
+  store(stored, wide, 1.0, layer, role, nullptr, 0, {});
+}
+
+void Recorder::fill_in(executor::ProductArgs& args, Role role, Stored& wide) const {
+  // A bias gradient is a sum, not a product: nothing is rounded to an operand format.
+  args.operands = role == Role::grad_bias ? arithmetic_.storage : arithmetic_.operands;
+  args.accumulate = arithmetic_.accumulate;
+  args.bias_format = arithmetic_.storage;
+  args.wide = wide.writable();
+}
+
+void Recorder::products(std::vector<Product> list, double log2_scale) {
+  std::vector<executor::ProductArgs> args;
+  wide_.resize(std::max(wide_.size(), list.size()));
+  const FormatId format = executor::wide_format(arithmetic_.accumulate);
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    Product& p = list[i];
+    if (!p.wide) p.wide = &wide_for(*p.result, wide_[i], format, p.args.m * p.args.n);
+    fill_in(p.args, p.role, *p.wide);
+    args.push_back(p.args);
+  }
+  executor_.products(executor_, args.data(), static_cast<std::int64_t>(args.size()));
+  for (const Product& p : list)
+    store(*p.result, p.wide->source(), 1.0, p.layer, p.role, with_reference_ ? p.truth : nullptr, log2_scale,
+          [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
+            return attribute_product(p.args, values, s, how, r);
+          });
+}
+
+void Recorder::sums(executor::ProductArgs args, Stored& wide) {
+  wide.resize(executor::wide_format(arithmetic_.accumulate), args.m * args.n);
+  fill_in(args, Role::pre_activation, wide);
+  executor_.products(executor_, &args, 1);
+}
+
+void Recorder::activate(Activation activation, const Stored& z, Stored& h, std::int64_t layer, const Reference* truth) {
+  Stored& wide = wide_for(h, wide_[0], executor::wide_format(arithmetic_.storage), z.size);
+  executor::ActivationArgs args{};
+  args.size = z.size;
+  args.activation = activation.id;
+  args.alpha = activation.alpha;
+  args.format = arithmetic_.storage;
+  args.pre_activation = z.data();
+  args.wide = wide.writable();
+  executor_.activation_forward(executor_, args);
+  store(h, wide.source(), 1.0, layer, Role::activation, truth, 0,
+        [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
+          return attribute_activation(args, values, s, how, r);
+        });
+}
+
+void Recorder::activate_backward(Activation activation, const Stored& dh, const Stored& z, const Stored& h, Stored& dz,
+                                 std::int64_t layer, const Reference* truth) {
+  const FormatId computed_in = executor::wide_format(arithmetic_.storage);
+  Stored& wide = wide_for(dz, wide_[0], computed_in, dh.size);
+  executor::ActivationArgs args{};
+  args.size = dh.size;
+  args.activation = activation.id;
+  args.alpha = activation.alpha;
+  args.format = arithmetic_.storage;
+  args.pre_activation = z.data();
+  args.grad_output = dh.data();
+  args.output = arithmetic_.stored_output_derivative ? h.data() : nullptr;
+  args.wide = wide.writable();
+  if (with_reference_) {
+    slope_.resize(computed_in, dh.size);
+    args.slope = slope_.writable();
+  }
+  executor_.activation_backward(executor_, args);
+  store(dz, wide.source(), 1.0, layer, Role::grad_pre_activation, truth, log2_loss_scale_,
+        [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
+          return attribute_activation(args, values, s, how, r);
+        });
+}
+
+void Recorder::begin_backward() {
+  for (Before& before : before_) before = {};
+}
+
+}  // namespace gradkern::chain

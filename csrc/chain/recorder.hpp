@@ -1,0 +1,161 @@
+// What a forward and a backward pass are made of: tensors rounded to storage, products and activations, each with one
+// record of what its rounding did. A chain says which tensors follow which; the rounding points are the contract's.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "chain/attribution.hpp"
+#include "chain/summary.hpp"
+#include "chain/tensor.hpp"
+
+namespace gradkern::chain {
+
+struct Arithmetic {
+  FormatId storage, operands, accumulate;
+  formats::Mode mode;
+  bool stored_output_derivative;
+};
+
+struct Activation {
+  ops::ActivationId id;
+  double alpha;
+};
+
+enum class Role : int {
+  weight,
+  bias,
+  pre_activation,
+  activation,
+  grad_activation,
+  grad_pre_activation,
+  grad_weight,
+  grad_bias,
+  input,
+  input_weight,
+  grad_input_weight
+};
+inline constexpr const char* role_names[] = {
+    "weight",      "bias",      "pre_activation", "activation",   "grad_activation",  "grad_pre_activation",
+    "grad_weight", "grad_bias", "input",          "input_weight", "grad_input_weight"};
+inline constexpr int role_count = 11;
+
+struct Record {
+  std::int64_t layer;
+  Role role;
+  ops::RoundingCounts rounding;
+  Attribution attribution;  // all zero without a reference
+  Summary stored, reference;
+  std::int64_t reference_exponent = 0;
+  double relative_error = 0;
+  Stored tensor;  // kept only on request
+  Reference truth;
+};
+
+// a (m, k) times b (k, n): the shapes, the rest is the recorder's.
+inline executor::ProductArgs product(std::int64_t m, std::int64_t n, std::int64_t k, executor::Operand a,
+                                     executor::Operand b) {
+  executor::ProductArgs p{};
+  p.m = m;
+  p.n = n;
+  p.k = k;
+  p.a = a;
+  p.b = b;
+  return p;
+}
+
+// Called between layers with (steps done, steps in all); an exception from it ends the run.
+using Poll = std::function<void(std::int64_t, std::int64_t)>;
+
+class Recorder {
+ public:
+  // Without measuring, records hold nothing but layer and role: what measuring costs is the difference.
+  Recorder(const Executor& executor, Arithmetic arithmetic, double loss_scale, bool with_reference, bool keep_tensors,
+           bool measured);
+
+  const Executor& executor() const { return executor_; }
+  const Arithmetic& arithmetic() const { return arithmetic_; }
+  bool with_reference() const { return with_reference_; }
+  bool keeps_tensors() const { return keep_tensors_; }
+  double loss_scale() const { return loss_scale_; }
+  double log2_loss_scale() const { return log2_loss_scale_; }
+  // Whether a value of this format is rounded to storage by doing nothing: NaN payloads apart.
+  bool is_storage(FormatId format) const;
+  // The truth where it is known, as the functions below take it.
+  const Reference* known(const Reference& truth) const { return with_reference_ ? &truth : nullptr; }
+
+  executor::Operand operand(const Stored& s, std::int64_t row_stride, std::int64_t column_stride) const {
+    return {s.format, s.data(), row_stride, column_stride};
+  }
+
+  // stored = fl(source * scale). It borrows what is in storage already.
+  void given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role, const Reference*);
+
+  struct Product {
+    Stored* result;
+    executor::ProductArgs args;  // m, n, k, operands and bias
+    std::int64_t layer;
+    Role role;
+    const Reference* truth;
+    Stored* wide = nullptr;  // where its sum lies before rounding; given with a product that continues
+  };
+  // result = fl(a b + bias), of products that do not need one another. A gradient carries the loss scale.
+  void products(std::vector<Product> list, double log2_scale);
+  // Sums that nothing rounds yet: what products that continue go on with.
+  void sums(executor::ProductArgs args, Stored& wide);
+
+  // h = fl(phi(z))
+  void activate(Activation, const Stored& z, Stored& h, std::int64_t layer, const Reference* truth);
+  // dz = fl(dh phi'(z))
+  void activate_backward(Activation, const Stored& dh, const Stored& z, const Stored& h, Stored& dz, std::int64_t layer,
+                         const Reference* truth);
+
+  // stored = fl(wide), of another making.
+  void rounded(Stored& stored, const Source& wide, std::int64_t layer, Role role);
+
+  // Statistics of everything stored since the last call, in one region of the threads.
+  void measure();
+  void begin_backward();
+
+  void reserve(std::int64_t records) { records_.reserve(static_cast<std::size_t>(records)); }
+  const std::vector<Record>& records() const { return records_; }
+  std::vector<Record> take_records() { return std::move(records_); }
+
+ private:
+  using AttributionOf = std::function<Attribution(const Source& wide, const Stored&, const Rounded&, const Reference&)>;
+
+  // Where a result before rounding goes: straight to storage where it is of that format.
+  Stored& wide_for(Stored& result, Stored& scratch, FormatId format, std::int64_t size);
+  void round(Stored& stored, const Source& wide, double scale, const Rounded& how, ops::RoundingCounts& counts);
+  // stored = fl(wide * scale). wide may be stored itself, or what it borrows.
+  void store(Stored& stored, const Source& wide, double scale, std::int64_t layer, Role role, const Reference* truth,
+             double log2_scale, const AttributionOf& attribution_of);
+  struct Before {
+    Stored stored;
+    Reference reference;
+  };
+  static std::int64_t stalled_since(Before& before, const Stored& stored, const Reference& reference,
+                                    const Attribution& attribution);
+  // A NaN that was given may have a payload, which storing drops.
+  void drop_payloads(Stored& stored, Record& record);
+  void fill_in(executor::ProductArgs& args, Role role, Stored& wide) const;
+
+  const Executor& executor_;
+  Arithmetic arithmetic_;
+  double loss_scale_, log2_loss_scale_;
+  bool with_reference_, keep_tensors_, measured_;
+  std::uint64_t stream_ = 0;
+  std::vector<Stored> wide_{1};  // of the operations in work
+  Stored slope_;
+  struct Pending {
+    std::size_t record;
+    Stored* stored;
+    const Reference* truth;  // or null
+    bool in_place;           // rounding changed nothing
+  };
+  std::vector<Pending> pending_;
+  Before before_[role_count];  // the last tensor of each role, to see stalls
+  std::vector<Record> records_;
+};
+
+}  // namespace gradkern::chain
