@@ -1,20 +1,11 @@
 // chain::Run: Python gives the net and the loss gradient, and reads the records back.
-#include "base/expects.hpp"
-#include "bindings/module.hpp"
-#include "bindings/summary.hpp"
+#include "bindings/chain_arguments.hpp"
 #include "chain/run.hpp"
 
 namespace gradkern::bindings {
 namespace {
 
-// (bits, format) of an argument; the Run holds a reference to the array.
-using Bits = std::pair<py::array, int>;
 using LayerTuple = std::tuple<Bits, std::optional<Bits>, int, double>;  // weight, bias, activation, alpha
-
-chain::Source source_of(const Bits& bits) {
-  const auto format = format_from(bits.second);
-  return {format, bits_of(bits.first, format), bits.first.size()};
-}
 
 py::object int_or_none(std::int64_t value) { return value < 0 ? py::object(py::none()) : py::object(py::int_(value)); }
 
@@ -52,41 +43,6 @@ py::dict record_to_dict(const chain::Record& r, bool with_reference) {
   return d;
 }
 
-// What a run recorded. A record becomes a dict when it is asked for: most of a large report never is.
-class PyRecords {
- public:
-  PyRecords(std::vector<chain::Record> records, std::vector<std::int64_t> widths, std::int64_t batch,
-            bool with_reference)
-      : records_(std::move(records)), widths_(std::move(widths)), batch_(batch), with_reference_(with_reference) {}
-
-  std::size_t size() const { return records_.size(); }
-
-  py::dict at(py::ssize_t index) const {
-    const auto count = static_cast<py::ssize_t>(records_.size());
-    if (index < 0) index += count;
-    if (index < 0 || index >= count) throw py::index_error("records: index out of range");
-    const chain::Record& r = records_[static_cast<std::size_t>(index)];
-    py::dict d = record_to_dict(r, with_reference_);
-    if (!r.tensor.bytes.empty()) d["shape"] = shape_of(r);
-    return d;
-  }
-
- private:
-  py::tuple shape_of(const chain::Record& r) const {
-    using chain::Role;
-    const auto layer = static_cast<std::size_t>(r.layer);
-    if (r.role == Role::bias || r.role == Role::grad_bias) return py::make_tuple(widths_[layer]);
-    if (r.role == Role::weight || r.role == Role::grad_weight)
-      return py::make_tuple(widths_[layer], widths_[layer - 1]);
-    return py::make_tuple(batch_, widths_[layer]);
-  }
-
-  std::vector<chain::Record> records_;
-  std::vector<std::int64_t> widths_;  // of the input, then of each layer
-  std::int64_t batch_;
-  bool with_reference_;
-};
-
 class PyRun {
  public:
   PyRun(const std::vector<LayerTuple>& layers, const Bits& input, std::int64_t batch, int storage, int operands,
@@ -97,16 +53,12 @@ class PyRun {
     kept_.push_back(input.first);
     for (const auto& [weight, bias, activation, alpha] : layers) {
       base::expects(weight.first.ndim() == 2, "probe: a weight must be a matrix");
-      base::expects(activation >= 0 && activation < ops::activation_count, "probe: unknown activation");
       if (widths_.empty()) widths_.push_back(weight.first.shape(1));
       widths_.push_back(weight.first.shape(0));
       kept_.push_back(weight.first);
       if (bias) kept_.push_back(bias->first);
-      list.push_back({weight.first.shape(1),
-                      weight.first.shape(0),
-                      source_of(weight),
-                      bias ? source_of(*bias) : chain::Source{},
-                      {static_cast<ops::ActivationId>(activation), alpha}});
+      list.push_back({weight.first.shape(1), weight.first.shape(0), source_of(weight),
+                      bias ? source_of(*bias) : chain::Source{}, activation_from(activation, alpha)});
     }
     const chain::Arithmetic arithmetic{format_from(storage), format_from(operands), format_from(accumulate),
                                        mode_from(rounding, overflow, subnormals, seed), stored_output_derivative};
@@ -122,48 +74,41 @@ class PyRun {
     run().forward(poll);
   }
 
-  void backward(const py::array_t<double, py::array::c_style>& gradient,
-                const std::optional<py::array_t<double, py::array::c_style>>& reference_gradient,
+  void backward(const Doubles& gradient, const std::optional<Doubles>& reference_gradient,
                 std::int64_t reference_exponent, const py::object& progress) {
-    std::vector<double> values(gradient.data(), gradient.data() + gradient.size());
+    std::vector<double> values = vector_of(gradient);
     chain::Reference reference;
-    if (reference_gradient) {
-      reference.values.assign(reference_gradient->data(), reference_gradient->data() + reference_gradient->size());
-      reference.exponent = reference_exponent;
-    }
+    if (reference_gradient) reference = {vector_of(*reference_gradient), reference_exponent};
     const auto poll = poll_of(progress);
     py::gil_scoped_release release;
     run().backward(std::move(values), std::move(reference), poll);
   }
 
-  py::array_t<double> output() const {
-    const auto values = run().output();
-    return py::array_t<double>(static_cast<py::ssize_t>(values.size()), values.data());
-  }
+  py::array_t<double> output() const { return array_of(run().output()); }
 
   std::pair<py::array_t<double>, std::int64_t> reference_output() const {
     const auto& r = run().reference_output();
-    return {py::array_t<double>(static_cast<py::ssize_t>(r.values.size()), r.values.data()), r.exponent};
+    return {array_of(r.values), r.exponent};
   }
 
   // The run is over: its tensors are let go.
   PyRecords take_records() {
-    PyRecords records(run().take_records(), widths_, batch_, with_reference_);
+    PyRecords records(
+        run().take_records(),
+        [widths = widths_, batch = batch_](const chain::Record& r) {
+          using chain::Role;
+          const auto layer = static_cast<std::size_t>(r.layer);
+          if (r.role == Role::bias || r.role == Role::grad_bias) return PyRecords::Shape{widths[layer]};
+          if (r.role == Role::weight || r.role == Role::grad_weight)
+            return PyRecords::Shape{widths[layer], widths[layer - 1]};
+          return PyRecords::Shape{batch, widths[layer]};
+        },
+        with_reference_);
     run_.reset();
     return records;
   }
 
  private:
-  // Between layers: let Ctrl-C through, and tell progress(done, total) where one was given.
-  static chain::Poll poll_of(const py::object& progress) {
-    PyObject* callback = progress.is_none() ? nullptr : progress.ptr();
-    return [callback](std::int64_t done, std::int64_t total) {
-      const py::gil_scoped_acquire acquire;
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (callback) py::reinterpret_borrow<py::object>(callback)(done, total);
-    };
-  }
-
   chain::Run& run() const {
     base::expects(run_ != nullptr, "probe: the records were taken already");
     return *run_;
@@ -177,6 +122,16 @@ class PyRun {
 };
 
 }  // namespace
+
+py::dict PyRecords::at(py::ssize_t index) const {
+  const auto count = static_cast<py::ssize_t>(records_.size());
+  if (index < 0) index += count;
+  if (index < 0 || index >= count) throw py::index_error("records: index out of range");
+  const chain::Record& r = records_[static_cast<std::size_t>(index)];
+  py::dict d = record_to_dict(r, with_reference_);
+  if (!r.tensor.bytes.empty()) d["shape"] = py::tuple(py::cast(shape_of_(r)));
+  return d;
+}
 
 void bind_chain(py::module_& m) {
   py::class_<PyRun>(m, "ChainRun")

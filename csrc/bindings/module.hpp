@@ -18,6 +18,7 @@ void bind_activation(py::module_& m);
 void bind_dense(py::module_& m);
 void bind_statistics(py::module_& m);
 void bind_chain(py::module_& m);
+void bind_recurrence(py::module_& m);
 void bind_clip(py::module_& m);
 
 formats::FormatId format_from(int id);

@@ -153,17 +153,18 @@ double operand(const executor::ProductArgs& p, double x) {
   return p.operands == FormatId::tfloat32 ? ops::round_to_nearest_even<formats::tfloat32>(x) : x;
 }
 
-// Calls body(x, w) for every term of one entry: those of the product it continues first, the bias last.
+// Calls body(x, w) for every term of one entry while it returns true: those of the product it continues first, the bias
+// last.
 template <class Body>
-void for_terms(const executor::ProductArgs& p, std::int64_t entry, Body body) {
-  if (p.continued) for_terms(*p.continued, entry, body);
+bool for_terms(const executor::ProductArgs& p, std::int64_t entry, Body body) {
+  if (p.continued && !for_terms(*p.continued, entry, body)) return false;
   const std::int64_t i = entry / p.n, j = entry % p.n;
   const Reader a{p.a.format, p.a.data}, b{p.b.format, p.b.data}, bias{p.bias_format, p.bias};
   for (std::int64_t k = 0; k < p.k; ++k) {
-    body(operand(p, a(i * p.a.row_stride + k * p.a.column_stride)),
-         operand(p, b(k * p.b.row_stride + j * p.b.column_stride)));
+    const double x = operand(p, a(i * p.a.row_stride + k * p.a.column_stride));
+    if (!body(x, operand(p, b(k * p.b.row_stride + j * p.b.column_stride)))) return false;
   }
-  if (p.bias) body(1.0, bias(i * p.bias_row + j));
+  return !p.bias || body(1.0, bias(i * p.bias_row + j));
 }
 
 // Zero from terms that are not: below the accumulator's range, or annihilated?
@@ -171,6 +172,7 @@ Fate fate_of_zero_sum(const executor::ProductArgs& p, std::int64_t entry) {
   int top = INT_MIN;
   for_terms(p, entry, [&](double x, double w) {
     if (x != 0 && w != 0) top = std::max(top, term_of(x, w).exponent);
+    return true;
   });
   if (top == INT_MIN) return Fate::inherited;
   bool positive = false, negative = false;
@@ -180,6 +182,7 @@ Fate fate_of_zero_sum(const executor::ProductArgs& p, std::int64_t entry) {
     positive |= term.significand > 0;
     negative |= term.significand < 0;
     if (term.significand != 0) sum += std::ldexp(term.significand, std::max(-2000, term.exponent - top));
+    return true;
   });
   const int quantum = formats::visit(p.accumulate, [](auto f) { return formats::Layout<decltype(f)>::min_quantum; });
   const bool too_small = top < quantum || (sum != 0 && top + std::ilogb(sum) < quantum);
@@ -193,6 +196,7 @@ Cause product_cause(const executor::ProductArgs& p, double wide, std::int64_t en
     nan |= std::isnan(x) || std::isnan(w);
     infinite |= std::isinf(x) || std::isinf(w);
     zero_times_inf |= (std::isinf(x) && w == 0) || (x == 0 && std::isinf(w));
+    return !nan && !(infinite && std::isinf(wide));  // either decides
   });
   if (std::isinf(wide)) return {infinite ? Fate::inherited : Fate::overflow};
   if (nan) return {Fate::inherited};

@@ -1,6 +1,7 @@
-// planned_bytes: the tensors of chain/run.cpp by their shapes.
+// planned_bytes: the tensors of chain/run.cpp and chain/recurrence.cpp by their shapes.
 #include <algorithm>
 
+#include "chain/recurrence.hpp"
 #include "chain/run.hpp"
 
 namespace gradkern::chain {
@@ -12,6 +13,11 @@ constexpr std::int64_t typical_binades = 24;  // of a record's statistics
 struct Sizes {
   std::int64_t weights = 0, outputs = 0, biases = 0;
 };
+
+std::int64_t record_bytes(const Recorder& recorder) {
+  const std::int64_t cells = typical_binades * ops::cell_count * static_cast<std::int64_t>(sizeof(std::int64_t));
+  return static_cast<std::int64_t>(sizeof(Record)) + cells * (recorder.with_reference() ? 2 : 1);
+}
 
 }  // namespace
 
@@ -49,8 +55,30 @@ std::int64_t Run::planned_bytes() const {
     const std::int64_t kept = 4 * all.outputs + 2 * input + 2 * (all.weights + all.biases);
     bytes += (storage + (recorder_.with_reference() ? 8 : 0)) * kept;
   }
-  const std::int64_t cells = typical_binades * ops::cell_count * static_cast<std::int64_t>(sizeof(std::int64_t));
-  return bytes + records * (static_cast<std::int64_t>(sizeof(Record)) + cells * (recorder_.with_reference() ? 2 : 1));
+  return bytes + records * record_bytes(recorder_);
+}
+
+std::int64_t Recurrence::planned_bytes() const {
+  const std::int64_t steps = sequence_.steps, n = cell_.hidden, inputs = cell_.inputs;
+  const std::int64_t units = sequence_.batch * n, values = sequence_.batch * inputs, weights = n * (n + inputs);
+  const Arithmetic& arithmetic = recorder_.arithmetic();
+  const FormatId sum = executor::wide_format(arithmetic.accumulate);
+  const auto storage = container_bytes(arithmetic.storage), wide = container_bytes(sum);
+
+  std::int64_t bytes = storage * (steps * (values + 3 * units) + 4 * units);  // x, z, h, dz; the gradients in work
+  bytes += 4 * sequence_.batch * steps;                                       // ones, to sum the bias gradient with
+  bytes += (wide + 3 * storage) * weights + wide * 2 * n * n;                 // weights, as read and their gradients
+  if (!recorder_.is_storage(sum)) bytes += wide * steps * units;              // chains that go on
+  const bool lanes = arithmetic.storage == sum;
+  if (!lanes) bytes += wide * steps * (values + 2 * units);  // operands of the weight gradients, widened
+  constexpr std::int64_t real = 8;
+  bytes += real * 4 * units;  // of a contribution
+  if (recorder_.with_reference()) bytes += real * (steps * (values + 2 * units) + 4 * units + 4 * weights);
+  if (recorder_.keeps_tensors()) {
+    const std::int64_t kept = steps * (values + 4 * units) + 2 * weights;
+    bytes += (storage + (recorder_.with_reference() ? real : 0)) * kept;
+  }
+  return bytes + (6 * steps + 12) * record_bytes(recorder_);
 }
 
 }  // namespace gradkern::chain

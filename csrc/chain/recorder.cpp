@@ -127,8 +127,9 @@ void Recorder::given(Stored& stored, const Source& source, double scale, std::in
         });
 }
 
-void Recorder::rounded(Stored& stored, const Source& wide, std::int64_t layer, Role role) {
-  store(stored, wide, 1.0, layer, role, nullptr, 0, {});
+void Recorder::round(Stored& stored, const Source& wide) {
+  ops::RoundingCounts counts;
+  round(stored, wide, 1.0, {arithmetic_.mode, stream_++}, counts);
 }
 
 void Recorder::fill_in(executor::ProductArgs& args, Role role, Stored& wide) const {
@@ -157,9 +158,9 @@ void Recorder::products(std::vector<Product> list, double log2_scale) {
           });
 }
 
-void Recorder::sums(executor::ProductArgs args, Stored& wide) {
+void Recorder::sums(executor::ProductArgs args, Role role, Stored& wide) {
   wide.resize(executor::wide_format(arithmetic_.accumulate), args.m * args.n);
-  fill_in(args, Role::pre_activation, wide);
+  fill_in(args, role, wide);
   executor_.products(executor_, &args, 1);
 }
 

@@ -33,12 +33,13 @@ enum class Role : int {
   grad_bias,
   input,
   input_weight,
-  grad_input_weight
+  grad_input_weight,
+  grad_output
 };
 inline constexpr const char* role_names[] = {
-    "weight",      "bias",      "pre_activation", "activation",   "grad_activation",  "grad_pre_activation",
-    "grad_weight", "grad_bias", "input",          "input_weight", "grad_input_weight"};
-inline constexpr int role_count = 11;
+    "weight",      "bias",      "pre_activation", "activation",   "grad_activation",   "grad_pre_activation",
+    "grad_weight", "grad_bias", "input",          "input_weight", "grad_input_weight", "grad_output"};
+inline constexpr int role_count = 12;
 
 struct Record {
   std::int64_t layer;
@@ -77,6 +78,7 @@ class Recorder {
   const Arithmetic& arithmetic() const { return arithmetic_; }
   bool with_reference() const { return with_reference_; }
   bool keeps_tensors() const { return keep_tensors_; }
+  bool measures() const { return measured_; }
   double loss_scale() const { return loss_scale_; }
   double log2_loss_scale() const { return log2_loss_scale_; }
   // Whether a value of this format is rounded to storage by doing nothing: NaN payloads apart.
@@ -102,7 +104,7 @@ class Recorder {
   // result = fl(a b + bias), of products that do not need one another. A gradient carries the loss scale.
   void products(std::vector<Product> list, double log2_scale);
   // Sums that nothing rounds yet: what products that continue go on with.
-  void sums(executor::ProductArgs args, Stored& wide);
+  void sums(executor::ProductArgs args, Role role, Stored& wide);
 
   // h = fl(phi(z))
   void activate(Activation, const Stored& z, Stored& h, std::int64_t layer, const Reference* truth);
@@ -110,8 +112,8 @@ class Recorder {
   void activate_backward(Activation, const Stored& dh, const Stored& z, const Stored& h, Stored& dz, std::int64_t layer,
                          const Reference* truth);
 
-  // stored = fl(wide), of another making.
-  void rounded(Stored& stored, const Source& wide, std::int64_t layer, Role role);
+  // stored = fl(wide), without a record.
+  void round(Stored& stored, const Source& wide);
 
   // Statistics of everything stored since the last call, in one region of the threads.
   void measure();

@@ -123,6 +123,26 @@ Reference reference_dense(const Executor& e, const Reference& h, const std::vect
   return z;
 }
 
+void add(Reference& total, const Reference& part) {
+  if (total.values.empty()) {
+    total = part;
+    return;
+  }
+  const auto top = [](const Reference& r) {
+    const double most = largest(r.values);
+    return most > 0 ? r.exponent + std::ilogb(most) : INT64_MIN;
+  };
+  const std::int64_t exponent =
+      total.exponent == part.exponent ? total.exponent : std::max({top(total), top(part), INT64_MIN + 1});
+  if (exponent == INT64_MIN + 1) return;  // two zeros
+  for (std::size_t i = 0; i < total.values.size(); ++i) {
+    total.values[i] =
+        scaled(total.values[i], total.exponent - exponent) + scaled(part.values[i], part.exponent - exponent);
+  }
+  total.exponent = exponent;
+  renormalise(total);
+}
+
 Reference reference_activation(const Executor& e, const Reference& z, ActivationId activation, double alpha) {
   if (z.exponent == 0 || homogeneous(activation)) {
     Reference h{phi(e, z.values, activation, alpha), z.exponent};

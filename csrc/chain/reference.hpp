@@ -25,6 +25,9 @@ Reference reference_activation(const Executor&, const Reference& z, ops::Activat
 Reference reference_activation_backward(const Executor&, const Reference& dh, const Reference& z,
                                         ops::ActivationId activation, double alpha);
 
+// total + part, each with its exponent.
+void add(Reference& total, const Reference& part);
+
 void renormalise(Reference& tensor);
 
 }  // namespace gradkern::chain

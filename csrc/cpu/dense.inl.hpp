@@ -98,7 +98,7 @@ struct ProductBlock {
   T* packed(std::int64_t j) const { return packed_b + (j - j0) * depth.count; }
   // Where packing b costs more than it saves: few rows read it, and it lies together.
   bool as_it_lies(std::int64_t j) const {
-    constexpr std::int64_t near = 24 * 1024;  // bytes apart times rows
+    constexpr std::int64_t near = 32 * 1024;  // bytes apart times rows
     const std::int64_t apart = p.b_step * static_cast<std::int64_t>(sizeof(T));
     return p.b_column == 1 && (range.row_end - range.row_begin) * apart <= near && columns(j) == panel;
   }

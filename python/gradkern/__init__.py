@@ -38,6 +38,8 @@ from gradkern.measure import measure
 from gradkern.measure_many import measure_many
 from gradkern.net import MLP, Dense
 from gradkern.rate import Rate
+from gradkern.recurrent import RNN
+from gradkern.recurrent_report import Contributions, RecurrentReport
 from gradkern.report import ChainReport, LayerRow
 from gradkern.scale import LossScaler
 from gradkern.step_record import StepRecord
@@ -57,12 +59,14 @@ def __getattr__(name: str) -> str:
 
 __all__ = [
     "MLP",
+    "RNN",
     "Arithmetic",
     "ArithmeticInfo",
     "Bracket",
     "CastResult",
     "ChainReport",
     "ClipResult",
+    "Contributions",
     "CudaError",
     "Dense",
     "DenseGradients",
@@ -82,6 +86,7 @@ __all__ = [
     "NonFiniteNormError",
     "QuantileClipper",
     "Rate",
+    "RecurrentReport",
     "RoundingReport",
     "ScaleWindow",
     "SelfTest",

@@ -53,6 +53,40 @@ class ChainRun:
     def reference_output(self) -> tuple[NDArray[np.float64], int]: ...
     def take_records(self) -> ChainRecords: ...
 
+class Recurrence:
+    def __init__(
+        self,
+        recurrent_weight: _Bits,
+        input_weight: _Bits,
+        bias: _Bits | None,
+        activation: tuple[int, float],
+        x: _Bits,
+        initial: _Bits | None,
+        truncate: int,
+        round_every_step: bool,
+        formats: list[int],
+        mode: list[int],
+        seed: int,
+        stored_output_derivative: bool,
+        loss_scale: float,
+        with_reference: bool,
+        keep_tensors: bool,
+        measured: bool = True,
+    ) -> None: ...
+    def planned_bytes(self) -> int: ...
+    def forward(self, progress: Callable[[int, int], None] | None) -> None: ...
+    def backward(
+        self,
+        gradients: NDArray[np.float64],
+        reference_gradients: NDArray[np.float64] | None,
+        exponents: list[int],
+        progress: Callable[[int, int], None] | None,
+    ) -> None: ...
+    def output(self, step: int) -> NDArray[np.float64]: ...
+    def reference_output(self, step: int) -> tuple[NDArray[np.float64], int]: ...
+    def contributions(self) -> dict[str, Any]: ...
+    def take_records(self) -> ChainRecords: ...
+
 class ClipGroup:
     def __init__(
         self, sources: list[NDArray[Any]], targets: list[NDArray[Any]], formats: list[int], rows: list[int] = ...

@@ -15,6 +15,8 @@ from gradkern.activation import activation_code
 from gradkern.arithmetic import ArithmeticLike, arithmetic
 from gradkern.loss import check_target, loss_and_gradient
 from gradkern.net import MLP, Dense
+from gradkern.recurrent import RNN
+from gradkern.recurrent_chain import probe_recurrent
 from gradkern.report import ChainReport
 
 Progress = Callable[[int, int], None]
@@ -27,7 +29,7 @@ def _network(net: Any) -> MLP:
         return MLP([net])
     if isinstance(net, list | tuple) and all(isinstance(layer, Dense) for layer in net):
         return MLP(net)
-    raise TypeError(f"probe: net must be an MLP or a list of Dense layers, got {type(net).__name__}")
+    raise TypeError(f"probe: net must be an MLP, a list of Dense layers or an RNN, got {type(net).__name__}")
 
 
 def _batch(x: Any, net: MLP) -> Bits:
@@ -57,8 +59,13 @@ def _grad_output(value: Any, shape: tuple[int, int]) -> np.ndarray[Any, np.dtype
     return np.ascontiguousarray(gradient)
 
 
+def given_both(loss: str, target: Any, grad_output: Any) -> bool:
+    """Whether a loss is given beside its gradient."""
+    return grad_output is not None and (loss != "sum" or target is not None)
+
+
 def probe(
-    net: MLP | Dense | list[Dense],
+    net: MLP | Dense | list[Dense] | RNN,
     x: Any,
     *,
     loss: str = "sum",
@@ -70,15 +77,17 @@ def probe(
     keep: str = "reports",
     device: str | None = None,
     progress: Progress | None = None,
+    **recurrent: Any,
 ) -> ChainReport:
     """Run a network forward and backward in an arithmetic and say what happened to every number.
 
     Parameters
     ----------
-    net : MLP or list of Dense
+    net : MLP, list of Dense or RNN
         Weights may be in any format; they are rounded to storage first, and that is reported.
     x : array, (batch, n_in)
         The input; (batch, ...) with n_in numbers a row is flattened, one row may be a vector. NaN and inf are measured.
+        Of an RNN (steps, batch, inputs), or (steps, inputs) for one sample.
     loss : {"sum", "mse", "cross_entropy"}
         See `gradkern.loss`. Computed in float64 from the stored output.
     target : array, optional
@@ -98,10 +107,23 @@ def probe(
         Where to compute.
     progress : callable, optional
         Called between layers with (steps done, steps in all). Ctrl-C is honoured there.
+    bptt : int, optional
+        Of an RNN: gradients go back so many steps, counted in blocks from the last step (truncated backpropagation through
+        time, Williams and Peng 1990). Default: all steps.
+    loss_at : {"last", "every"}
+        Of an RNN: a loss of the last output, or of every step's; ``target`` and ``grad_output`` are then (steps, batch, ...),
+        ``sum`` adds the steps' losses, the others are means over the steps too. The gradient of a step's own loss is
+        rounded to storage and added, as a bias is, before dL/dh_t is rounded.
+    initial : array, (batch, hidden), optional
+        Of an RNN: h_0, default zeros.
+    step_accumulate : {"accumulate", "storage"}
+        Of an RNN: the sum over time steps goes on in the accumulator and is rounded once, or every step's share is rounded to
+        storage and so is each sum, as autograd does.
 
     Returns
     -------
     ChainReport
+        Of an RNN a `RecurrentReport`.
 
     Raises
     ------
@@ -119,13 +141,20 @@ def probe(
     log2_of_scale(scale, "probe")
     if keep not in ("reports", "tensors"):
         raise ValueError(f"probe: keep must be 'reports' or 'tensors', got {keep!r}")
+    if given_both(loss, target, grad_output):
+        raise ValueError("probe: give either grad_output or a loss, not both")
+    if isinstance(net, RNN):
+        return probe_recurrent(
+            net, x, loss=loss, target=target, grad_output=grad_output, arithmetic=a, scale=float(scale),
+            reference=bool(reference), keep=keep, progress=progress, **recurrent,
+        )  # fmt: skip
+    if recurrent:
+        raise TypeError(f"probe: {', '.join(recurrent)} can be given for an RNN only, net is {type(net).__name__}")
     network = _network(net)
     batch = _batch(x, network)
     widths = network.widths
     shape = (batch.shape[0], widths[-1])
     given = None if grad_output is None else _grad_output(grad_output, shape)
-    if given is not None and (loss != "sum" or target is not None):
-        raise ValueError("probe: give either grad_output or a loss, not both")
     wanted = None if given is not None else check_target(loss, target, shape)
 
     layers = []

@@ -65,8 +65,14 @@ def layer_ranges(layers: list[int]) -> str:
 
 def _where(rows: list[LayerRow]) -> str:
     layers = [row.layer for row in rows]
-    plural = "layers" if len(set(layers)) > 1 else "layer"
+    plural = rows[0].unit + ("s" if len(set(layers)) > 1 else "")
     return f"{plural} {layer_ranges(layers)} ({', '.join(dict.fromkeys(row.role for row in rows))})"
+
+
+def _place(report: ChainReport, row: LayerRow, fate: str) -> str:
+    index = row.first[fate]
+    assert index is not None
+    return f"flat index {index} of {row.name} ({report.locate(row, index)})"
 
 
 def _is_gradient(row: LayerRow) -> bool:
@@ -102,7 +108,7 @@ def _nonfinite(report: ChainReport) -> list[Finding]:
         count = sum(row.fates[kind] for row in producers)
         made = f" as {first.invalid_kind}" if first.invalid_kind and kind == "invalid" else ""
         evidence = (
-            f"{count:,} entries{made}, the first at flat index {first.first[kind]} of layer {first.layer} {first.role}; "
+            f"{count:,} entries{made}, the first at {_place(report, first, kind)}; "
             f"{len(producers)} tensors produce them, {len(heirs)} merely inherit non-finite values"
         )
         reached = any(row.nonfinite for row in report.layers if _is_gradient(row))
@@ -120,7 +126,7 @@ def _given_nonfinite(report: ChainReport) -> list[Finding]:
     first = rows[0]
     came_with = "the target or grad_output" if _is_gradient(first) else "x"
     evidence = (
-        f"{first.nonfinite:,} of {first.size:,} entries of layer {first.layer} {first.role} are NaN or inf before any "
+        f"{first.nonfinite:,} of {first.size:,} entries of {first.name} are NaN or inf before any "
         f"rounding: they came with {came_with}; {len(rows)} tensors hold non-finite values"
     )
     reached = any(_is_gradient(row) for row in rows)
@@ -154,7 +160,7 @@ def _lost(report: ChainReport) -> list[Finding]:
             dead = min((r.surviving for r in (rows + heirs)), default=1.0) < 1 - _MAJOR_LOSS
             evidence = (
                 f"{sum(r.fates[kind] for r in rows):,} entries {kind} to zero in {len(rows)} tensors, at most "
-                f"{100 * fraction:.1f} % of one (layer {worst.layer} {worst.role}); {len(heirs)} tensors inherit zeros"
+                f"{100 * fraction:.1f} % of one ({worst.name}); {len(heirs)} tensors inherit zeros"
             )
             if gradient and kind == "flushed":
                 remedy = scale_advice(report)

@@ -16,8 +16,15 @@ from gradkern.formats import finfo
 from gradkern.tensor_stats import TensorStats
 
 FATES = ("structural", "kept", "subnormal", "flushed", "cancelled", "inherited", "overflow", "invalid")
-FORWARD_ROLES = ("weight", "bias", "pre_activation", "activation")
-GRADIENT_ROLES = ("grad_activation", "grad_pre_activation", "grad_weight", "grad_bias")
+FORWARD_ROLES = ("weight", "bias", "pre_activation", "activation", "input", "input_weight")
+GRADIENT_ROLES = (
+    "grad_activation",
+    "grad_pre_activation",
+    "grad_weight",
+    "grad_bias",
+    "grad_input_weight",
+    "grad_output",
+)
 ROLES = FORWARD_ROLES + GRADIENT_ROLES
 
 
@@ -28,7 +35,7 @@ class LayerRow(Result):
     Attributes
     ----------
     layer : int
-        1 is the first layer; 0 is the input and its gradient.
+        1 is the first layer; 0 is the input and its gradient. Of an RNN: the time step; 0 is what all steps share.
     role : str
         One of `ROLES`.
     size : int
@@ -64,15 +71,16 @@ class LayerRow(Result):
     storage: str = field(repr=False)
     log2_scale: int = field(repr=False)
     record: dict[str, Any] = field(repr=False)
+    unit: str = field(repr=False, default="layer")
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], storage: str, log2_scale: int) -> LayerRow:
+    def from_record(cls, record: dict[str, Any], storage: str, log2_scale: int, unit: str = "layer") -> LayerRow:
         """Wrap what the kernels counted in one tensor."""
         get, role = record.get, record["role"]
         return cls(
             record["layer"], role, get("relative_error", math.nan), get("fates", {}), get("stalled", 0),
             get("invalid_kind", ""), get("first", {}), record["stored"]["size"], storage,
-            log2_scale if role in GRADIENT_ROLES else 0, record,
+            log2_scale if role in GRADIENT_ROLES else 0, record, unit,
         )  # fmt: skip
 
     def __getattr__(self, name: str) -> int:
@@ -84,8 +92,8 @@ class LayerRow(Result):
 
     @property
     def name(self) -> str:
-        """Layer and role."""
-        return f"layer {self.layer} {self.role}"
+        """Layer or step, and role."""
+        return f"{self.unit} {self.layer} {self.role}"
 
     @cached_property
     def stats(self) -> TensorStats:

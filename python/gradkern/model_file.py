@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gradkern.errors import ModelFileError, TensorFileError
 from gradkern.net import Dense
+from gradkern.recurrent import RNN
 from gradkern.tensor_file import natural_key, open_tensors
 
 _ACTIVATIONS = "activations"
@@ -106,21 +107,49 @@ def load_layers(path: Path, activation: str | None, output_activation: str) -> l
     return layers
 
 
-def save_layers(layers: Sequence[Dense], path: Path) -> None:
-    """Write layers to a .safetensors or .npz file; see `MLP.save`.
+def load_recurrent(path: Path, activation: str) -> RNN:
+    """Read one recurrent layer; see `RNN.load`."""
+    tensors, stored = read_tensors(path)
+    prefixes = [name.removesuffix("weight_hh_l0") for name in tensors if name.endswith("weight_hh_l0")]
+    if len(prefixes) != 1:
+        found = ", ".join(sorted(tensors)[:5]) or "nothing"
+        raise ModelFileError(
+            f"{path}: {len(prefixes)} tensors are named '...weight_hh_l0', one must be; it holds {found}"
+        )
+    prefix = prefixes[0]
+    known = {f"{prefix}{name}" for name in ("weight_hh_l0", "weight_ih_l0", "bias_ih_l0", "bias_hh_l0")}
+    unknown = sorted(name for name in set(tensors) - known if name.startswith(prefix))
+    if unknown or f"{prefix}weight_ih_l0" not in tensors:
+        what = f"tensor {unknown[0]!r} is no part of" if unknown else f"there is no '{prefix}weight_ih_l0' of"
+        raise ModelFileError(f"{path}: {what} one layer of torch.nn.RNN")
+    biases = [tensors[name] for name in (f"{prefix}bias_ih_l0", f"{prefix}bias_hh_l0") if name in tensors]
+    bias = biases[0] if len(biases) == 1 else sum(np.asarray(b, np.float64) for b in biases) if biases else None
+    names = stored if stored is not None and len(stored) == 1 else [activation]
+    try:
+        return RNN(tensors[f"{prefix}weight_hh_l0"], tensors[f"{prefix}weight_ih_l0"], bias, names[0])
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: {error}") from None
 
-    Raises
-    ------
-    ValueError
-        If the ending is another one, or an .npz file would have to hold an ml_dtypes format.
-    """
+
+def save_layers(layers: Sequence[Dense], path: Path) -> None:
+    """Write layers to a .safetensors or .npz file; see `MLP.save` and `save_tensors`."""
     tensors: Tensors = {}
     for index, layer in enumerate(layers):
         weight, bias = layer.parameters
         tensors[f"layers.{index}.weight"] = weight.values
         if bias is not None:
             tensors[f"layers.{index}.bias"] = bias.values
-    activations = [layer.activation for layer in layers]
+    save_tensors(tensors, [layer.activation for layer in layers], path)
+
+
+def save_tensors(tensors: Tensors, activations: list[str], path: Path) -> None:
+    """Write the tensors of a model with its activations.
+
+    Raises
+    ------
+    ValueError
+        If the ending is another one, or an .npz file would have to hold an ml_dtypes format.
+    """
     if path.suffix == ".npz":
         for name, value in tensors.items():
             if value.dtype.kind == "V" or value.dtype.name.startswith(("bfloat", "float8")):

@@ -15,7 +15,14 @@ from gradkern.activation import activation_code
 from gradkern.init import INITIALISATIONS
 
 
-def _parameter(value: Any, name: str, dimensions: int) -> Bits:
+def read_parameter(value: Any, name: str, dimensions: int) -> Bits:
+    """Copy a weight or bias after checking it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no array, has the wrong number of dimensions, is empty, or holds NaN or inf.
+    """
     bits = read(value, name)
     if len(bits.shape) != dimensions:
         kind = "a matrix (n_out, n_in)" if dimensions == 2 else "a vector (n_out,)"
@@ -58,8 +65,8 @@ class Dense:
     _bias: Bits | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        weight = _parameter(self.weight, f"{self.name}.weight", 2)
-        bias = None if self.bias is None else _parameter(self.bias, f"{self.name}.bias", 1)
+        weight = read_parameter(self.weight, f"{self.name}.weight", 2)
+        bias = None if self.bias is None else read_parameter(self.bias, f"{self.name}.bias", 1)
         if bias is not None and bias.shape != weight.shape[:1]:
             raise ValueError(f"{self.name}.bias: has shape {bias.shape}, but {self.name}.weight has {weight.shape}")
         activation_code(self.activation, self.name)

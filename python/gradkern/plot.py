@@ -229,10 +229,12 @@ def plot_chain(report: ChainReport, ax: Axes | None = None) -> Axes:
     ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, frameon=False, fontsize=8, borderaxespad=0.2)
     if own:
         bar = ax.figure.colorbar(
-            mesh, ax=ax, label="share of a layer's entries per binade [%]", pad=0.01, aspect=30, extend="max"
+            mesh, ax=ax, label=f"share of a {report.unit}'s entries per binade [%]", pad=0.01, aspect=30, extend="max"
         )
         bar.ax.set_ylim(0, None)
     if below is not None:
         _draw_fates(below, report)
-    (below or ax).set_xlabel("layer (the input at the left, the loss at the right: gradients travel to the left)")
+    (below or ax).set_xlabel(
+        f"{report.unit} (the input at the left, the loss at the right: gradients travel to the left)"
+    )
     return ax

@@ -62,11 +62,7 @@ def percent(count: int, size: int) -> str:
 
 def headline(report: ChainReport) -> str:
     """Network, arithmetic and loss scale in one line."""
-    sizes = report.widths
-    shape = " -> ".join(map(str, sizes)) if len(sizes) <= 6 else f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
-    layers = f"{report.depth} layer{'s' if report.depth > 1 else ''}"
-    names = ", ".join(dict.fromkeys(report.activations))
-    return f"{layers} {shape} ({names}), batch {report.batch}, in {report.arithmetic}, loss scale {power(report.scale)}"
+    return f"{report.describe()}, batch {report.batch}, in {report.arithmetic}, loss scale {power(report.scale)}"
 
 
 def facts(report: ChainReport) -> list[tuple[str, str]]:
@@ -77,11 +73,16 @@ def facts(report: ChainReport) -> list[tuple[str, str]]:
         lines.append((f"loss ({report.loss_name})", f"{number(report.loss)}{truth}"))
     source = "true gradients" if report.has_reference else "stored gradients"
     rate = report.decay_rate()
-    decay = str(rate) if math.isfinite(rate.bits_per_layer) else "unknown: fewer than two layers with a finite norm"
+    decay = (
+        str(rate)
+        if math.isfinite(rate.bits_per_layer)
+        else f"unknown: fewer than two {report.unit}s with a finite norm"
+    )
     lines.append(("decay rate", f"{decay}, {source} from the loss backwards"))
     if not report.has_reference:
         return [*lines, ("reference", "not run: losses are counted, not attributed")]
-    lines.append(("effective depth", f"{report.effective_depth()} of {report.depth} layers (stored chain)"))
+    reach = "effective depth" if report.unit == "layer" else "effective horizon"
+    lines.append((reach, f"{report.effective_depth()} of {report.depth} {report.unit}s (stored chain)"))
     window = report.loss_scale_window()
     text = scales(window, " to ")
     if text not in ("any", "none") and window.best is not None:
@@ -115,9 +116,9 @@ def gradient_table(report: ChainReport, *, all_layers: bool = False) -> Table:
     rows = report.rows("grad_pre_activation")
     shown = rows if all_layers else _representative(report, rows)
     if report.has_reference:
-        header = ["layer", "true", "stored", "error", *(_SHORT.get(name, name) for name in _ATTRIBUTED), "ovf+inv"]
+        header = [report.unit, "true", "stored", "error", *(_SHORT.get(name, name) for name in _ATTRIBUTED), "ovf+inv"]
     else:
-        header = ["layer", "stored", *_COUNTED, "NaN/inf"]
+        header = [report.unit, "stored", *_COUNTED, "NaN/inf"]
     return header, [_cells(row, report.has_reference) for row in reversed(shown)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import math
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -72,11 +73,14 @@ class ChainReport(Result):
     planned_bytes: int
     records: Sequence[dict[str, Any]] | _core.ChainRecords = field(repr=False)
 
+    unit: ClassVar[str] = "layer"  # what follows one another along the chain
+
     @cached_property
     def layers(self) -> list[LayerRow]:
         """Rows in the order of computation: forward from layer 0, then backward from the loss."""
         log2_scale = int(math.log2(self.scale))
-        return [LayerRow.from_record(record, self.arithmetic.storage, log2_scale) for record in self.records]
+        storage, unit = self.arithmetic.storage, self.unit
+        return [LayerRow.from_record(record, storage, log2_scale, unit) for record in self.records]
 
     @cached_property
     def _by_role(self) -> dict[str, dict[int, LayerRow]]:
@@ -120,8 +124,29 @@ class ChainReport(Result):
             If the report has none.
         """
         if layer not in self._by_role.get(role, {}):
-            raise KeyError(f"no row for layer {layer} and role {role!r}")
+            raise KeyError(f"no row for {self.unit} {layer} and role {role!r}")
         return self._by_role[role][layer]
+
+    def describe(self) -> str:
+        """Return the network in words."""
+        sizes = self.widths
+        shape = " -> ".join(map(str, sizes)) if len(sizes) <= 6 else f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
+        names = ", ".join(dict.fromkeys(self.activations))
+        return f"{self.depth} layer{'s' if self.depth > 1 else ''} {shape} ({names})"
+
+    def locate(self, row: LayerRow, index: int) -> str:
+        """Say which unit a flat index of a row is, and of which sample."""
+        is_weight = row.role in ("weight", "grad_weight")
+        return self._place(row, index, self.widths[row.layer - 1 if is_weight else row.layer])
+
+    @staticmethod
+    def _place(row: LayerRow, index: int, columns: int) -> str:
+        if row.role in ("bias", "grad_bias"):
+            return f"unit {index}"
+        first, second = divmod(index, columns)
+        if "weight" in row.role:
+            return f"weight of unit {first} for input {second}"
+        return f"sample {first}, {'input' if row.role == 'input' else 'unit'} {second}"
 
     def decay_rate(self, role: str = "grad_pre_activation") -> Rate:
         """Bits per layer that the norm of a role gains or loses, backwards from the loss for gradients.
@@ -290,7 +315,7 @@ class ChainReport(Result):
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON (gzip if the name ends in .gz). Kept tensors are not written."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "records"}
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "records"}
         fields["arithmetic"] = str(self.arithmetic)
         records = [{k: v for k, v in r.items() if k not in ("tensor", "truth")} for r in self.records]
         text = json.dumps({"gradkern_report": 2, **fields, "records": records}, default=lambda o: o.tolist())
@@ -318,10 +343,11 @@ class ChainReport(Result):
                 raise ValueError(f"version {version}, this gradkern reads version 2")
             for record in fields["records"]:
                 for key in ("stored", "reference"):
-                    if record.get(key):
-                        cells = np.array(record[key]["cells"], dtype=np.int64)
-                        record[key]["cells"] = cells.reshape(-1, len(_core.cell_edges))
-            return cls(**{**fields, "arithmetic": arithmetic_of(fields["arithmetic"])})
+                    _restore_cells(record.get(key))
+            for truth in fields.get("shares", {}).get("truth", ()):
+                _restore_cells(truth)
+            kind = _kind_of(fields)
+            return kind(**{**fields, "arithmetic": arithmetic_of(fields["arithmetic"])})
         except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zlib.error) as error:
             raise ValueError(f"ChainReport.load: {path} is not a saved report ({error})") from None
 
@@ -332,3 +358,16 @@ class ChainReport(Result):
         from gradkern.render import report_html
 
         return report_html(self)
+
+
+def _restore_cells(summary: dict[str, Any] | None) -> None:
+    if summary:
+        summary["cells"] = np.array(summary["cells"], dtype=np.int64).reshape(-1, len(_core.cell_edges))
+
+
+def _kind_of(fields: dict[str, Any]) -> type[ChainReport]:
+    if "shares" not in fields:
+        return ChainReport
+    from gradkern.recurrent_report import RecurrentReport
+
+    return RecurrentReport

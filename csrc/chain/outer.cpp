@@ -1,0 +1,72 @@
+#include "chain/outer.hpp"
+
+#include <cmath>
+
+#include "chain/reference.hpp"
+#include "chain/summary.hpp"
+
+namespace gradkern::chain {
+namespace {
+
+// Below this share of the sum of the terms' norms the squares have cancelled too much to be trusted.
+constexpr double trusted = 0x1p-20;
+
+struct Gram {
+  double square = 0, bound = 0;  // of the norm, and of the sum of the terms' norms, times 2^exponent
+  std::int64_t exponent = 0;
+};
+
+Gram gram(const Executor& e, const Reference& a, const Reference& b, std::int64_t rows) {
+  const auto products = [&](const Reference& r) {
+    const std::int64_t n = static_cast<std::int64_t>(r.values.size()) / rows;
+    return reference_product(e, {r.values.data(), n, 1}, {r.values.data(), 1, n}, rows, rows, n, 0);
+  };
+  const Reference aa = products(a), bb = products(b);
+  Gram result{0, 0, aa.exponent + bb.exponent};
+  double norms = 0;
+  for (std::size_t i = 0; i < aa.values.size(); ++i) {
+    result.square += aa.values[i] * bb.values[i];
+    if (i % static_cast<std::size_t>(rows + 1) == 0) norms += std::sqrt(aa.values[i]) * std::sqrt(bb.values[i]);
+  }
+  result.bound = norms * norms;
+  return result;
+}
+
+Reference exact(const Executor& e, const Source& source) {
+  Reference r{decode_all(e, source), 0};
+  renormalise(r);
+  return r;
+}
+
+bool is_finite(const Reference& r) {
+  double sum = 0;
+  for (const double v : r.values) sum += v - v;  // 0, or NaN
+  return sum == 0;
+}
+
+}  // namespace
+
+double log2_norm(const Executor& e, const Reference& tensor) {
+  const auto size = static_cast<std::int64_t>(tensor.values.size());
+  const Summary s = summarise(e, {FormatId::float64, tensor.values.data(), size});
+  if (s.size != s.moments.finite) return std::nan("");
+  const ops::SquareSum& squares = s.moments.squares;
+  const double sum = squares.big > 0 ? squares.big : squares.medium > 0 ? squares.medium : squares.small;
+  const double shift = squares.big > 0 ? 600 : squares.medium > 0 ? 0 : -600;
+  return std::log2(sum) / 2 + shift + static_cast<double>(tensor.exponent);
+}
+
+double log2_norm_of_outer_sum(const Executor& e, const Source& a, const Source& b, std::int64_t rows) {
+  const Reference left = exact(e, a), right = exact(e, b);
+  if (!is_finite(left) || !is_finite(right)) return std::nan("");
+  const std::int64_t m = a.size / rows, n = b.size / rows, exponent = left.exponent + right.exponent;
+  if (rows * rows * (m + n) < rows * m * n) {
+    const Gram g = gram(e, left, right, rows);
+    if (g.square > trusted * g.bound)
+      return (std::log2(g.square) + static_cast<double>(g.exponent)) / 2 + static_cast<double>(exponent);
+  }
+  return log2_norm(e,
+                   reference_product(e, {left.values.data(), 1, m}, {right.values.data(), n, 1}, m, n, rows, exponent));
+}
+
+}  // namespace gradkern::chain
