@@ -32,6 +32,7 @@ from gradkern.errors import (
 )
 from gradkern.findings import Finding
 from gradkern.fit import FormatFit, ScaleWindow
+from gradkern.flush_profile import FlushProfile
 from gradkern.formats import FormatInfo, finfo, formats
 from gradkern.gradient_group import GradientGroup
 from gradkern.measure import measure
@@ -72,6 +73,7 @@ __all__ = [
     "DenseGradients",
     "DenseOutput",
     "Finding",
+    "FlushProfile",
     "FormatFit",
     "FormatInfo",
     "GradientGroup",

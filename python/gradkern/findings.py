@@ -12,6 +12,7 @@ from gradkern.render import scales
 from gradkern.report import GRADIENT_ROLES
 
 if TYPE_CHECKING:
+    from gradkern.rate import Rate
     from gradkern.report import ChainReport, LayerRow
 
 SEVERITIES = ("critical", "major", "minor")
@@ -211,27 +212,43 @@ def _dead(report: ChainReport) -> list[Finding]:
     return [Finding("dead", "major", _where(rows), evidence, remedy)]
 
 
-def _decay(report: ChainReport) -> list[Finding]:
-    rate = report.decay_rate()
+def changes(rate: Rate, depth: int) -> bool:
+    """Whether a norm changes along a chain of some depth: beyond doubt, and by enough to matter."""
     bits = rate.bits_per_layer
-    if (
-        not math.isfinite(bits)
-        or abs(bits) < _SLOW
-        or abs(bits) * report.depth < _TOTAL_BITS
-        or rate.low * rate.high <= 0
-    ):
+    return math.isfinite(bits) and abs(bits) >= max(_SLOW, _TOTAL_BITS / depth) and rate.low * rate.high > 0
+
+
+def _course(rate: Rate, depth: int) -> str:
+    bits = rate.bits_per_layer
+    if not changes(rate, depth):
+        return f"keep their size ({bits:+.2f} bits per layer)"
+    verb = "lose" if bits < 0 else "gain"
+    return f"{verb} {abs(bits):.2f} bits per layer, {bits * (depth - 1):+.0f} over the depth"
+
+
+def _decay(report: ChainReport) -> list[Finding]:
+    """Find gradients that change with depth: those of the activations and those of the weights, which need not agree."""
+    signal, weights, depth = report.decay_rate(), report.decay_rate("grad_weight"), report.depth
+    moved = [rate for rate in (signal, weights) if changes(rate, depth)]
+    if not moved:
         return []
-    vanishing = bits < 0
-    total = bits * (report.depth - 1)
-    evidence = f"true gradients {'shrink' if vanishing else 'grow'} by {rate}, {total:+.0f} bits over the depth"
-    phi = report.activations[0]
-    if vanishing and phi == "sigmoid":
+    bits = moved[0].bits_per_layer
+    kind, phi = "vanishing" if bits < 0 else "exploding", report.activations[0]
+    evidence = f"activation gradients {_course(signal, depth)}; weight gradients {_course(weights, depth)}"
+    where = "the whole chain"
+    remedy = f"multiply the weights by {2.0 ** max(-60.0, min(60.0, -bits)):.3g}, or take the init that matches {phi}"
+    if kind == "vanishing" and phi == "sigmoid":
         remedy = "sigmoid loses at least 2 bits a layer at unit gain, whatever the init: use tanh or relu with a matching init"
-    else:
-        remedy = (
-            f"multiply the weights by {2.0 ** max(-60.0, min(60.0, -bits)):.3g}, or take the init that matches {phi}"
+    if len(moved) == 1 and moved[0] is signal:
+        where = "the activation gradients"
+        same = "shrink" if bits < 0 else "grow"
+        evidence += (
+            f": activations {same} forwards as gradients do backwards, and every layer's weights get as much of both"
         )
-    return [Finding("vanishing" if vanishing else "exploding", "minor", "the whole chain", evidence, remedy)]
+    elif len(moved) == 1:
+        where = "the weight gradients"
+        remedy = "keep the size of the activations from layer to layer: the gradients that travel back keep theirs"
+    return [Finding(kind, "minor", where, evidence, remedy)]
 
 
 def find(report: ChainReport) -> list[Finding]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from gradkern.findings import Finding
+    from gradkern.flush_profile import FlushProfile
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -151,14 +152,23 @@ class ChainReport(Result):
     def decay_rate(self, role: str = "grad_pre_activation") -> Rate:
         """Bits per layer that the norm of a role gains or loses, backwards from the loss for gradients.
 
-        Taken from the reference chain where it ran (round once at most), else from the stored tensors.
+        Taken from the reference chain where it ran (round once at most), else from the stored tensors. Since
+        dL/dW_l = dz_l^T h_{l-1}, the log2 norm of ``"grad_weight"`` is that of ``"grad_pre_activation"`` plus that of the
+        ``"activation"`` before (exactly for a batch of one). In linear and ReLU nets of equal widths one falls backwards as the
+        other rises, and the weights of all layers get gradients of the same size however fast the activation gradients vanish.
         """
         rows = self.rows(role)
         norms = [row.reference_log2_norm if self.has_reference else row.log2_norm for row in rows]
         direction = -1.0 if role in GRADIENT_ROLES else 1.0
         return theil_sen(np.array([direction * row.layer for row in rows]), np.array(norms, dtype=np.float64))
 
-    def effective_depth(self, fmt: FormatLike | None = None, p: float = 0.5, scale: float | None = None) -> int:
+    def effective_depth(
+        self,
+        fmt: FormatLike | None = None,
+        p: float = 0.5,
+        scale: float | None = None,
+        role: str = "grad_pre_activation",
+    ) -> int:
         """Layers from the loss backwards whose gradient survives.
 
         Parameters
@@ -166,21 +176,24 @@ class ChainReport(Result):
         fmt : str or dtype, optional
             None: the *stored chain* of this run. A format: the *round once* model, true gradients cast at the end.
         p : float
-            Fraction of non-structural entries of grad_pre_activation that must be stored as finite non-zero values.
+            Fraction of the role's non-structural entries that must be stored as finite non-zero values.
         scale : float, optional
             Loss scale of the round-once model; default the run's.
+        role : str
+            ``"grad_weight"`` gives the trainable depth: layers whose weights get a gradient. The two differ where activations
+            are large or small.
 
         Raises
         ------
         ValueError
-            Without a reference, or if p is not between 0 and 1.
+            Without a reference, if p is not between 0 and 1, or if there is no such role.
         """
         if not self.has_reference:
             raise ValueError("effective_depth: needs the reference chain; run probe(..., reference=True)")
         if not 0 <= p <= 1:
             raise ValueError(f"effective_depth: p must be between 0 and 1, got {p}")
         depth = 0
-        for row in reversed(self.rows("grad_pre_activation")):
+        for row in reversed(self.rows(role)):
             if self._survival(row, fmt, scale) < p:
                 break
             depth += 1
@@ -194,6 +207,29 @@ class ChainReport(Result):
             return 0.0
         fit = row.reference.fit(fmt or self.arithmetic.storage, self.scale if scale is None else scale)
         return 1 - (fit.flushed.high + fit.overflow.high) / row.reference.nonzero
+
+    def flush_profile(
+        self, fmt: FormatLike | None = None, scale: float | None = None, role: str = "grad_pre_activation"
+    ) -> FlushProfile:
+        """Predict what a format at a loss scale makes of a role, layer by layer, without running again.
+
+        Parameters
+        ----------
+        fmt : str or dtype, optional
+            Default the run's storage format.
+        scale : float, optional
+            A power of two; default the run's.
+        role : str
+            One of `ROLES`; of forward roles no scale is taken.
+
+        Raises
+        ------
+        ValueError
+            Without a reference, or for a role, format or scale that is none.
+        """
+        from gradkern.flush_profile import profile
+
+        return profile(self, fmt, scale, role)
 
     def first(self, event: str) -> LayerRow | None:
         """First row, in the order of computation, where an event happened; its index is ``row.first[event]``.
@@ -294,6 +330,7 @@ class ChainReport(Result):
             "arithmetic": str(self.arithmetic), "scale": self.scale, "widths": self.widths,
             "activations": self.activations, "batch": self.batch, "loss_name": self.loss_name, "loss": plain(self.loss),
             "reference_loss": plain(self.reference_loss), "planned_bytes": self.planned_bytes, "decay_rate": rate,
+            "decay_rate_grad_weight": self.decay_rate("grad_weight").to_dict(),
             "effective_depth": self.effective_depth() if self.has_reference else None,
             "loss_scale_window": self.loss_scale_window().to_dict() if self.has_reference else None,
             "findings": [finding.to_dict() for finding in self.findings],
