@@ -44,6 +44,9 @@ from gradkern.recurrent_report import Contributions, RecurrentReport
 from gradkern.report import ChainReport, LayerRow
 from gradkern.scale import LossScaler
 from gradkern.step_record import StepRecord
+from gradkern.sweep import sweep
+from gradkern.sweep_point import SweepPoint
+from gradkern.sweep_result import SweepResult
 from gradkern.system import Info, SelfTest, info, selftest
 from gradkern.table import StatsTable, TableFit
 from gradkern.tensor_stats import TensorStats
@@ -94,6 +97,8 @@ __all__ = [
     "SelfTest",
     "StatsTable",
     "StepRecord",
+    "SweepPoint",
+    "SweepResult",
     "TableFit",
     "TensorFileError",
     "TensorStats",
@@ -123,4 +128,5 @@ __all__ = [
     "probe",
     "selftest",
     "set_num_threads",
+    "sweep",
 ]
