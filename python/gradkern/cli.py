@@ -1,4 +1,4 @@
-"""The command line: ``gradkern probe``, ``gradkern measure``, ``gradkern info``, ``gradkern selftest``."""
+"""The command line: ``gradkern probe``, ``measure``, ``sweep``, ``info`` and ``selftest``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradkern import _cli_output, cli_measure
+from gradkern import _cli_output, cli_measure, cli_sweep
 from gradkern._cli_output import CLOSED_PIPE, FOUND, HEALTHY, INTERRUPTED, USAGE, FailOn
 from gradkern._text import printable
 
@@ -32,6 +32,8 @@ _EXAMPLES = """[bold]Examples[/bold]
 """
 _MEASURE = """
 [cyan]gradkern measure model.safetensors[/cyan]   which tensors of a checkpoint each format would hurt
+
+[cyan]gradkern sweep --activation relu,tanh --depth 10:90:10[/cyan]   which random networks train, how deep, in which format
 """
 
 app = typer.Typer(name="gradkern", add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -171,6 +173,7 @@ def _exit_code(report: ChainReport, fail_on: str) -> int:
 
 
 app.command(epilog=cli_measure.EXAMPLES + "\n" + _cli_output.CODES)(cli_measure.measure)
+app.command(epilog=cli_sweep.EXAMPLES + "\n" + cli_sweep.CODES)(cli_sweep.sweep)
 
 
 @app.command()

@@ -92,6 +92,8 @@ def _plane(typical: SweepResult, ax: Axes, value: str, x: str, y: str) -> None:
     mesh = ax.pcolormesh(_edges(centres[0]), _edges(centres[1]), finite, rasterized=True, **colours)
     if signed and finite.min() < 0 < finite.max():
         ax.contour(*centres, finite, levels=[0.0], colors="black", linewidths=1.5)
+        ax.plot([], [], color="black", lw=1.5, label="zero")
+        ax.legend(frameon=False, loc="lower right")
     ax.figure.colorbar(mesh, ax=ax, label=_LABELS.get(value, value), pad=0.02)
     ax.set(xlabel=_sigma(typical, x), ylabel=_sigma(typical, y))
 
@@ -116,7 +118,7 @@ def _lines(typical: SweepResult, ax: Axes, value: str, x: str) -> None:
         words = (f"{n} {v:g}" if isinstance(v, float) else str(v) if isinstance(v, str) else f"{n} {v}"
                  for n, v in zip(others, values, strict=True))  # fmt: skip
         colour = _COLOURS[index % len(_COLOURS)]
-        ax.plot(across, middle, "o-", ms=3, color=colour, label=", ".join(words), ls="-" if index < 8 else "--")
+        ax.plot(across, middle, marker="o", ms=3, color=colour, label=", ".join(words), ls="-" if index < 8 else "--")
         ax.fill_between(across, low, high, color=colour, alpha=0.15, lw=0)
     if x == "depth" and value in ("trainable_depth", "effective_depth"):
         ax.axline((0, 0), slope=1, color="#999999", lw=0.8, ls=":", zorder=0, label="every layer")

@@ -188,7 +188,7 @@ class SweepResult(Result):
     def table(self, most: int | None = None) -> tuple[list[str], list[list[str]]]:
         """Header and cells of the first rows: the parameters that vary, then what matters most."""
         rows = self.rows[:most]
-        shown = [name for name in _TABLE if any(row.get(name) is not None for row in self.rows)]
+        shown = [name for name in _TABLE if any(_cell(row.get(name)) != "-" for row in self.rows)]
         if "death_probability" not in shown and not any(row.get("dead") for row in self.rows):
             shown = [name for name in shown if name != "dead"]
         names = [*self.varied, *shown]
