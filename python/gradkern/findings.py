@@ -242,9 +242,7 @@ def _decay(report: ChainReport) -> list[Finding]:
     if len(moved) == 1 and moved[0] is signal:
         where = "the activation gradients"
         same = "shrink" if bits < 0 else "grow"
-        evidence += (
-            f": activations {same} forwards as gradients do backwards, and every layer's weights get as much of both"
-        )
+        evidence += f": they are these times the layer's input, and activations {same} forwards by as much"
     elif len(moved) == 1:
         where = "the weight gradients"
         remedy = "keep the size of the activations from layer to layer: the gradients that travel back keep theirs"
