@@ -98,6 +98,7 @@ def test_it_is_shown_written_and_drawn(reference: gk.ChainReport) -> None:
     text = repr(profile)
     assert text.startswith("FlushProfile: grad_pre_activation in float8_e5m2 at scale 2^4, rounded once")
     assert text.splitlines()[2].split()[0] == "24" and len(text.splitlines()) == 14
+    assert profile._repr_html_().count("<tr>") == 13
     payload = json.loads(json.dumps(profile.to_dict(), allow_nan=False))
     assert len(payload["layers"]) == 24 and payload["layers"][0]["flushed"]["low"] == profile.fits[0].flushed
     frame = pytest.importorskip("pandas") and profile.to_frame()

@@ -123,5 +123,6 @@ def test_trainable_depth_counts_layers_whose_weights_get_a_gradient() -> None:
     assert report.effective_depth("float16", role="grad_weight") == 40
     assert report.effective_depth("float16", scale=2.0**-6, role="grad_weight") == 0
     assert report.effective_depth(role="grad_weight") == 40
-    with pytest.raises(ValueError, match="role: must be one of"):
-        report.effective_depth(role="weights")
+    for role in ("weights", "activation", "grad_activation"):
+        with pytest.raises(ValueError, match="role must be grad_pre_activation, grad_weight or grad_bias"):
+            report.effective_depth(role=role)

@@ -119,17 +119,27 @@ class FlushProfile(Result):
     def _title(self) -> str:
         return f"{self.role} in {self.format} at scale 2^{int(math.log2(self.scale))}, rounded once"
 
-    def __repr__(self) -> str:
-        """Return the title and about a dozen layers, from the loss backwards."""
+    def _table(self) -> list[list[str]]:
+        """Header and about a dozen layers, from the loss backwards."""
         last = len(self.layers) - 1
-        chosen = sorted({round(i * last / (_SHOWN - 1)) for i in range(_SHOWN)}, reverse=True)
-        rows = [["layer", "nonzero", *COUNTS]]
-        rows += [
-            [str(v) for v in (self.layers[i], self.nonzero[i], *(self.counts(c)[i] for c in COUNTS))] for i in chosen
+        shown = sorted({round(i * last / (_SHOWN - 1)) for i in range(_SHOWN)}, reverse=True)
+        rows = [[self.layers[i], self.nonzero[i], *(self.counts(name)[i] for name in COUNTS)] for i in shown]
+        return [
+            ["layer", "nonzero", *COUNTS],
+            *([f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows),
         ]
+
+    def __repr__(self) -> str:
+        rows = self._table()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
         return "\n  ".join([f"FlushProfile: {self._title()}", *lines])
+
+    def _repr_html_(self) -> str:
+        header, *rows = self._table()
+        head = "".join(f"<th>{name}</th>" for name in header)
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        return f"<table><caption>{self._title()}</caption><tr>{head}</tr>{body}</table>"
 
 
 def profile(report: ChainReport, fmt: FormatLike | None, scale: float | None, role: str) -> FlushProfile:

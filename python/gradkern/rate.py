@@ -29,8 +29,8 @@ class Rate(Result):
     low, high : float
         95 % interval of the rate that the layers' random steps scatter about. Log norms are a random walk: the norm of one
         layer carries the luck of all before it, and an interval that took the points for independent, such as Sen's from
-        Kendall's statistic, would be several times too narrow. This one is Student's from the spread of the steps.
-        Infinite where fewer than three norms are known.
+        Kendall's statistic, would be several times too narrow. This one is Student's from the spread of the steps. It is wider
+        than need be where norms do not walk but keep to a level, and infinite where fewer than three are known.
     points : int
         Layers with a finite norm that were used.
     """

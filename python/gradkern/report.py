@@ -180,16 +180,20 @@ class ChainReport(Result):
         scale : float, optional
             Loss scale of the round-once model; default the run's.
         role : str
-            ``"grad_weight"`` gives the trainable depth: layers whose weights get a gradient. The two differ where activations
-            are large or small.
+            ``"grad_weight"`` gives the trainable depth, layers whose weights get a gradient, which is another where activations
+            are large or small; ``"grad_bias"`` that of the biases.
 
         Raises
         ------
         ValueError
-            Without a reference, if p is not between 0 and 1, or if there is no such role.
+            Without a reference, if p is not between 0 and 1, or for another role.
         """
         if not self.has_reference:
             raise ValueError("effective_depth: needs the reference chain; run probe(..., reference=True)")
+        if role not in ("grad_pre_activation", "grad_weight", "grad_bias"):
+            raise ValueError(
+                f"effective_depth: role must be grad_pre_activation, grad_weight or grad_bias, got {role!r}"
+            )
         if not 0 <= p <= 1:
             raise ValueError(f"effective_depth: p must be between 0 and 1, got {p}")
         depth = 0
