@@ -113,12 +113,12 @@ import gradkern as gk
 
 if __name__ == "__main__":
     kind, path = sys.argv[1:]
-    grid = {"depth": [20, 40], "width": 24, "activation": ["tanh", "relu"], "batch": 2, "seed": range(100)}
+    grid = {"depth": [20, 40], "width": 24, "activation": ["tanh", "relu"], "batch": 2, "seed": range(40)}
     pools = {"none": lambda: None, "threads": lambda: ThreadPoolExecutor(2),
              "spawn": lambda: ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))}
     gk.sweep(grid, pools[kind](), path=path, in_flight=6)
 """
-LONG = {"depth": [20, 40], "width": 24, "activation": ["tanh", "relu"], "batch": 2, "seed": range(100)}
+LONG = {"depth": [20, 40], "width": 24, "activation": ["tanh", "relu"], "batch": 2, "seed": range(40)}
 
 
 def started(tmp_path, kind: str, name: str, rows: int) -> subprocess.Popen:
@@ -144,13 +144,13 @@ def test_a_killed_sweep_goes_on_where_it_stopped(tmp_path, kind, name) -> None:
     journal = path if path.suffix == ".jsonl" else tmp_path / f"{name}.jsonl"
     kept = journal.read_bytes()
     done = kept.count(b"\n")
-    assert 12 <= done < 400 and path.exists() == (path == journal)
+    assert 12 <= done < 160 and path.exists() == (path == journal)
     computed = []
     result = gk.sweep(LONG, progress=lambda n, total: computed.append(n), path=path)
-    assert len(result) == 400 and not result.failed and computed[-1] == 400
+    assert len(result) == 160 and not result.failed and computed[-1] == 160
     if path == journal:
         raw = path.read_bytes()
-        assert raw.startswith(kept[: kept.rfind(b"\n") + 1]) and raw.count(b"\n") == 400  # none computed twice
+        assert raw.startswith(kept[: kept.rfind(b"\n") + 1]) and raw.count(b"\n") == 160  # none computed twice
     else:
         assert path.exists() and not journal.exists()
     few = {**LONG, "seed": range(10)}
@@ -163,7 +163,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path, kind) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     assert process.wait(60) in (-signal.SIGINT, 1, 130)
     result = gk.SweepResult.load(tmp_path / "rows.jsonl")
-    assert 12 <= len(result) < 400 and not result.failed
+    assert 12 <= len(result) < 160 and not result.failed
 
 
 def test_parquet_is_written_when_the_sweep_ends(tmp_path) -> None:
