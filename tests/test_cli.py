@@ -322,7 +322,7 @@ def test_absent_isa_is_one_line(tmp_path: Path) -> None:
 
 
 def test_import_is_light() -> None:
-    heavy = "typer, rich, matplotlib, pandas, torch, safetensors"
+    heavy = "typer, rich, matplotlib, pandas, torch, safetensors, pyarrow, distributed"
     code = f"import sys, gradkern; print([m for m in '{heavy}'.split(', ') if m in sys.modules])"
     assert python("-c", code).stdout == "[]\n"
 

@@ -240,3 +240,12 @@ def test_progress_is_told_of_every_point(capsys) -> None:
     gk.sweep({"depth": 1, "width": 2})
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""  # no bar where stderr is no terminal
+
+
+def test_a_bar_is_drawn_on_a_terminal(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    gk.sweep({"depth": 1, "width": 2, "seed": range(3)})
+    assert "sweeping" in (drawn := capsys.readouterr().err) and "3/3" in drawn
+    gk.sweep({"depth": 1, "width": 2}, progress=False)
+    assert capsys.readouterr().err == ""

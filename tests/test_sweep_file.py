@@ -201,3 +201,11 @@ def test_results_are_saved_and_loaded(tmp_path, ending) -> None:
     assert len(result.failed) == 28
     with pytest.raises(ValueError, match="no such file"):
         gk.SweepResult.load(tmp_path / f"absent{ending}")
+
+
+def test_parquet_without_pyarrow_is_said_before_the_work(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ImportError, match=r"pip install 'gradkern\[sweep\]'"):
+        gk.sweep(GRID, path=tmp_path / "rows.parquet")
+    assert not list(tmp_path.iterdir())
