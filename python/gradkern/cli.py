@@ -1,4 +1,4 @@
-"""The command line: ``gradkern probe``, ``measure``, ``sweep``, ``info`` and ``selftest``."""
+"""The command line: ``gradkern probe``, ``measure``, ``sweep``, ``lecture``, ``info`` and ``selftest``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradkern import _cli_output, cli_measure, cli_sweep
+from gradkern import _cli_output, cli_lecture, cli_measure, cli_sweep
 from gradkern._cli_output import CLOSED_PIPE, FOUND, HEALTHY, INTERRUPTED, USAGE, FailOn
 from gradkern._text import printable
 
@@ -174,6 +174,7 @@ def _exit_code(report: ChainReport, fail_on: str) -> int:
 
 app.command(epilog=cli_measure.EXAMPLES + "\n" + _cli_output.CODES)(cli_measure.measure)
 app.command(epilog=cli_sweep.EXAMPLES + "\n" + cli_sweep.CODES)(cli_sweep.sweep)
+app.command(epilog=cli_lecture.EXAMPLES)(cli_lecture.lecture)
 
 
 @app.command()
