@@ -10,15 +10,16 @@ from gradkern.lecture import Lecture, lecture, topics
 FOLDER = Path(__file__).with_name("gallery")
 _INDEX = """# Gallery
 
-What lectures, slides and a blog post say of vanishing and exploding gradients, what is right, and the numbers. Every page is a question, a few lines of
-code, a figure, and then claim by claim: what was said, what is right, and the call that shows it. `gradkern lecture TOPIC` prints a page in a
-terminal, computed there and then.
+What lectures, slides and a blog post say of vanishing and exploding gradients, what is right, and the numbers. Every
+page is a question, a few lines of code, a figure, and then claim by claim: what was said, what is right, and the call
+that shows it. `gradkern lecture TOPIC` prints a page in a terminal, computed there and then.
 
 {pages}
 
 ## Sources
 
-- **S0** *Gradient exploding and vanishing*, a recorded lecture, as transcribed by a machine; slips of the transcript are named where they matter.
+- **S0** *Gradient exploding and vanishing*, a recorded lecture, as transcribed by a machine; slips of the transcript
+  are named where they matter.
 - **S1** *Vanishing / exploding gradients*, a recorded lecture of deeplearning.ai, transcribed.
 - **S2** S0 in Chinese. It makes the same slips.
 - **S3** *Understanding the exploding and vanishing gradients problem*, a post of the blog Programmathically, 2021.
@@ -34,9 +35,7 @@ def text(page: Lecture) -> str:
 def index(lectures: list[Lecture]) -> str:
     """Write the page that links the others."""
     return _INDEX.format(
-        pages="\n\n".join(
-            f"### [{page.title}]({page.topic}.md)\n\n{page.question.partition(chr(10) * 2)[0]}" for page in lectures
-        )
+        pages="\n\n".join(f"### [{page.title}]({page.topic}.md)\n\n{page.question}" for page in lectures)
     )
 
 

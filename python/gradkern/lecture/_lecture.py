@@ -72,8 +72,8 @@ class Lecture(Result):
 
     Attributes
     ----------
-    topic, title, question : str
-        The name, the heading, and what the page answers.
+    topic, title, question, remark : str
+        The name, the heading, what the page answers, and what else is to be said of its figure.
     code : str
         The calls of gradkern whose results the figure shows.
     output : list of str
@@ -91,6 +91,7 @@ class Lecture(Result):
     topic: str
     title: str
     question: str
+    remark: str
     code: str
     output: list[str]
     caption: str
@@ -178,8 +179,8 @@ def lecture(topic: str) -> Lecture:
     assert picture is not None
     claims = [_claim(*section) for section in zip(sections[::3], sections[1::3], sections[2::3], strict=True)]
     code, output, prose = _parts(_PICTURE.sub("", head))
-    question = prose.partition("\n\n")[2]
-    return Lecture(topic, _TITLES[topic], question, code, output, picture[1], claims, page, found)
+    _, question, *remarks = re.split(r"\n{2,}", prose)
+    return Lecture(topic, _TITLES[topic], question, "\n\n".join(remarks), code, output, picture[1], claims, page, found)
 
 
 def _run(text: str, topic: str) -> tuple[str, dict[str, Any]]:

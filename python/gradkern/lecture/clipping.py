@@ -19,7 +19,13 @@ def draw(ax: Axes, found: dict[str, Any]) -> None:
     ax.stackplot(scales, *shares, colors=list(_COLOURS.values()), labels=list(_COLOURS), lw=0)
     for end in (window.log2_low, window.log2_high):
         ax.axvline(end, color="black", lw=1.0, ls="--")
-    ax.annotate("scales that serve\nevery tensor", ((window.log2_low + window.log2_high) / 2, 50), ha="center", va="center", fontsize=9)
+    ax.annotate(
+        "scales that serve\nevery tensor",
+        ((window.log2_low + window.log2_high) / 2, 50),
+        ha="center",
+        va="center",
+        fontsize=9,
+    )
     powers_of_two(ax.xaxis)
     ax.set(xlim=(scales[0], scales[-1]), ylim=(0, 100), xlabel="loss scale", ylabel="gradient entries [%]")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)

@@ -18,6 +18,7 @@ _COLOURS = {1.5: "#D55E00", 0.9: "#0072B2", 0.5: "#000000"}
 def draw(ax: Axes, found: dict[str, Any]) -> None:
     """Draw log2 of the true activations dashed, of the stored ones solid."""
     limits_of_float16(ax, -32, 20)
+    note: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9}
     for weight, colour in _COLOURS.items():
         rows = found["reports"][weight].rows("activation")
         true = np.array([row.reference_log2_norm for row in rows])
@@ -26,13 +27,14 @@ def draw(ax: Axes, found: dict[str, Any]) -> None:
         ax.plot(true, color=colour, lw=1.0, ls="--", zorder=3)
         ax.plot(stored[: last + 1], color=colour, lw=2.2, label=f"{weight}$^t$", zorder=4)
         if last + 1 < len(stored):
-            end = "zero" if stored[last + 1] == -math.inf else "infinite"
+            end, up = ("zero", 8) if stored[last + 1] == -math.inf else ("infinite", -8)
             ax.plot(last, stored[last], "X", color=colour, ms=9, zorder=5)
-            ax.annotate(f"{end} from layer {last + 1}", (last, stored[last]), (10, -8 if end == "infinite" else 8), textcoords="offset points",
-                        va="center",
-                        color=colour, fontsize=9)  # fmt: skip
-    stalled = found["stalled"]
-    ax.annotate(f"stalled from layer {stalled - 1}", (stalled - 1, -22), (-2, -3), textcoords="offset points", ha="right", va="top",
-                color=_COLOURS[0.9], fontsize=9)  # fmt: skip
+            ax.annotate(
+                f"{end} from layer {last + 1}", (last, stored[last]), (10, up), va="center", color=colour, **note
+            )
+        elif stored[-1] == stored[-2]:
+            where = found["stalled"] - 1
+            text = f"stalled from layer {where}"
+            ax.annotate(text, (where, stored[-1]), (-2, -3), ha="right", va="top", color=colour, **note)
     ax.set(xlim=(0, 170), xlabel="layer t", ylabel="activation (dashed: true)")
     ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.9), frameon=False)

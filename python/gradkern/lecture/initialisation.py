@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _STYLES = {
-    "normal": ("#000000", "-"), "he_normal": ("#0072B2", "-"), "xavier_normal": ("#D55E00", "-"), "lecun_normal": ("#000000", ":"),
+    "normal": ("#000000", "-"), "he_normal": ("#0072B2", "-"), "xavier_normal": ("#D55E00", "-"),
+    "lecun_normal": ("#000000", ":"),
 }  # fmt: skip
 
 
