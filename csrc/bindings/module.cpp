@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   gradkern::bindings::bind_chain(m);
   gradkern::bindings::bind_recurrence(m);
   gradkern::bindings::bind_clip(m);
+  gradkern::bindings::bind_update(m);
 }

@@ -107,6 +107,14 @@ void clip_clamp(const Executor& e, const executor::ClipTensor* tensors, std::int
   clamp_tensors(kernels(e), tensors, count, bounds, zero, counts);
 }
 
+void update(const Executor& e, const executor::UpdateArgs& args) {
+  ops::UpdateCounts counts;
+  reduce_chunks(args.size, counts, [&](std::int64_t begin, std::int64_t end, ops::UpdateCounts& partial) {
+    kernels(e).update(args, begin, end, partial);
+  });
+  if (args.counts) *args.counts = counts;
+}
+
 void products(const Executor& e, const executor::ProductArgs* args, std::int64_t count) {
   packed_products(kernels(e), args, count);
 }
@@ -129,9 +137,8 @@ std::int64_t multiply_adds(const Executor& e, bool wide, std::int64_t rounds) {
 
 executor::Candidate candidate(const Kernels& k, bool usable) {
   const Executor e{
-      k.name,       k.vector_bytes, &k,          convert,    products,   activation_forward, activation_backward,
-      statistics,   errors,         clip_survey, clip_scale, clip_clamp, elementary_f32,     elementary_f64,
-      multiply_adds};
+      k.name, k.vector_bytes, &k,         convert,    products, activation_forward, activation_backward, statistics,
+      errors, clip_survey,    clip_scale, clip_clamp, update,   elementary_f32,     elementary_f64,      multiply_adds};
   return {e, usable, usable ? "" : "not on this processor"};
 }
 

@@ -55,6 +55,7 @@ struct Kernels {
   // low and high are values of the tensor's format; zero: what is not finite counts as zero.
   void (*clip_clamp)(const executor::ClipTensor&, double low, double high, bool zero, std::int64_t begin,
                      std::int64_t end, ops::ClipCounts&);
+  void (*update)(const executor::UpdateArgs&, std::int64_t begin, std::int64_t end, ops::UpdateCounts&);
   void (*elementary_f32)(int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(int function, const double* x, double* y, std::int64_t size);
   std::int64_t (*multiply_adds)(bool wide, std::int64_t rounds, double x);

@@ -9,6 +9,7 @@
 #include "cpu/errors.inl.hpp"
 #include "cpu/roofline.inl.hpp"
 #include "cpu/statistics.inl.hpp"
+#include "cpu/update.inl.hpp"
 
 namespace gradkern::cpu {
 namespace {
@@ -45,6 +46,7 @@ constexpr Kernels table(const char* name) {
       clip_survey,
       clip_scale,
       clip_clamp,
+      update,
       elementary_f32,
       elementary_f64,
       multiply_adds,

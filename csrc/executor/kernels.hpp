@@ -13,6 +13,7 @@
 #include "ops/clip.hpp"
 #include "ops/rounding.hpp"
 #include "ops/statistics.hpp"
+#include "ops/update.hpp"
 
 namespace gradkern::executor {
 
@@ -105,6 +106,20 @@ struct ClipTensor {
   void* target;
 };
 
+// updated = fl(weight - rate * gradient), both of `size` entries; updated may be weight itself.
+struct UpdateArgs {
+  std::int64_t size;
+  FormatId format;  // of weight and updated
+  const void* weight;
+  FormatId gradient_format;
+  const void* gradient;
+  void* updated;
+  double rate;  // lr / loss scale
+  formats::Mode mode;
+  std::uint64_t stream;  // which tensor this is, for stochastic rounding
+  ops::UpdateCounts* counts;
+};
+
 struct Executor {
   const char* name;
   int vector_bytes;
@@ -123,6 +138,7 @@ struct Executor {
   // Moves the entries of each tensor between its bounds; zero: those that are not finite count as zeros.
   void (*clip_clamp)(const Executor&, const ClipTensor* tensors, std::int64_t count, const ops::ClipBounds* bounds,
                      bool zero, ops::ClipCounts* counts);
+  void (*update)(const Executor&, const UpdateArgs&);
   void (*elementary_f32)(const Executor&, int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(const Executor&, int function, const double* x, double* y, std::int64_t size);
   // As many rounds of float32 (wide: float64) multiply-adds in registers on every thread; returns how many those are.
