@@ -20,6 +20,8 @@ from gradkern.clip_result import ClipResult, NonFinite
 from gradkern.clip_value import clip_by_value
 from gradkern.clippers import QuantileClipper, ZScoreClipper
 from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
+from gradkern.descend import descend
+from gradkern.descent_step import DescentStep, NonFiniteOrigin
 from gradkern.errors import (
     CudaError,
     GradkernError,
@@ -50,6 +52,8 @@ from gradkern.sweep_result import SweepResult
 from gradkern.system import Info, SelfTest, info, selftest
 from gradkern.table import StatsTable, TableFit
 from gradkern.tensor_stats import TensorStats
+from gradkern.trajectory import Trajectory
+from gradkern.update import UpdateReport, UpdateResult, sgd_update
 
 
 def __getattr__(name: str) -> str:
@@ -75,6 +79,7 @@ __all__ = [
     "Dense",
     "DenseGradients",
     "DenseOutput",
+    "DescentStep",
     "Finding",
     "FlushProfile",
     "FormatFit",
@@ -89,6 +94,7 @@ __all__ = [
     "NonFinite",
     "NonFiniteError",
     "NonFiniteNormError",
+    "NonFiniteOrigin",
     "QuantileClipper",
     "Rate",
     "RecurrentReport",
@@ -102,7 +108,10 @@ __all__ = [
     "TableFit",
     "TensorFileError",
     "TensorStats",
+    "Trajectory",
     "UnsupportedIsaError",
+    "UpdateReport",
+    "UpdateResult",
     "ZScoreClipper",
     "activation_backward",
     "activation_forward",
@@ -117,6 +126,7 @@ __all__ = [
     "clip_by_value",
     "dense_backward",
     "dense_forward",
+    "descend",
     "finfo",
     "formats",
     "get_num_threads",
@@ -128,5 +138,6 @@ __all__ = [
     "probe",
     "selftest",
     "set_num_threads",
+    "sgd_update",
     "sweep",
 ]

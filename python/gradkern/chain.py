@@ -22,18 +22,19 @@ from gradkern.report import ChainReport
 Progress = Callable[[int, int], None]
 
 
-def _network(net: Any) -> MLP:
+def _network(net: Any, function: str = "probe") -> MLP:
     if isinstance(net, MLP):
         return net
     if isinstance(net, Dense):
         return MLP([net])
     if isinstance(net, list | tuple) and all(isinstance(layer, Dense) for layer in net):
         return MLP(net)
-    raise TypeError(f"probe: net must be an MLP, a list of Dense layers or an RNN, got {type(net).__name__}")
+    recurrent = " or an RNN" if function == "probe" else ""
+    raise TypeError(f"{function}: net must be an MLP or a list of Dense layers{recurrent}, got {type(net).__name__}")
 
 
-def _batch(x: Any, net: MLP) -> Bits:
-    bits = read(x, "probe: x")
+def _batch(x: Any, net: MLP, function: str = "probe") -> Bits:
+    bits = read(x, f"{function}: x")
     n_in, first = net.layers[0].n_in, net.layers[0]
     shape = bits.shape
     row_size = int(np.prod(shape[1:])) if len(shape) > 1 else 0
@@ -43,10 +44,10 @@ def _batch(x: Any, net: MLP) -> Bits:
         rows = 1
     else:
         raise ValueError(
-            f"probe: x has shape {shape}, but {first.name}.weight has {(first.n_out, n_in)}: x must be (batch, {n_in})"
+            f"{function}: x has shape {shape}, but {first.name}.weight has {(first.n_out, n_in)}: x must be (batch, {n_in})"
         )
     if rows == 0:
-        raise ValueError(f"probe: x has shape {shape}: the batch is empty")
+        raise ValueError(f"{function}: x has shape {shape}: the batch is empty")
     return Bits(bits.bits.reshape(rows, n_in), bits.format, bits.restore)
 
 

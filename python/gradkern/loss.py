@@ -21,7 +21,7 @@ Wide: TypeAlias = NDArray[np.float64]
 LOSSES = ("sum", "mse", "cross_entropy")
 
 
-def check_target(loss: str, target: Any, shape: tuple[int, int]) -> Wide | None:
+def check_target(loss: str, target: Any, shape: tuple[int, int], function: str = "probe") -> Wide | None:
     """Return the target as (batch, n_out) float64, one-hot where class numbers were given.
 
     Raises
@@ -30,29 +30,29 @@ def check_target(loss: str, target: Any, shape: tuple[int, int]) -> Wide | None:
         If the loss is unknown, the target is missing or superfluous, has the wrong shape, or a class is out of range.
     """
     if loss not in LOSSES:
-        raise ValueError(f"probe: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        raise ValueError(f"{function}: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
     if loss == "sum":
         if target is not None:
-            raise ValueError("probe: loss='sum' takes no target; did you mean loss='mse' or 'cross_entropy'?")
+            raise ValueError(f"{function}: loss='sum' takes no target; did you mean loss='mse' or 'cross_entropy'?")
         return None
     if target is None:
-        raise ValueError(f"probe: loss={loss!r} needs a target")
-    values = read(target, "probe: target").values.astype(np.float64)
+        raise ValueError(f"{function}: loss={loss!r} needs a target")
+    values = read(target, f"{function}: target").values.astype(np.float64)
     if loss == "cross_entropy" and values.ndim == 1:
-        return _one_hot(values, shape)
+        return _one_hot(values, shape, function)
     if values.shape != shape and values.size == shape[0] * shape[1] and values.ndim <= 2 and 1 in shape:
         values = values.reshape(shape)
     if values.shape != shape:
-        raise ValueError(f"probe: target has shape {values.shape}, the output {shape}")
+        raise ValueError(f"{function}: target has shape {values.shape}, the output {shape}")
     return values
 
 
-def _one_hot(classes: Wide, shape: tuple[int, int]) -> Wide:
+def _one_hot(classes: Wide, shape: tuple[int, int], function: str) -> Wide:
     if classes.shape != shape[:1]:
-        raise ValueError(f"probe: target has shape {classes.shape}, the output {shape}: one class number a row")
+        raise ValueError(f"{function}: target has shape {classes.shape}, the output {shape}: one class number a row")
     if not np.all((classes >= 0) & (classes < shape[1]) & (classes == np.floor(classes))):
         bad = classes[~((classes >= 0) & (classes < shape[1]) & (classes == np.floor(classes)))][0]
-        raise ValueError(f"probe: target holds {bad:g}, classes are whole numbers from 0 to {shape[1] - 1}")
+        raise ValueError(f"{function}: target holds {bad:g}, classes are whole numbers from 0 to {shape[1] - 1}")
     return np.asarray(np.arange(shape[1])[None, :] == classes[:, None], dtype=np.float64)
 
 

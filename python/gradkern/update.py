@@ -19,6 +19,7 @@ from gradkern.arithmetic import rounding_mode
 from gradkern.cast import log2_sum
 
 _COUNTS = ("unchanged", "applied", "lost", "overflow", "nonfinite")
+_PARTS, _FIRST = ("flushed", "subnormal"), ("first_overflow", "first_nonfinite")
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,10 +76,9 @@ class UpdateReport(Result):
     @classmethod
     def from_counts(cls, counts: dict[str, Any]) -> UpdateReport:
         """Build the report from what the kernel counted."""
-        first = {name: counts[name] if counts[name] >= 0 else None for name in ("first_overflow", "first_nonfinite")}
+        first: dict[str, Any] = {n: counts[n] if counts[n] >= 0 else None for n in _FIRST}
         return cls(
-            size=sum(counts[name] for name in _COUNTS), **{name: counts[name] for name in _COUNTS},
-            flushed=counts["flushed"], subnormal=counts["subnormal"], **first,
+            size=sum(counts[name] for name in _COUNTS), **{name: counts[name] for name in (*_COUNTS, *_PARTS)}, **first,
             log2_wanted=log2_sum(counts["wanted"]) / 2, log2_made=log2_sum(counts["made"]) / 2,
         )  # fmt: skip
 
@@ -86,13 +86,14 @@ class UpdateReport(Result):
     def merged(cls, reports: Iterable[UpdateReport]) -> UpdateReport:
         """Add the reports of several tensors; the first indices are those of the first tensor that has one."""
         parts = list(reports)
-        sums = {name: sum(getattr(r, name) for r in parts) for name in ("size", *_COUNTS, "flushed", "subnormal")}
-        first = {
-            name: next((getattr(r, name) for r in parts if getattr(r, name) is not None), None)
-            for name in ("first_overflow", "first_nonfinite")
-        }
-        norms = {name: log2_hypot(getattr(r, name) for r in parts) for name in ("log2_wanted", "log2_made")}
-        return cls(**sums, **first, **norms)
+        values: dict[str, Any] = {n: sum(getattr(r, n) for r in parts) for n in ("size", *_COUNTS, *_PARTS)}
+        for name in _FIRST:
+            values[name] = next((getattr(r, name) for r in parts if getattr(r, name) is not None), None)
+        return cls(
+            **values,
+            log2_wanted=log2_hypot(r.log2_wanted for r in parts),
+            log2_made=log2_hypot(r.log2_made for r in parts),
+        )
 
 
 def log2_hypot(log2_norms: Iterable[float]) -> float:
@@ -123,7 +124,15 @@ def update_into(
 ) -> UpdateReport:
     """Write the new weight into `updated`, which may be the weight's own memory."""
     counts = _core.update(
-        weight.bits, weight.format_id, gradient.bits, gradient.format_id, as_bits_view(updated), rate, *mode, seed, stream
+        weight.bits,
+        weight.format_id,
+        gradient.bits,
+        gradient.format_id,
+        as_bits_view(updated),
+        rate,
+        *mode,
+        seed,
+        stream,
     )
     return UpdateReport.from_counts(counts)
 
