@@ -16,7 +16,7 @@ from gradkern.activation import activation_code
 from gradkern.arithmetic import Arithmetic
 from gradkern.cast import round_to
 from gradkern.clip import clip_by_global_norm
-from gradkern.descent_step import EVENTS, NORM_ROLES, DescentStep, NonFiniteOrigin, origin_in
+from gradkern.descent_step import EVENTS, NORM_ROLES, DescentStep, NonFiniteOrigin, nonfinite_rows, origin_in
 from gradkern.errors import NonFiniteError
 from gradkern.formats import finfo
 from gradkern.layer_row import LayerRow
@@ -178,12 +178,13 @@ class Descent:
     def _update(self, treated: Treated, step: int) -> list[dict[str, UpdateReport]]:
         """Move the weights; what rounding made of it, by layer and name."""
         a, rate = self.arithmetic, self.lr / treated.scale
+        seed = step_seed(a.seed, step)
         reports: list[dict[str, UpdateReport]] = [{} for _ in self.net.layers]
         for stream, (name, gradient) in enumerate(treated.gradients.items()):
             bits, (_, number, kind) = self.parameters[name], name.split()
             g = Bits(as_bits_view(gradient), str(gradient.dtype), same_kind)
             reports[int(number) - 1][kind] = update_into(
-                bits, g, bits.bits, rate, a.mode, step_seed(a.seed, step), _UPDATE_STREAM + stream
+                bits, g, bits.bits, rate, a.mode, seed, _UPDATE_STREAM + stream
             )
         return reports
 
@@ -191,7 +192,7 @@ class Descent:
         self, report: ChainReport, step: int, scale: float, skipped: bool
     ) -> tuple[NonFiniteOrigin | None, ChainReport | None]:
         """Where the first NaN or infinity is; the first of all is looked into with the reference chain."""
-        row = next((row for row in report.layers if row.nonfinite), None)
+        row = next(iter(nonfinite_rows(report)), None)
         if row is None:
             return None, None
         if not self.looked_into[skipped] and not (row.role in ("weight", "bias") and self.looked_into[False]):

@@ -47,9 +47,14 @@ class NonFiniteOrigin(Result):
         return f"step {self.step}, layer {self.layer} {self.role}: {self.story or 'NaN or inf'}"
 
 
+def nonfinite_rows(report: ChainReport) -> list[LayerRow]:
+    """Rows with NaN or inf, in the order of computation; the gradient of the input moves no weight and is left out."""
+    return [row for row in report.layers if row.nonfinite and (row.layer, row.role) != (0, "grad_activation")]
+
+
 def origin_in(report: ChainReport, step: int) -> NonFiniteOrigin | None:
     """Find the first non-finite row of a report with a reference, and say what made it and what it made."""
-    bad = [row for row in report.layers if row.nonfinite]
+    bad = nonfinite_rows(report)
     if not bad:
         return None
     first = bad[0]
