@@ -19,7 +19,8 @@ struct Updating {
   const executor::UpdateArgs& args;
   ops::UpdateCounts& counts;
   ops::UpdateSums sums = {};
-  alignas(64) double wanted[update_block], exact[update_block], made[update_block];
+  alignas(64) double exact[update_block], gradient[update_block];
+  alignas(64) float gradient_f32[update_block];
   alignas(64) holder<F> rounded[update_block], weight[update_block];
   alignas(64) typename F::container ragged[update_block];
 
@@ -37,65 +38,81 @@ const T* block_of(formats::FormatId format, const void* data, std::int64_t first
   return buffer;
 }
 
-// wanted = rate g and exact = w - rate g; false where float64 lanes cannot take them, or something is not finite.
-template <class W, class G>
-bool descend_groups(const W* w, const G* g, std::int64_t count, double rate, double* wanted, double* exact) {
+// What one block did. Entries that neither moved nor were lost had no update.
+struct BlockUpdate {
+  std::int64_t applied = 0, lost = 0, flushed = 0, subnormal = 0;
+};
+
+// Whole groups of vectors, rounded to nearest even and held in `rounded`; adds to the lanes of the sums. False where
+// float64 lanes cannot take a value, or something is not finite or beyond F: then only `rounded` has changed.
+template <class F, bool flush, class W, class G>
+bool descend_groups(const W* w, const G* g, std::int64_t count, double rate, W* rounded, ops::UpdateSums& sums,
+                    BlockUpdate& block) {
+  using V = vec_f64;
+  using I = ops::int_t<V>;
+  using Limits = ops::LaneLimits<F, V>;
   constexpr int lanes = group / group_f64;
-  const vec_f64 factor(rate), minus(-rate), low(0x1p-420), high(0x1p490), zero(0.0);
-  ops::int_t<vec_f64> wrong(std::int64_t(0));
-  for (std::int64_t j = 0; j < count; j += lanes) {
-    simd::prefetch_page(w + j);
-    simd::prefetch_page(g + j);
-    const vec_f64 gradient = simd::widen(g + j), u = factor * gradient;
-    const vec_f64 x = fma(minus, gradient, simd::widen(w + j)), a = ops::abs(x), b = ops::abs(u);
-    wrong = wrong | ~(max(a, b) < high) | ~(a < high) | ((a < low) & (x != zero)) | ((b < low) & (u != zero));
-    u.store(wanted + j);
-    x.store(exact + j);
+  const V factor(rate), minus(-rate), low(0x1p-420), high(0x1p490), zero(0.0);
+  const V smallest_normal(Limits::smallest_normal), largest(Limits::largest);
+  const I none(std::int64_t(0));
+  I applied = none, idle = none, flushed = none, normal = none, empty = none, plain = ~none;
+  V wanted[group_f64], made[group_f64];
+  for (int v = 0; v < group_f64; ++v) {
+    wanted[v] = V::load(sums.wanted.medium + v * lanes);
+    made[v] = V::load(sums.made.medium + v * lanes);
   }
-  return total(wrong) == 0;
+  for (std::int64_t i = 0; i < count; i += group) {
+    simd::prefetch_page(w + i);
+    simd::prefetch_page(g + i);
+#pragma GCC unroll 8
+    for (int v = 0; v < group_f64; ++v) {
+      const std::int64_t j = i + v * lanes;
+      const V weight = simd::widen(w + j), gradient = simd::widen(g + j), u = factor * gradient;
+      const V x = fma(minus, gradient, weight), a = ops::abs(x), b = ops::abs(u);
+      const I no_update = u == zero, is_zero = x == zero;
+      plain = plain & (b < high) & (a < high) & ((a >= low) | is_zero) & ((b >= low) | no_update);
+      V r = ops::round_magnitude<F>(a, ops::binade_bits<F>(a));
+      plain = plain & (r <= largest);
+      if constexpr (flush) r = select(r < smallest_normal, zero, r);
+      const V stored = ops::with_sign(r, x), difference = stored - weight;
+      simd::narrow(rounded + j, stored);
+      const I moved = difference != zero, gone = r == zero;
+      applied = applied + moved;
+      idle = idle + (no_update | moved);
+      empty = empty + gone;
+      flushed = flushed + (gone & ~is_zero);
+      normal = normal + (r >= smallest_normal);
+      wanted[v] = wanted[v] + u * u;
+      made[v] = made[v] + difference * difference;
+    }
+  }
+  if (total(~plain) != 0) return false;
+  for (int v = 0; v < group_f64; ++v) {
+    wanted[v].store(sums.wanted.medium + v * lanes);
+    made[v].store(sums.made.medium + v * lanes);
+  }
+  block = {total(applied), count - total(idle), total(flushed), count - total(normal) - total(empty)};
+  return true;
 }
 
-// made = w' - w; how many entries moved, and how many did not though they should have.
-template <class W>
-void compare_groups(const W* w, const W* rounded, const double* wanted, std::int64_t count, double* made,
-                    ops::UpdateCounts& counts) {
-  constexpr int lanes = group / group_f64;
-  const vec_f64 zero(0.0);
-  ops::int_t<vec_f64> applied(std::int64_t(0)), lost(std::int64_t(0));
-  for (std::int64_t j = 0; j < count; j += lanes) {
-    const vec_f64 difference = simd::widen(rounded + j) - simd::widen(w + j);
-    applied = applied + (difference != zero);
-    lost = lost + ((difference == zero) & (vec_f64::load(wanted + j) != zero));
-    difference.store(made + j);
-  }
-  counts.applied += total(applied);
-  counts.lost += total(lost);
-}
-
-// Whole groups of vectors; false, and nothing stored or counted, where the block needs the other way.
+// False, and nothing stored or counted, where the block needs the other way.
 template <class F, bool flush>
 bool lane_update(Updating<F>& u, std::int64_t first, std::int64_t count) {
   const executor::UpdateArgs& args = u.args;
   const std::int64_t whole = (count + group - 1) / group * group;
   const holder<F>* w = block_of(F::id, args.weight, first, count, u.weight);
-  bool plain;
-  if (args.gradient_format == formats::FormatId::float64) {
-    const double* g = block_of(args.gradient_format, args.gradient, first, count, u.made);
-    plain = descend_groups(w, g, whole, args.rate, u.wanted, u.exact);
-  } else {
-    alignas(64) float gradient[update_block];
-    const float* g = block_of(args.gradient_format, args.gradient, first, count, gradient);
-    plain = descend_groups(w, g, whole, args.rate, u.wanted, u.exact);
-  }
-  BlockCounts block;
-  if (!plain || !round_f64<F, flush, false>(u.exact, whole, 0, u.rounded, u.made, block)) return false;
-  const std::int64_t before = u.counts.applied + u.counts.lost;
-  compare_groups(w, u.rounded, u.wanted, whole, u.made, u.counts);
-  u.counts.unchanged += count - (u.counts.applied + u.counts.lost - before);
+  BlockUpdate block;
+  const auto descends = [&](auto* buffer) {
+    const auto* g = block_of(args.gradient_format, args.gradient, first, count, buffer);
+    return descend_groups<F, flush>(w, g, whole, args.rate, u.rounded, u.sums, block);
+  };
+  const bool wide = args.gradient_format == formats::FormatId::float64;
+  if (!(wide ? descends(u.gradient) : descends(u.gradient_f32))) return false;
+  u.counts.applied += block.applied;
+  u.counts.lost += block.lost;
+  u.counts.unchanged += count - block.applied - block.lost;
   u.counts.flushed += block.flushed;
   u.counts.subnormal += block.subnormal;
-  add_squares(u.wanted, whole, u.sums.wanted.medium);
-  add_squares(u.made, whole, u.sums.made.medium);
   auto* out = static_cast<typename F::container*>(args.updated) + first;
   store_rounded<F>(u.rounded, whole, count == whole ? out : u.ragged);
   if (count != whole) __builtin_memcpy(out, u.ragged, static_cast<unsigned long>(count) * sizeof *out);
@@ -106,12 +123,12 @@ template <class F>
 void scalar_update(Updating<F>& u, std::int64_t first, std::int64_t count) {
   const executor::UpdateArgs& args = u.args;
   decode_block(F::id, args.weight, first, count, u.exact);
-  decode_block(args.gradient_format, args.gradient, first, count, u.wanted);
+  decode_block(args.gradient_format, args.gradient, first, count, u.gradient);
   auto* out = static_cast<typename F::container*>(args.updated);
   for (std::int64_t j = 0; j < count; ++j) {
     const std::uint64_t draw = formats::draw(args.mode, args.stream, first + j);
     out[first + j] =
-        ops::update_entry<F>(u.exact[j], u.wanted[j], args.rate, args.mode, draw, first + j, u.counts, u.sums);
+        ops::update_entry<F>(u.exact[j], u.gradient[j], args.rate, args.mode, draw, first + j, u.counts, u.sums);
   }
 }
 
