@@ -237,7 +237,7 @@ def test_callbacks():
         ({"scaler": 3.0}, ValueError, "scaler must be a power of two"),
         ({"master_weights": "tfloat32"}, ValueError, "master_weights must be one of"),
         ({"keep": "all"}, ValueError, "keep must be"),
-        ({"start": -1}, ValueError, "start"),
+        ({"start": -1}, ValueError, "start must be the number of a step"),
         ({"target": np.zeros((3, 3))}, ValueError, r"descend: target has shape \(3, 3\)"),
         ({"x": np.zeros((24, 4))}, ValueError, r"descend: x has shape \(24, 4\)"),
         ({"net": "net"}, TypeError, "descend: net must be an MLP"),
