@@ -31,7 +31,8 @@ class Finding(Result):
     kind : str
         ``nonfinite_input``,
         ``overflow``, ``invalid``, ``flushed``, ``cancelled``, ``stalled``, ``few_digits``, ``dead``, ``vanishing`` or
-        ``exploding``.
+        ``exploding``; of a `Trajectory` also ``loss_scale_floor``, ``diverging``, ``oscillating``, ``lost_updates``, ``skipped``
+        or ``slow``.
     severity : {"critical", "major", "minor"}
         critical: NaN or inf reached the result; major: most of some tensor's signal is lost; minor: the rest.
     where : str
