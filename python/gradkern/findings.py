@@ -209,7 +209,7 @@ def _dead(report: ChainReport) -> list[Finding]:
     if not rows:
         return []
     evidence = "every entry of the gradient is zero in real arithmetic: all units are masked for every sample"
-    remedy = "another init or a positive bias, leaky_relu, or fewer layers; precision cannot help"
+    remedy = f"another init or a positive bias, leaky_relu, or fewer {report.unit}s; precision cannot help"
     return [Finding("dead", "major", _where(rows), evidence, remedy)]
 
 
@@ -222,30 +222,34 @@ def changes(rate: Rate, depth: int) -> bool:
 def _course(rate: Rate, depth: int) -> str:
     bits = rate.bits_per_layer
     if not changes(rate, depth):
-        return f"keep their size ({bits:+.2f} bits per layer)"
+        return f"keep their size ({bits:+.2f} bits per {rate.unit})"
     verb = "lose" if bits < 0 else "gain"
-    return f"{verb} {abs(bits):.2f} bits per layer, {bits * (depth - 1):+.0f} over the depth"
+    over = "depth" if rate.unit == "layer" else "steps"
+    return f"{verb} {abs(bits):.2f} bits per {rate.unit}, {bits * (depth - 1):+.0f} over the {over}"
 
 
 def _decay(report: ChainReport) -> list[Finding]:
     """Find gradients that change with depth: those of the activations and those of the weights, which need not agree."""
-    signal, weights, depth = report.decay_rate(), report.decay_rate("grad_weight"), report.depth
+    signal, weights, depth = report.decay_rate(), report.weight_rate(), report.depth
     moved = [rate for rate in (signal, weights) if changes(rate, depth)]
     if not moved:
         return []
     bits = moved[0].bits_per_layer
     kind, phi = "vanishing" if bits < 0 else "exploding", report.activations[0]
-    evidence = f"activation gradients {_course(signal, depth)}; weight gradients {_course(weights, depth)}"
+    evidence = f"activation gradients {_course(signal, depth)}; {report.weight_words} {_course(weights, depth)}"
     where = "the whole chain"
     remedy = f"multiply the weights by {2.0 ** max(-60.0, min(60.0, -bits)):.3g}, or take the init that matches {phi}"
     if kind == "vanishing" and phi == "sigmoid":
-        remedy = "sigmoid loses at least 2 bits a layer at unit gain, whatever the init: use tanh or relu with a matching init"
-    if len(moved) == 1 and moved[0] is signal:
+        remedy = (
+            f"sigmoid loses at least 2 bits a {report.unit} at unit gain, whatever the init: "
+            "use tanh or relu with a matching init"
+        )
+    if len(moved) == 1 and moved[0] is signal and report.unit == "layer":
         where = "the activation gradients"
         same = "shrink" if bits < 0 else "grow"
         evidence += f": they are these times the layer's input, and activations {same} forwards by as much"
-    elif len(moved) == 1:
-        where = "the weight gradients"
+    elif len(moved) == 1 and moved[0] is weights:
+        where = f"the {report.weight_words}"
         remedy = "keep the size of the activations from layer to layer: the gradients that travel back keep theirs"
     return [Finding(kind, "minor", where, evidence, remedy)]
 

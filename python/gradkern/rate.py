@@ -33,15 +33,18 @@ class Rate(Result):
         than need be where norms do not walk but keep to a level, and infinite where fewer than three are known.
     points : int
         Layers with a finite norm that were used.
+    unit : {"layer", "step"}
+        What the bits are gained or lost per: of an RNN a time step.
     """
 
     bits_per_layer: float
     low: float
     high: float
     points: int
+    unit: str = "layer"
 
     def __str__(self) -> str:
-        return f"{self.bits_per_layer:+.3f} bits/layer [{self.low:+.3f}, {self.high:+.3f}]"
+        return f"{self.bits_per_layer:+.3f} bits/{self.unit} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 def student_t(freedom: int) -> float:
@@ -71,7 +74,7 @@ def _half_width(x: Floats, y: Floats) -> float:
     return student_t(freedom) * math.sqrt(_INFLATION * variance / abs(span))
 
 
-def theil_sen(position: Floats, log2_norm: Floats) -> Rate:
+def theil_sen(position: Floats, log2_norm: Floats, unit: str = "layer") -> Rate:
     """Fit the slope.
 
     Parameters
@@ -80,6 +83,8 @@ def theil_sen(position: Floats, log2_norm: Floats) -> Rate:
         Monotone.
     log2_norm : array, (n,)
         Those that are not finite are left out.
+    unit : str
+        What a step of the position is called.
 
     References
     ----------
@@ -89,14 +94,14 @@ def theil_sen(position: Floats, log2_norm: Floats) -> Rate:
     x, y = position[finite], log2_norm[finite]
     n = len(x)
     if n < 2:
-        return Rate(math.nan, math.nan, math.nan, n)
+        return Rate(math.nan, math.nan, math.nan, n, unit)
     half = _half_width(x, y)
     if n > _MOST_POINTS:  # all pairs of an even subsample
         keep = np.unique(np.linspace(0, n - 1, _MOST_POINTS).astype(np.int64))
         x, y = x[keep], y[keep]
     i, j = np.triu_indices(len(x), 1)
     slope = float(np.median((y[j] - y[i]) / (x[j] - x[i])))
-    return Rate(slope, slope - half, slope + half, n)
+    return Rate(slope, slope - half, slope + half, n, unit)
 
 
 def median_of_draws(values: Floats) -> tuple[float, float, float]:

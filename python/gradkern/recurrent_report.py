@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gradkern._result import Result, plain
 from gradkern.formats import FormatLike
 from gradkern.layer_row import LayerRow
+from gradkern.rate import Rate, theil_sen
 from gradkern.report import ChainReport
 from gradkern.tensor_stats import TensorStats
 
@@ -120,6 +121,7 @@ class RecurrentReport(ChainReport):
     shares: dict[str, Any] = field(repr=False, default_factory=dict)
 
     unit: ClassVar[str] = "step"
+    weight_words: ClassVar[str] = "shares of dL/dW"
 
     @property
     def hidden(self) -> int:
@@ -135,6 +137,11 @@ class RecurrentReport(ChainReport):
     def contributions(self) -> Contributions:
         """What each step adds to dL/dW."""
         return Contributions.from_shares(self.shares)
+
+    def weight_rate(self) -> Rate:
+        """Bits per step that the norm of the shares of dL/dW gains or loses, backwards from the loss."""
+        c = self.contributions
+        return theil_sen(-c.steps.astype(np.float64), c.log2_norm, self.unit)
 
     def describe(self) -> str:
         """Return the network in words."""

@@ -79,9 +79,9 @@ def facts(report: ChainReport) -> list[tuple[str, str]]:
         else f"unknown: fewer than two {report.unit}s with a finite norm"
     )
     lines.append(("decay rate", f"{decay}, {source} from the loss backwards"))
-    weights = report.decay_rate("grad_weight")
+    weights = report.weight_rate()
     if math.isfinite(weights.bits_per_layer):
-        lines.append(("of weight gradients", str(weights)))
+        lines.append((f"of {report.weight_words}", str(weights)))
     if not report.has_reference:
         return [*lines, ("reference", "not run: losses are counted, not attributed")]
     reach = "effective depth" if report.unit == "layer" else "effective horizon"

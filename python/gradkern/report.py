@@ -75,6 +75,7 @@ class ChainReport(Result):
     records: Sequence[dict[str, Any]] | _core.ChainRecords = field(repr=False)
 
     unit: ClassVar[str] = "layer"  # what follows one another along the chain
+    weight_words: ClassVar[str] = "weight gradients"  # what `weight_rate` is of
 
     @cached_property
     def layers(self) -> list[LayerRow]:
@@ -160,7 +161,13 @@ class ChainReport(Result):
         rows = self.rows(role)
         norms = [row.reference_log2_norm if self.has_reference else row.log2_norm for row in rows]
         direction = -1.0 if role in GRADIENT_ROLES else 1.0
-        return theil_sen(np.array([direction * row.layer for row in rows]), np.array(norms, dtype=np.float64))
+        return theil_sen(
+            np.array([direction * row.layer for row in rows]), np.array(norms, dtype=np.float64), self.unit
+        )
+
+    def weight_rate(self) -> Rate:
+        """Bits per layer that the norm of the weight gradients gains or loses, backwards from the loss."""
+        return self.decay_rate("grad_weight")
 
     def effective_depth(
         self,
