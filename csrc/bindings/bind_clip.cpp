@@ -1,8 +1,9 @@
 // Gradients looked up once, surveyed and scaled: ClipGroup.
 #include <algorithm>
+#include <memory>
 
 #include "base/expects.hpp"
-#include "bindings/module.hpp"
+#include "bindings/in_place.hpp"
 
 namespace gradkern::bindings {
 namespace {
@@ -32,6 +33,7 @@ class ClipGroup {
     base::expects(count == format_ids.size() && (targets_.empty() || targets_.size() == count) &&
                       (rows.empty() || rows.size() == count),
                   "ClipGroup: sources, targets, formats and rows differ in number");
+    writable_ = !targets_.empty();
     tensors_.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
       const auto format = format_from(format_ids[i]);
@@ -46,14 +48,38 @@ class ClipGroup {
     surveys_.resize(tensors_.size());
   }
 
+  // Plain arrays to be clipped where they lie, or nothing: see plain_arrays.
+  static std::unique_ptr<ClipGroup> in_place(const py::list& arrays, const std::map<int, int>& formats,
+                                             const py::object& tensor_type) {
+    auto tensors = plain_arrays(arrays, formats, tensor_type);
+    if (!tensors) return nullptr;
+    auto group = std::unique_ptr<ClipGroup>(new ClipGroup);
+    group->owners_ = arrays.attr("copy")();
+    group->writable_ = true;
+    group->tensors_ = std::move(*tensors);
+    group->surveys_.resize(group->tensors_.size());
+    return group;
+  }
+
   std::size_t size() const { return tensors_.size(); }
+
+  py::array_t<std::int64_t> formats() const {
+    py::array_t<std::int64_t> ids(static_cast<py::ssize_t>(tensors_.size()));
+    std::int64_t* out = ids.mutable_data();
+    for (const auto& t : tensors_) *out++ = static_cast<std::int64_t>(t.format);
+    return ids;
+  }
 
   // Whether any two targets share memory.
   bool overlap() const {
     std::vector<std::pair<std::uintptr_t, std::uintptr_t>> ranges;
-    for (const py::array& t : targets_) {
-      const auto begin = reinterpret_cast<std::uintptr_t>(t.data());
-      if (t.size()) ranges.emplace_back(begin, begin + static_cast<std::uintptr_t>(t.nbytes()));
+    ranges.reserve(tensors_.size());
+    for (const auto& t : tensors_) {
+      const auto begin = reinterpret_cast<std::uintptr_t>(t.target);
+      const std::int64_t bytes = t.size * formats::visit(t.format, [](auto f) -> std::int64_t {
+                                   return sizeof(typename decltype(f)::container);
+                                 });
+      if (bytes != 0) ranges.emplace_back(begin, begin + static_cast<std::uintptr_t>(bytes));
     }
     if (!std::is_sorted(ranges.begin(), ranges.end())) std::sort(ranges.begin(), ranges.end());
     for (std::size_t i = 1; i < ranges.size(); ++i)
@@ -120,6 +146,8 @@ class ClipGroup {
   }
 
  private:
+  ClipGroup() = default;
+
   void add(const executor::ClipTensor& whole, std::int64_t rows, std::int64_t item_size) {
     base::expects(rows >= 1 && whole.size % rows == 0, "ClipGroup: rows of different sizes");
     const std::int64_t size = whole.size / rows;
@@ -131,7 +159,7 @@ class ClipGroup {
   }
 
   std::size_t checked_count(const Floats& a, const Floats& b, const Flags& write) const {
-    base::expects(!targets_.empty() || a.size() == 0, "ClipGroup: there are no targets");
+    base::expects(writable_ || a.size() == 0, "ClipGroup: there are no targets");
     base::expects(
         a.size() <= static_cast<py::ssize_t>(tensors_.size()) && b.size() == a.size() && write.size() == a.size(),
         "ClipGroup: factors do not fit the tensors");
@@ -154,6 +182,8 @@ class ClipGroup {
   }
 
   std::vector<py::array> sources_, targets_;
+  py::object owners_;  // of plain arrays
+  bool writable_ = false;
   std::vector<executor::ClipTensor> tensors_;
   std::vector<ops::Survey> surveys_;
 };
@@ -166,7 +196,9 @@ void bind_clip(py::module_& m) {
       .def(py::init<std::vector<py::array>, std::vector<py::array>, const std::vector<int>&,
                     const std::vector<std::int64_t>&>(),
            py::arg("sources"), py::arg("targets"), py::arg("formats"), py::arg("rows") = std::vector<std::int64_t>())
+      .def_static("in_place", &ClipGroup::in_place, py::arg("arrays"), py::arg("formats"), py::arg("tensor_type"))
       .def("__len__", &ClipGroup::size)
+      .def_property_readonly("formats", &ClipGroup::formats)
       .def("overlap", &ClipGroup::overlap)
       .def("survey", &ClipGroup::survey, py::arg("norm"), py::arg("counted"))
       .def("scale", &ClipGroup::scale, py::arg("first"), py::arg("second"), py::arg("write"), py::arg("zero"),

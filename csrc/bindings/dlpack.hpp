@@ -59,7 +59,21 @@ struct VersionedTensor {
   Tensor tensor;
 };
 
+// In a capsule named "dlpack_exchange_api" on an array type, since version 1.3: what gives that type's memory without
+// Python. Functions return 0, or set a Python error. Of another major version, only the first three may be read.
+struct ExchangeApi {
+  static constexpr const char *name = "dlpack_exchange_api", *attribute = "__dlpack_c_exchange_api__";
+  std::uint32_t major, minor;
+  const ExchangeApi* previous;  // for consumers of an older major version, or null
+  int (*allocate)(Tensor* prototype, VersionedTensor** out, void* context,
+                  void (*set_error)(void* context, const char* kind, const char* message));
+  int (*to_managed)(void* array, VersionedTensor** out);
+  int (*from_managed)(VersionedTensor* tensor, void** array);
+  int (*to_tensor)(void* array, Tensor* out);  // may be null; the array still owns the memory
+  int (*current_stream)(DeviceType type, std::int32_t id, void** stream);
+};
+
 static_assert(sizeof(void*) != 8 || (sizeof(Tensor) == 48 && sizeof(ManagedTensor) == 64));
-static_assert(sizeof(void*) != 8 || sizeof(VersionedTensor) == 80);
+static_assert(sizeof(void*) != 8 || (sizeof(VersionedTensor) == 80 && sizeof(ExchangeApi) == 56));
 
 }  // namespace gradkern::bindings::dlpack

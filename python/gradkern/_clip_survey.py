@@ -36,6 +36,8 @@ def norm_id(p: Any, function: str) -> int:
 def limit(value: Any, function: str, name: str, zero: bool = True) -> float:
     """Return a number that is not negative, nor NaN."""
     found = number(value, function, name)
+    if math.isnan(found):
+        raise ValueError(f"{function}: {name} must not be NaN")
     if not (found >= 0 if zero else found > 0):
         raise ValueError(f"{function}: {name} must {'not be negative' if zero else 'be positive'}, got {value}")
     return found

@@ -95,10 +95,10 @@ def margin_of(found: Found) -> int | None:
     if len(group._formats) == 1:
         largest = {group._formats[0]: float(amax.max(initial=0.0))}
     elif len(amax) == len(group._units.formats):
-        ids = np.array(group._units.formats, np.int64)
+        ids = group._units.formats
         largest = {i: float(amax[ids == i].max()) for i in group._formats}
     else:  # rows of several formats
-        ids = np.repeat(np.array(group._units.formats, np.int64), rows_of(group._units))
+        ids = np.repeat(group._units.formats, rows_of(group._units))
         largest = {i: float(amax[ids == i].max(initial=0.0)) for i in group._formats}
     rooms = [_room(x, finfo(_FORMATS[i])) for i, x in largest.items() if x > 0]
     return min(rooms, default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +25,10 @@ class Units:
         The kernels' view of sources and targets.
     sources, targets : list of arrays
         Contiguous; the same where the caller's memory is written directly.
-    formats : list of int
-        Ids of their formats.
+    records : sequence of int
+        For each of the caller's arrays, the unit whose survey is its own; a range where each is a unit.
     back : list of (array, key, values)
         What is written in the end: ``array[key] = values``, the values being a target.
-    records : list of int
-        For each of the caller's arrays, the unit whose survey is its own.
     loads : list of (source, array, key)
         What is read again at every survey: ``source[...] = array[key]``.
     counted : int
@@ -37,18 +36,18 @@ class Units:
     """
 
     core: Any
-    sources: list[NDArray[Any]]
-    targets: list[NDArray[Any]]
-    formats: list[int]
+    sources: Sequence[NDArray[Any]]
+    targets: Sequence[NDArray[Any]]
+    records: Sequence[int]
     back: list[tuple[NDArray[Any], Any, NDArray[Any]]] = field(default_factory=list)
-    records: list[int] = field(default_factory=list)
     loads: list[tuple[NDArray[Any], NDArray[Any], Any]] = field(default_factory=list)
     counted: int = -1
 
     def __post_init__(self) -> None:
         if self.counted < 0:
             self.counted = len(self.sources)
-        self.simple = self.records == list(range(self.counted))  # each array is a unit
+        self.simple = self.records == range(self.counted)  # each array is a unit
+        self.formats: NDArray[np.int64] = self.core.formats
         self.copied = self.sources is not self.targets
 
     def load(self) -> None:
@@ -57,9 +56,9 @@ class Units:
             source[...] = owner[key]
 
     @classmethod
-    def direct(cls, arrays: list[NDArray[Any]], formats: list[int]) -> Units:
-        """Arrays that are written where they lie."""
-        return cls(_core.ClipGroup(arrays, arrays, formats), arrays, arrays, formats, records=list(range(len(arrays))))
+    def direct(cls, core: Any, arrays: Sequence[NDArray[Any]]) -> Units:
+        """Arrays that are written where they lie, or not at all."""
+        return cls(core, arrays, arrays, range(len(arrays)))
 
 
 @dataclass
@@ -146,7 +145,7 @@ def _union(cluster: list[_Piece], marks: NDArray[np.bool_], low: int, build: _Bu
     build.add(items, Ellipsis if marks.all() else marks)
 
 
-def untangle(arrays: list[NDArray[Any]], names: list[str], function: str) -> Units:
+def untangle(arrays: list[NDArray[Any]], names: Sequence[str], function: str) -> Units:
     """Cut arrays into units that do not overlap.
 
     Raises
@@ -197,4 +196,6 @@ def untangle(arrays: list[NDArray[Any]], names: list[str], function: str) -> Uni
     for index, before in same:
         build.records[index] = build.records[before]
     core = _core.ClipGroup(build.sources, build.sources, build.formats)
-    return Units(core, build.sources, build.sources, build.formats, build.back, build.records, build.loads, counted)
+    each = range(counted)
+    records = each if build.records == list(each) else build.records
+    return Units(core, build.sources, build.sources, records, build.back, build.loads, counted)

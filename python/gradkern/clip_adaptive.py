@@ -18,7 +18,7 @@ from gradkern.gradient_group import GradientGroup, named
 def _weight_norms(group: GradientGroup, weights: Any, rows: list[int], function: str) -> Any:
     """Norms of the rows of weights, as mantissas and exponents."""
     names, values = named(weights, function)
-    if names != group.names:
+    if list(names) != list(group.names):
         raise ValueError(f"{function}: weights must have the names of grads {group.names[:5]}, got {names[:5]}")
     bits = [read(v, f"{function}: weights: {name}") for name, v in zip(names, values, strict=True)]
     for name, weight, source in zip(names, bits, group._units.sources, strict=True):
@@ -31,7 +31,7 @@ def _weight_norms(group: GradientGroup, weights: Any, rows: list[int], function:
 def _by_rows(found: Found, rows: list[int]) -> Found:
     """Survey again, by rows."""
     units = found.group._units
-    core = _core.ClipGroup(units.sources, units.targets, units.formats, rows)
+    core = _core.ClipGroup(list(units.sources), list(units.targets), units.formats.tolist(), rows)
     records, _ = core.survey(1, 0)
     wide = np.repeat(found.wide, rows)
     return Found(found.group, core, wide, records, found.total, found.exponent, found.nonfinite)

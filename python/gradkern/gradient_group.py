@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,21 @@ from gradkern import _core
 from gradkern._arrays import STORED_DTYPES, TYPE_NUMBERS, read
 from gradkern._arrays import _to_numpy as to_numpy
 from gradkern._frameworks import is_jax, is_plain_torch, is_torch, plain_torch_view
+from gradkern._names import Numerous
 from gradkern._overlap import Units, untangle
 from gradkern.formats import format_ids
 from gradkern.named_arrays import _flat as flat
 from gradkern.named_arrays import _is_array as is_array
 
-_READY = 0x0501  # NPY_ARRAY_C_CONTIGUOUS | ALIGNED | WRITEABLE
 NORMS = {1: 0, 2: 1, float("inf"): 2}
 READ_ONLY = object()  # in place of out: nothing is to be written
-_IDS = {number: format_ids()[name] for number, (_, name) in TYPE_NUMBERS.items()}
+_IDS: dict[int, int] = {number: format_ids()[name] for number, (_, name) in TYPE_NUMBERS.items()}
 
 
-def named(arrays: Any, function: str) -> tuple[list[str], list[Any]]:
+def named(arrays: Any, function: str) -> tuple[Sequence[str], list[Any]]:
     """Names and arrays of a mapping, an iterable of arrays or of pairs (name, array), or one array; None is left out."""
+    if isinstance(arrays, Numerous):
+        return arrays.names, arrays.values
     if is_array(arrays):
         return ["0"], [arrays]
     if isinstance(arrays, Mapping):
@@ -32,9 +35,8 @@ def named(arrays: Any, function: str) -> tuple[list[str], list[Any]]:
         names = [name for name, _ in pairs]
     elif isinstance(arrays, Iterable) and not isinstance(arrays, str | bytes):
         items = list(arrays)
-        if not any(type(item) is tuple for item in items):
-            kept = [item for item in items if item is not None]
-            return [str(i) for i, item in enumerate(items) if item is not None], kept
+        if tuple not in set(map(type, items)):
+            return named(Numerous.of(items), function)
         named_ = [
             item if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) else (str(i), item)
             for i, item in enumerate(items)
@@ -76,6 +78,19 @@ def writable_view(value: Any, function: str, name: str) -> NDArray[Any]:
     return array
 
 
+class Views(Sequence[NDArray[Any]]):
+    """Arrays that can be viewed by NumPy, viewed when they are asked for."""
+
+    def __init__(self, values: list[Any], names: Sequence[str], function: str) -> None:
+        self._values, self._names, self._function = values, names, function
+
+    def __getitem__(self, index: Any) -> Any:
+        return writable_view(self._values[index], self._function, self._names[index])
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
 class GradientGroup:
     """Arrays looked up once, to be clipped in place again and again.
 
@@ -89,7 +104,7 @@ class GradientGroup:
 
     Attributes
     ----------
-    names : list of str
+    names : sequence of str
         The arrays' names: keys, nested ones as ``outer.inner``, or numbers.
 
     Raises
@@ -112,7 +127,7 @@ class GradientGroup:
     """
 
     def __init__(self, arrays: Any) -> None:
-        self._start(arrays, "GradientGroup", None)
+        self._start(arrays, "GradientGroup", None, keeps=True)
 
     @classmethod
     def _of(cls, arrays: Any, function: str, out: Any = None) -> GradientGroup:
@@ -125,21 +140,23 @@ class GradientGroup:
         group._start(arrays, function, out)
         return group
 
-    def _start(self, arrays: Any, function: str, out: Any) -> None:
-        if isinstance(arrays, Iterable) and not isinstance(arrays, Mapping | list | tuple) and not is_array(arrays):
+    def _start(self, arrays: Any, function: str, out: Any, keeps: bool = False) -> None:
+        listed = isinstance(arrays, Mapping | list | tuple | Numerous) or is_array(arrays)
+        if isinstance(arrays, Iterable) and not listed:
             arrays = list(arrays)  # a generator gives its arrays once
         self._given = arrays
-        self.names, self._values = named(arrays, function)
+        names, self._values = named(arrays, function)
+        self.names: Sequence[str] = list(names) if keeps else names
         self._result: Callable[[], Any] = lambda: arrays
         if out is READ_ONLY:
             self._units = self._read_only(function)
         elif out is not None:
             self._units = self._copies(function, out)
         else:
-            self._units = self._in_place(function)
-        ids = np.array(self._units.formats, np.int64)
+            self._units = self._in_place(function, keeps)
+        ids = self._units.formats
         self._is_float64 = ids == 0
-        self._formats: list[int] = np.unique(ids).tolist()
+        self._formats: list[int] = np.flatnonzero(np.bincount(ids)).tolist()
 
     def __len__(self) -> int:
         """Return how many arrays there are."""
@@ -149,42 +166,26 @@ class GradientGroup:
         """Return the number of arrays."""
         return f"GradientGroup of {len(self.names)} arrays"
 
-    def _in_place(self, function: str) -> Units:
-        ids, values = _IDS, self._values
-        formats = []
-        for value in values:
-            if type(value) is not np.ndarray or value.flags.num & _READY != _READY:
-                break
-            dtype = value.dtype
-            number = ids.get(dtype.num)
-            if number is None or not dtype.isnative:
-                break
-            formats.append(number)
-        else:
-            units = Units.direct(values, formats)
-            if not units.core.overlap():
-                return units
-        views, formats = [], []
-        for name, value in zip(self.names, values, strict=True):
-            view = writable_view(value, function, name)
-            if view.flags.num & _READY == _READY and view.dtype.isnative:
-                formats.append(ids[view.dtype.num])
-            views.append(view)
-        if len(formats) == len(views):
-            units = Units.direct(views, formats)
-            if not units.core.overlap():
-                return units
+    def _in_place(self, function: str, keeps: bool) -> Units:
+        """Write the arrays where they lie; a group that keeps them holds on to the memory of tensors by views."""
+        tensor_type = None if keeps else getattr(sys.modules.get("torch"), "Tensor", None)
+        core = _core.ClipGroup.in_place(self._values, _IDS, tensor_type)
+        if core is not None and not core.overlap():
+            return Units.direct(core, Views(self._values, self.names, function))
+        views = [writable_view(value, function, name) for name, value in zip(self.names, self._values, strict=True)]
+        core = _core.ClipGroup.in_place(views, _IDS, None)
+        if core is not None and not core.overlap():
+            return Units.direct(core, views)
         return untangle(views, self.names, function)
 
     def _read_only(self, function: str) -> Units:
         bits = [read(v, f"{function}: {name}") for name, v in zip(self.names, self._values, strict=True)]
-        sources, formats = [b.bits for b in bits], [b.format_id for b in bits]
-        return Units(_core.ClipGroup(sources, [], formats), sources, sources, formats, records=list(range(len(bits))))
+        sources = [b.bits for b in bits]
+        return Units.direct(_core.ClipGroup(sources, [], [b.format_id for b in bits]), sources)
 
     def _copies(self, function: str, out: Any) -> Units:
         """Read sources, make targets apart from them, and say where those go in the end."""
         bits = [read(v, f"{function}: {name}") for name, v in zip(self.names, self._values, strict=True)]
-        formats = [b.format_id for b in bits]
         targets = [np.empty_like(b.values) for b in bits]
         back: list[tuple[NDArray[Any], Any, NDArray[Any]]] = []
         if isinstance(out, str):
@@ -193,7 +194,7 @@ class GradientGroup:
             self._result = lambda: self._like_given([b.restore(t) for b, t in zip(bits, targets, strict=True)])
         else:
             names, owners = named(out, function)
-            if names != self.names:
+            if list(names) != list(self.names):
                 raise ValueError(f"{function}: out must have the arrays' names {self.names[:5]}, got {names[:5]}")
             for name, owner, target in zip(names, owners, targets, strict=True):
                 view = writable_view(owner, f"{function}: out", name)
@@ -205,9 +206,8 @@ class GradientGroup:
                 back.append((view, Ellipsis, target))
             self._result = lambda: out
         sources = [b.values for b in bits]
-        return Units(
-            _core.ClipGroup(sources, targets, formats), sources, targets, formats, back, list(range(len(bits)))
-        )
+        core = _core.ClipGroup(sources, targets, [b.format_id for b in bits])
+        return Units(core, sources, targets, range(len(bits)), back)
 
     def _like_given(self, made: list[Any]) -> Any:
         if is_array(self._given):

@@ -6,14 +6,20 @@ import math
 import types
 import warnings
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from gradkern._arguments import number
+from gradkern._clip_survey import coefficient_of, survey
+from gradkern._clipping import settle
+from gradkern._names import Numerous
 from gradkern.clip import clip_by_global_norm
 from gradkern.clip_value import clip_by_value
 from gradkern.errors import NonFiniteNormError
+from gradkern.gradient_group import GradientGroup
 from gradkern.step_record import where_nonfinite
 from gradkern.torch._as_torch import clip_as_torch
 
@@ -30,9 +36,9 @@ def _listed(tensors: Tensors, name: str) -> list[torch.Tensor]:
     return found
 
 
-def _gradients(parameters: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+def _gradients(parameters: list[torch.Tensor]) -> Numerous:
     """Gradients by name; parameters without one are left out."""
-    return {f"parameters[{i}].grad": p.grad for i, p in enumerate(parameters) if p.grad is not None}
+    return Numerous.of([p.grad for p in parameters], "parameters[{}].grad")
 
 
 def _order(norm_type: Any, function: str) -> float:
@@ -51,32 +57,35 @@ def _bound(value: Any, function: str, name: str) -> float:
     return bound
 
 
-def _result(norm: float, tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+def _result(norm: float, group: GradientGroup) -> torch.Tensor:
     """Give a norm as torch does, but in float32 at least, and in float64 where float32 cannot hold it."""
     found = torch.tensor(norm, dtype=torch.float64)
     limits = torch.finfo(torch.float32)
     held = norm == 0 or not math.isfinite(norm) or limits.tiny <= norm <= limits.max
-    return found.float() if held and all(t.dtype != torch.float64 for t in tensors) else found
+    return found.float() if held and not group._is_float64.any() else found
 
 
-def _power_norm(tensors: Iterable[torch.Tensor], amax: float, p: float) -> float:
-    """Return the norm of any order p in float64, of finite entries no larger than amax."""
-    if amax == 0:
-        return 0.0
-    return float(amax * math.fsum(((t.double().abs() / amax) ** p).sum().item() for t in tensors) ** (1 / p))
+def _clip_other(group: GradientGroup, max_norm: float, p: float, function: str) -> float:
+    """Clip finite entries by a norm that the kernels do not have, summed in float64; return it."""
+    found = survey(group, math.inf, 1.0, function)
+    amax, units, norm = float(found.total["amax"][0]), group._units, 0.0
+    if amax > 0:
+        sources = islice(units.sources, units.counted)
+        norm = amax * math.fsum(float(((np.abs(s.astype(np.float64)) / amax) ** p).sum()) for s in sources) ** (1 / p)
+    coefficient = coefficient_of(max_norm, norm, 0, 0.0)
+    settle(found, np.full(found.counted, coefficient), norm, "skip", function)
+    return norm
 
 
-def _clip(
-    tensors: dict[str, torch.Tensor], max_norm: float, norm_type: Any, error_if_nonfinite: bool, function: str
-) -> torch.Tensor:
+def _clip(tensors: Numerous, max_norm: float, norm_type: Any, error_if_nonfinite: bool, function: str) -> torch.Tensor:
     """Measure the norm and clip by it; an infinite max_norm only measures."""
     p = _order(norm_type, function)
-    if not tensors:
+    if not tensors.values:
         return torch.tensor(0.0)
+    group = GradientGroup._of(tensors, function)
     ours = p in (1, 2, math.inf)
     bound = max_norm if ours and max_norm < math.inf else None
-    found = clip_by_global_norm(tensors, bound, p=p if ours else math.inf, nonfinite="skip")
-    values = tensors.values()
+    found = clip_by_global_norm(group, bound, p=p if ours else math.inf, nonfinite="skip")
     if found.nonfinite and error_if_nonfinite:
         counts = {name: entries.count for name, entries in found.nonfinite.items()}
         first = next(iter(counts))
@@ -85,12 +94,8 @@ def _clip(
             f"{where_nonfinite(first, found.nonfinite[first].first, counts)}"
         )
     if ours or found.nonfinite:
-        return _result(found.norm, values)
-    norm = _power_norm(values, found.norm, p)
-    if norm > max_norm:
-        for tensor in values:
-            tensor.mul_(max_norm / norm)
-    return _result(norm, values)
+        return _result(found.norm, group)
+    return _result(_clip_other(group, max_norm, p, function), group)
 
 
 @torch.no_grad()
@@ -139,7 +144,7 @@ def clip_grad_norm_(
     listed = _listed(parameters, "parameters")
     grads = _gradients(listed)
     if strict_torch:
-        return clip_as_torch(list(grads.values()), max_norm, norm_type, error_if_nonfinite)
+        return clip_as_torch(grads.values, max_norm, norm_type, error_if_nonfinite)
     bound = _bound(max_norm, "clip_grad_norm_", "max_norm")
     return _clip(grads, bound, norm_type, error_if_nonfinite, "clip_grad_norm_")
 
@@ -166,7 +171,7 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     """
     bound = _bound(clip_value, "clip_grad_value_", "clip_value")
     grads = _gradients(_listed(parameters, "parameters"))
-    if grads and bound < math.inf:
+    if grads.values and bound < math.inf:
         clip_by_value(grads, -bound, bound, nonfinite="propagate")
 
 
@@ -201,5 +206,5 @@ def get_total_norm(
     TypeError
         If a tensor is not dense, floating-point and on the CPU.
     """
-    named = {f"tensors[{i}]": tensor for i, tensor in enumerate(_listed(tensors, "tensors"))}
+    named = Numerous.of(_listed(tensors, "tensors"), "tensors[{}]")
     return _clip(named, math.inf, norm_type, error_if_nonfinite, "get_total_norm")
