@@ -105,7 +105,7 @@ def test_max_norm_negative_or_nan_touches_nothing(max_norm):
     x = np.array([3.0, 4.0], F32)
 
     def call():
-        with pytest.raises(ValueError, match="clip_by_global_norm: max_norm must not be (negative|NaN)"):
+        with pytest.raises(ValueError, match=r"clip_by_global_norm: max_norm must not be (negative|NaN)"):
             gk.clip_by_global_norm([x], max_norm)
 
     unchanged_after([x], call)

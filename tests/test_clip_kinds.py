@@ -197,7 +197,7 @@ def test_by_block_rms():
 @pytest.mark.parametrize("kind", [gk.clip_by_norm, gk.clip_by_block_rms, gk.clip_by_global_norm])
 @pytest.mark.parametrize("value", [-1.0, math.nan])
 def test_bounds_are_checked(kind, value):
-    with pytest.raises(ValueError, match="must not be (negative|NaN)"):
+    with pytest.raises(ValueError, match=r"must not be (negative|NaN)"):
         kind(np.ones(3), value)
 
 

@@ -206,6 +206,28 @@ def test_hysteresis_lets_overflows_pass_until_the_scale_grows():
     assert [math.log2(r.next_scale) for r in run(scaler, outcomes)] == [10, 10, 9, 8, 8, 9, 9, 8]
 
 
+def megatron(outcomes, scale, interval, hysteresis, floor):
+    """The rules of Megatron-LM's DynamicGradScaler: overflows, in a row or not, use up its patience; growth restores it."""
+    scales, clean, patience = [], 0, hysteresis
+    for overflowed in outcomes:
+        clean = 0 if overflowed else clean + 1
+        patience -= overflowed
+        if overflowed and patience <= 0:
+            scale = max(scale / 2, floor)
+        if clean == interval:
+            clean, patience, scale = 0, hysteresis, scale * 2
+        scales.append(scale)
+    return scales
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(1, 4), st.integers(1, 4))
+@settings(max_examples=200, deadline=None)
+def test_hysteresis_is_that_of_megatron(outcomes, interval, hysteresis):
+    scaler = gk.LossScaler(interval=interval, hysteresis=hysteresis, floor=2.0**-40, ceiling=2.0**60)
+    want = megatron(outcomes, 2.0**16, interval, hysteresis, 2.0**-40)
+    assert [r.next_scale for r in run(scaler, outcomes)] == want
+
+
 STEPS = st.lists(st.booleans(), max_size=40)
 
 

@@ -12,6 +12,7 @@ from gradkern import _faults
 from gradkern._clip_survey import Floats, Found, refuse, times_power
 from gradkern._overlap import Units
 from gradkern.clip_result import ClipResult, NonFinite, NormsByName
+from gradkern.fit import headroom
 from gradkern.formats import FormatInfo, finfo, formats
 
 _FORMATS = formats()
@@ -100,21 +101,13 @@ def margin_of(found: Found) -> int | None:
     else:  # rows of several formats
         ids = np.repeat(group._units.formats, rows_of(group._units))
         largest = {i: float(amax[ids == i].max(initial=0.0)) for i in group._formats}
-    rooms = [_room(x, finfo(_FORMATS[i])) for i, x in largest.items() if x > 0]
+    rooms = [headroom(x, finfo(_FORMATS[i])) for i, x in largest.items() if x > 0]
     return min(rooms, default=None)
 
 
 def rows_of(units: Units) -> list[int]:
     """Count the output rows of each unit: the first axis of a matrix or more, else one."""
     return [s.shape[0] if s.ndim > 1 and s.size else 1 for s in units.sources]
-
-
-def _room(amax: float, fmt: FormatInfo) -> int:
-    mantissa, exponent = math.frexp(amax)
-    room = fmt.max_exponent - exponent + 1
-    top = math.frexp(fmt.max)[0] if fmt.name == "float64" else math.ldexp(fmt.overflow_threshold, -fmt.max_exponent - 1)
-    beyond = mantissa >= top if fmt.has_inf and fmt.name != "float64" else mantissa > top
-    return room - 1 if beyond else room
 
 
 def norm_of(found: Found, finite: bool) -> float:

@@ -96,7 +96,7 @@ class ClipResult(Result):
     zeroed : int
         Entries that were not finite and were set to zero (``nonfinite="zero"``).
     changed : int
-        Entries that were beyond their bounds (`clip_by_value`).
+        Entries that `clip_by_value` moved to a bound; 0 for the other kinds, which scale whole tensors or rows.
     amax : float
         Largest finite magnitude before, of the arrays as they were, scaled.
     margin : int or None

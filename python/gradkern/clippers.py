@@ -3,119 +3,17 @@
 from __future__ import annotations
 
 import math
-import numbers
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gradkern._arguments import fraction
-from gradkern._clip_survey import check_policy, coefficient_of, limit, survey
-from gradkern._clipping import norm_of, settle
-from gradkern.clip_result import ClipResult
+from gradkern._clip_survey import limit
+from gradkern._clipper import Clipper, count, history, ignored
 
 
-def _count(value: Any, function: str, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{function}: {name} must be a positive whole number, got {value!r}")
-    return int(value)
-
-
-class _Clipper(ABC):
-    """What the clippers have in common.
-
-    Attributes
-    ----------
-    ignored : int
-        Steps whose norm was NaN or infinite: they leave no trace in the history.
-    """
-
-    def __init__(self) -> None:
-        self.ignored = 0
-
-    @abstractmethod
-    def _threshold(self, norm: float) -> float:
-        """Return the norm to clip to."""
-
-    @abstractmethod
-    def _remember(self, norm: float, threshold: float) -> None:
-        """Take a finite norm into the history."""
-
-    def clip(
-        self, arrays: Any, *, p: float = 2, scale: float = 1.0, nonfinite: str = "raise", out: Any = None
-    ) -> ClipResult:
-        """Clip to the norm that the history gives, in place, and take the norm before into the history.
-
-        Parameters
-        ----------
-        arrays, p, scale, nonfinite, out
-            As for `clip_by_global_norm`.
-
-        Returns
-        -------
-        ClipResult
-
-        Raises
-        ------
-        TypeError, ValueError, NonFiniteError
-            As `clip_by_global_norm` does; the history is as it was, but for the count of those ignored.
-        """
-        function = f"{type(self).__name__}.clip"
-        check_policy(nonfinite, function)
-        found = survey(arrays, p, scale, function, out)
-        before = norm_of(found, finite=False)
-        norm = norm_of(found, nonfinite == "zero")
-        threshold = self._threshold(before)
-        if not math.isfinite(before):
-            self.ignored += 1
-        whole = found.mantissa_exponent if math.isfinite(norm) else (norm, 0)
-        coefficient = coefficient_of(threshold, *whole, 0.0)
-        result = settle(found, np.full(found.counted, coefficient), norm, nonfinite, function)
-        if math.isfinite(before) and not result.skipped:
-            self._remember(before, threshold)
-        return result
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the settings and the history as plain values."""
-        return {name: list(v) if isinstance(v, deque) else v for name, v in vars(self).items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; nothing changes if it is not one.
-
-        Raises
-        ------
-        ValueError
-            If entries are missing, unknown or none that `state_dict` gives.
-        """
-        function = f"{type(self).__name__}.load_state_dict"
-        if set(state) != set(vars(self)):
-            raise ValueError(f"{function}: needs the entries {', '.join(vars(self))}, got {', '.join(map(str, state))}")
-        try:
-            vars(self).update(self._checked(dict(state)))
-        except TypeError as error:
-            raise ValueError(f"{function}: {error}") from None
-
-    @abstractmethod
-    def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Return the attributes of a state."""
-
-
-def _history(values: Any, length: int | None) -> deque[float]:
-    found = [limit(v, "load_state_dict", "a norm of the history") for v in values]
-    if not all(map(math.isfinite, found)):
-        raise ValueError("load_state_dict: a norm of the history is not finite")
-    return deque(found, length)
-
-
-def _ignored(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"load_state_dict: ignored must be a count, got {value!r}")
-    return value
-
-
-class QuantileClipper(_Clipper):
+class QuantileClipper(Clipper):
     """Clip to a quantile of the norms seen so far (AutoClip).
 
     Parameters
@@ -156,7 +54,7 @@ class QuantileClipper(_Clipper):
     def __init__(self, quantile: float = 0.1, window: int | None = None) -> None:
         super().__init__()
         self.quantile = fraction(quantile, "QuantileClipper", "quantile")
-        self.window = None if window is None else _count(window, "QuantileClipper", "window")
+        self.window = None if window is None else count(window, "QuantileClipper", "window")
         self.history: deque[float] = deque(maxlen=self.window)
 
     def _threshold(self, norm: float) -> float:
@@ -169,14 +67,14 @@ class QuantileClipper(_Clipper):
         self.history.append(norm)
 
     def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
-        window = None if state["window"] is None else _count(state["window"], "load_state_dict", "window")
+        window = None if state["window"] is None else count(state["window"], "load_state_dict", "window")
         return {
-            "ignored": _ignored(state["ignored"]), "quantile": fraction(state["quantile"], "load_state_dict", "quantile"),
-            "window": window, "history": _history(state["history"], window),
+            "ignored": ignored(state["ignored"]), "quantile": fraction(state["quantile"], "load_state_dict", "quantile"),
+            "window": window, "history": history(state["history"], window),
         }  # fmt: skip
 
 
-class ZScoreClipper(_Clipper):
+class ZScoreClipper(Clipper):
     """Clip norms that stand out (ZClip): where ``z = (norm - mean) / std`` is above it, to ``mean + threshold**2 / z * std``.
 
     Parameters
@@ -216,7 +114,7 @@ class ZScoreClipper(_Clipper):
         super().__init__()
         self.threshold = limit(threshold, "ZScoreClipper", "threshold", zero=False)
         self.decay = fraction(decay, "ZScoreClipper", "decay")
-        self.warmup = _count(warmup, "ZScoreClipper", "warmup")
+        self.warmup = count(warmup, "ZScoreClipper", "warmup")
         self.mean = self.variance = math.nan
         self.history: deque[float] = deque(maxlen=self.warmup)
 
@@ -239,13 +137,13 @@ class ZScoreClipper(_Clipper):
         self.variance = self.decay * self.variance + (1 - self.decay) * (norm - self.mean) ** 2
 
     def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
-        warmup = _count(state["warmup"], "load_state_dict", "warmup")
-        history = _history(state["history"], warmup)
-        warm = len(history) == warmup
+        warmup = count(state["warmup"], "load_state_dict", "warmup")
+        norms = history(state["history"], warmup)
+        warm = len(norms) == warmup
         return {
-            "ignored": _ignored(state["ignored"]), "decay": fraction(state["decay"], "load_state_dict", "decay"),
+            "ignored": ignored(state["ignored"]), "decay": fraction(state["decay"], "load_state_dict", "decay"),
             "threshold": limit(state["threshold"], "load_state_dict", "threshold", zero=False), "warmup": warmup,
             "mean": limit(state["mean"], "load_state_dict", "mean") if warm else math.nan,
             "variance": limit(state["variance"], "load_state_dict", "variance") if warm else math.nan,
-            "history": history,
+            "history": norms,
         }  # fmt: skip
