@@ -209,10 +209,10 @@ def test_hysteresis_lets_overflows_pass_until_the_scale_grows():
 def megatron(outcomes, scale, interval, hysteresis, floor):
     """The rules of Megatron-LM's DynamicGradScaler: overflows, in a row or not, use up its patience; growth restores it."""
     scales, clean, patience = [], 0, hysteresis
-    for overflowed in outcomes:
-        clean = 0 if overflowed else clean + 1
-        patience -= overflowed
-        if overflowed and patience <= 0:
+    for finite in outcomes:
+        clean = clean + 1 if finite else 0
+        patience -= not finite
+        if not finite and patience <= 0:
             scale = max(scale / 2, floor)
         if clean == interval:
             clean, patience, scale = 0, hysteresis, scale * 2
