@@ -1,4 +1,4 @@
-"""Clipping by global norm, beside torch's `clip_grad_norm_` (foreach), optax and NumPy.
+"""Clipping by global norm, by row and by block, beside torch's `clip_grad_norm_` (foreach), optax and NumPy.
 
 ``python benchmarks/bench_clip.py`` prints a table, 2 threads, median of samples taken in turn. Ratios: the rival's time over
 gradkern's. Bytes: one read where nothing is clipped, two reads and one write where everything is. The gradients are the same
@@ -116,6 +116,12 @@ def contenders(g: Gradients):
     }
 
 
+def calls(g: Gradients, who, clips: bool):
+    """What is timed: each contender clipping a little at every call, or finding nothing to clip."""
+    every = contenders(g)
+    return {k: Clipping(every[k], g.norm) if clips else (lambda v=every[k]: v(NEVER)) for k in who}
+
+
 def large(seconds: float) -> None:
     print("64 tensors of 1 Mi                 ms    GB/s   torch   optax   NumPy    of the read roof")
     for fmt in ("float32", "float16"):
@@ -123,8 +129,8 @@ def large(seconds: float) -> None:
         words = np.concatenate([a.view(np.uint8) for a in g.arrays])
         who = {k: v for k, v in contenders(g).items() if k in ("group", "torch", "numpy")} | {"optax": g.optax()}
         for clips in (False, True):
-            calls = {k: Clipping(v, g.norm) if clips else (lambda v=v: v(NEVER)) for k, v in who.items()}
-            times = medians(calls | {"roof": lambda words=words: _core.read_words(words)}, seconds)
+            timed = {k: Clipping(v, g.norm) if clips else (lambda v=v: v(NEVER)) for k, v in who.items()}
+            times = medians(timed | {"roof": lambda words=words: _core.read_words(words)}, seconds)
             own, passes = times["group"], 3 if clips else 1
             ratios = "".join(f"{times[k] / own:8.1f}" for k in ("torch", "optax", "numpy"))
             roof = "" if clips else f"{times['roof'] / own:12.2f}"
@@ -139,11 +145,76 @@ def small(seconds: float) -> None:
     for case in ("2,000 of 1,000", "20,000 of 16"):
         g = Gradients("float32", *CASES[case])
         for clips in (False, True):
-            calls = {k: Clipping(v, g.norm) if clips else (lambda v=v: v(NEVER)) for k, v in contenders(g).items()}
-            t = medians(calls, seconds)
+            t = medians(calls(g, contenders(g), clips), seconds)
             own = "".join(f"{t[k] * 1e3:11.2f} {t['torch'] / t[k]:8.1f}" for k in ("group", "list", "tensors"))
             label = f"{case}, {'clipping' if clips else 'nothing'}"
             print(f"  {label:24} {t['torch'] * 1e3:10.2f} {t['numpy'] * 1e3:10.2f}{own}")
+
+
+LIMITS = {
+    "adaptive": 0.01,
+    "block rms": 0.01,
+}  # gradients are 0.02 and weights 1: nearly every row, and every block, is clipped
+
+
+def kinds(kind: str, arrays: list, weights: list):
+    """Functions of the limit that clip copies of the gradients: in place, but for optax and NumPy, which make new ones."""
+    import jax
+    import optax
+    import torch
+
+    tensors, torch_weights = ([torch.from_numpy(a.copy()) for a in x] for x in (arrays, weights))
+    group = gk.GradientGroup([a.copy() for a in arrays])
+    grads, params = ([jax.numpy.asarray(a) for a in x] for x in (arrays, weights))
+    out = [np.empty_like(a) for a in arrays]
+    adaptive = kind == "adaptive"
+
+    @jax.jit
+    def by_optax(limit):
+        transform = optax.adaptive_grad_clip(limit, 1e-3) if adaptive else optax.clip_by_block_rms(limit)
+        return transform.update(grads, transform.init(params), params)[0]
+
+    def by_numpy(limit):
+        for a, w, o in zip(arrays, weights, out, strict=True):
+            if adaptive:
+                norm, most = (np.linalg.norm(x, axis=1, keepdims=True) for x in (a, w))
+                np.multiply(a, np.minimum(limit * np.maximum(most, 1e-3) / np.maximum(norm, 1e-6), 1), out=o)
+            else:
+                np.divide(a, max(np.sqrt(np.mean(a * a)) / limit, 1), out=o)
+        return out
+
+    def by_torch(limit):
+        for a, w in zip(tensors, torch_weights, strict=True):
+            if adaptive:
+                norm, most = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (a, w))
+                a.mul_((limit * most.clamp(min=1e-3) / norm.clamp(min=1e-6)).clamp(max=1))
+            else:
+                a.div_((a.square().mean().sqrt() / limit).clamp(min=1))
+        return tensors
+
+    def gradkern(limit):
+        result = gk.clip_adaptive(group, weights, limit) if adaptive else gk.clip_by_block_rms(group, limit)
+        return result.arrays
+
+    return {
+        "gradkern": gradkern, "torch": by_torch, "optax": lambda m: jax.block_until_ready(by_optax(m)), "numpy": by_numpy,
+    }  # fmt: skip
+
+
+def other_kinds(seconds: float, count: int = 32, rows: int = 512) -> None:
+    """Matrices clipped by row or by block: once to agree, then timed."""
+    print(f"\n{count} of {rows} x {rows} float32          ms   torch   optax   NumPy")
+    rng = np.random.default_rng(0)
+    arrays = [data("float32", rows * rows).reshape(rows, rows) for _ in range(count)]
+    weights = [rng.standard_normal((rows, rows)).astype(np.float32) for _ in range(count)]
+    for kind, limit in LIMITS.items():
+        timed = {who: Clipping(f, limit) for who, f in kinds(kind, arrays, weights).items()}
+        first, *rest = (np.asarray(f()[0]) for f in timed.values())
+        for other in rest:
+            np.testing.assert_allclose(first, other, rtol=1e-5)
+        times = medians(timed, seconds)
+        ratios = "".join(f"{times[k] / times['gradkern']:8.1f}" for k in ("torch", "optax", "numpy"))
+        print(f"  {kind:24} {times['gradkern'] * 1e3:8.2f}{ratios}")
 
 
 def main(seconds: float = 8.0) -> None:
@@ -155,6 +226,7 @@ def main(seconds: float = 8.0) -> None:
     print(f"{THREADS} threads, {gk.info().isa}\n")
     large(seconds)
     small(seconds)
+    other_kinds(seconds)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import bench_cast
 import bench_chain
+import bench_clip
 import bench_dense
 import bench_measure
 import numpy as np
@@ -92,6 +93,24 @@ def chain_rows() -> list[Row]:
     return rows
 
 
+def clip_rows() -> list[Row]:
+    rows = []
+    for fmt, case in (
+        ("float32", "64 of 1 Mi"),
+        ("float16", "64 of 1 Mi"),
+        ("float32", "2,000 of 1,000"),
+        ("float32", "20,000 of 16"),
+    ):
+        gradients = bench_clip.Gradients(fmt, *bench_clip.CASES[case])
+        for clips in (False, True):
+            t = medians(bench_clip.calls(gradients, ("group", "tensors", "torch"), clips), 4)
+            beside = f"{t['torch'] / t['group']:.1f} times as fast as torch's `clip_grad_norm_` (foreach), "
+            beside += f"a plain list of tensors {t['torch'] / t['tensors']:.1f} times"
+            name = f"`clip_by_global_norm`, {case} {fmt}, {'clipping' if clips else 'nothing to clip'}"
+            rows.append((name, f"{t['group'] * 1e3:.2f} ms", beside))
+    return rows
+
+
 def main() -> None:
     import torch
     from threadpoolctl import threadpool_limits
@@ -100,7 +119,7 @@ def main() -> None:
     gk.set_num_threads(THREADS)
     threadpool_limits(THREADS)
     rows = []
-    for part in (measure_rows, cast_rows, dense_rows, chain_rows):
+    for part in (measure_rows, cast_rows, clip_rows, dense_rows, chain_rows):
         for row in part():
             print(" | ".join(row), flush=True)
             rows.append(row)
