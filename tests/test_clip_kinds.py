@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 from conftest import INF, SPECS, adversarial, all_patterns, bits, check_same_as_baseline, round_exactly, widened
@@ -266,9 +267,23 @@ def test_any_float64(lists, max_norm, p):
         assert max(low - tiny, 0) ** power <= total <= (high + tiny) ** power
     if not result.clipped:
         assert [x.tobytes() for x in grads] == [x.tobytes() for x in before]
-    elif result.coefficient > 1e-300:  # a subnormal float64 has few digits
+    else:
         after = gk.global_norm(grads, p)
         assert after <= max_norm * (1 + 1e-9) + 1e-300
+
+
+@pytest.mark.parametrize("kind", [gk.clip_by_global_norm, gk.clip_by_norm, gk.clip_adaptive])
+@pytest.mark.parametrize(
+    ("size", "most"), [(1e300, 1e-13), (3e307, 7e-18), (1e10, 1e-305), (1.0, 5e-324), (7e3, 3e-322)]
+)
+def test_coefficients_below_the_smallest_normal_keep_their_digits(kind, size, most):
+    x = np.random.default_rng(5).standard_normal((1, 50)) * size
+    with mpmath.workprec(200):
+        factor = mpmath.mpf(most) / mpmath.norm(x[0].tolist(), 2)
+        want = np.array([float(v * factor) for v in x[0].tolist()])
+    kind([x], *([[np.eye(1, 50)], most] if kind is gk.clip_adaptive else [most]))
+    np.testing.assert_allclose(x[0], want, rtol=1e-14, atol=5e-324)
+    assert x.any() == want.any()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60))

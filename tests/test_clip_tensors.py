@@ -189,3 +189,28 @@ def test_an_interruption_anywhere_leaves_all_or_nothing(call, grads, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             CALLS[call](made)
         assert [t.tolist() for t in made] == (after if points[stop] == "scaled" else before)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("foreach", [None, False, True])
+@pytest.mark.parametrize("p", [1, 2, 3, "inf"])
+def test_every_way_of_torch_is_accepted(strict, foreach, p):
+    shapes = ((), (3,), (1, 2)) if p == "inf" else ((), (3,), (0,), (1, 2))  # torch refuses the largest of nothing
+    ours, theirs = ([_parameter(torch.arange(1.0, 1 + math.prod(s)).view(s)) for s in shapes] for _ in range(2))
+    norm = gkt.clip_grad_norm_(ours, 0.5, p, foreach=foreach, strict_torch=strict)
+    torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs, 0.5, p, foreach=foreach))
+    gkt.clip_grad_value_(ours, 0.1, foreach=foreach)
+    torch.nn.utils.clip_grad_value_(theirs, 0.1, foreach=foreach)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    total = gkt.get_total_norm([a.grad for a in ours], p, foreach=foreach)
+    torch.testing.assert_close(total, torch.nn.utils.get_total_norm([b.grad for b in theirs], p, foreach=foreach))
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_one_gradient_of_two_parameters_counts_once_in_every_order(p):
+    made = [_parameter(torch.tensor([3.0, 4.0])), _parameter(torch.tensor([0.0, 1.0]))]
+    made.append(_parameter(made[0].grad))
+    want = sum(v**p for v in (3.0, 4.0, 1.0)) ** (1 / p)
+    assert float(gkt.clip_grad_norm_(made, 1.0, p)) == pytest.approx(want, rel=1e-6)
+    torch.testing.assert_close(made[2].grad, torch.tensor([3.0, 4.0]) / want)

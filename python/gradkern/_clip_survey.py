@@ -16,6 +16,7 @@ from gradkern.errors import NonFiniteError
 from gradkern.gradient_group import NORMS, GradientGroup
 
 POLICIES = ("raise", "skip", "zero", "propagate")
+LIFT = 200
 Floats = NDArray[np.float64]
 
 
@@ -43,7 +44,13 @@ def limit(value: Any, function: str, name: str, zero: bool = True) -> float:
     return found
 
 
-def coefficient_of(most: float, mantissa: float, exponent: int, eps: float) -> float:
+def coefficients_of(most: float, mantissa: float, exponent: int, eps: float) -> tuple[float, float]:
+    """Return the coefficient, and 2**LIFT times it, which has all its digits where the coefficient is subnormal."""
+    found = _coefficient(most, mantissa, exponent, eps)
+    return found, _coefficient(times_power(most, LIFT), mantissa, exponent, eps) if found < 2.0**-1022 else found
+
+
+def _coefficient(most: float, mantissa: float, exponent: int, eps: float) -> float:
     """Most / (norm + eps) in float64, 1 if that is more; the norm, mantissa * 2**exponent, may be beyond float64."""
     norm = times_power(mantissa, exponent)
     if math.isinf(norm) and not math.isinf(mantissa):

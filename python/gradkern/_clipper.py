@@ -9,10 +9,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from gradkern._clip_survey import check_policy, coefficient_of, limit, survey
-from gradkern._clipping import norm_of, settle
+from gradkern._clip_survey import check_policy, coefficients_of, limit, survey
+from gradkern._clipping import everywhere, norm_of, settle
 from gradkern.clip_result import ClipResult
 
 
@@ -70,8 +68,8 @@ class Clipper(ABC):
         if not math.isfinite(before):
             self.ignored += 1
         whole = found.mantissa_exponent if math.isfinite(norm) else (norm, 0)
-        coefficient = coefficient_of(threshold, *whole, 0.0)
-        result = settle(found, np.full(found.counted, coefficient), norm, nonfinite, function)
+        coefficient = coefficients_of(threshold, *whole, 0.0)
+        result = settle(found, everywhere(found, coefficient), norm, nonfinite, function)
         if math.isfinite(before) and not result.skipped:
             self._remember(before, threshold)
         return result

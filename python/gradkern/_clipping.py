@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _faults
-from gradkern._clip_survey import Floats, Found, refuse, times_power
+from gradkern._clip_survey import LIFT, Floats, Found, refuse, times_power
 from gradkern._overlap import Units
 from gradkern.clip_result import ClipResult, NonFinite, NormsByName
 from gradkern.fit import headroom
@@ -39,11 +39,12 @@ def factors_of(found: Found, coefficients: Floats, nonfinite: str) -> Factors:
     wide = found.wide
     unscale = math.ldexp(1.0, -found.exponent)
     with np.errstate(all="ignore"):
-        kept = np.where(wide, coefficients, _significant(coefficients))
+        kept = np.where(wide, coefficients[0], _significant(coefficients[0]))
         first = kept * unscale
-        split = wide & (np.abs(first) < 2.0**-1022) & (kept != 0)  # digits of the factor itself would be lost
-    second = np.where(split, unscale, 1.0)
-    first = np.where(split, kept, first)
+        small = wide & (coefficients[0] < 2.0**-1022) & (coefficients[1] != 0)
+        split = wide & ~small & (np.abs(first) < 2.0**-1022) & (kept != 0)  # digits of the factor itself would be lost
+    second = np.where(split, unscale, np.where(small, math.ldexp(1.0, -found.exponent - LIFT), 1.0))
+    first = np.where(split, kept, np.where(small, coefficients[1], first))
     write = first * second != 1
     if nonfinite == "zero" and found.nonfinite:
         write |= (found.records["nan"] + found.records["inf"])[: found.counted] != 0
@@ -110,6 +111,11 @@ def rows_of(units: Units) -> list[int]:
     return [s.shape[0] if s.ndim > 1 and s.size else 1 for s in units.sources]
 
 
+def everywhere(found: Found, coefficient: tuple[float, float]) -> Floats:
+    """Give every unit the same coefficient."""
+    return np.repeat(np.array(coefficient)[:, None], found.counted, axis=1)
+
+
 def norm_of(found: Found, finite: bool) -> float:
     """Norm over all units; that of the finite entries, or inf or NaN if one is."""
     if not finite and found.nonfinite:
@@ -143,7 +149,7 @@ def result_of(
 def settle(
     found: Found, coefficients: Floats, norm: float, nonfinite: str, function: str, norms: Floats | None = None
 ) -> ClipResult:
-    """Apply the policy, then the coefficients: of each unit that counts."""
+    """Apply the policy, then the coefficients of each unit that counts: rows of them and of them lifted."""
     if found.nonfinite and nonfinite == "raise":
         raise refuse(found.nonfinite, function)
     factors = factors_of(found, coefficients, nonfinite)
@@ -158,7 +164,7 @@ def settle(
                 norms=norms,
             )  # fmt: skip
     counts = scale(found, factors, nonfinite == "zero")
-    least = float(np.min(coefficients)) if len(coefficients) else 1.0
+    least = float(np.min(coefficients[0], initial=1.0))
     return result_of(
         found, coefficient=least, clipped=not least >= 1, skipped=False, norm=norm, counts=counts, norms=norms
     )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gradkern._backend import check_device
-from gradkern._clip_survey import check_policy, coefficient_of, limit, survey
-from gradkern._clipping import norm_of, settle
+from gradkern._clip_survey import check_policy, coefficients_of, limit, survey
+from gradkern._clipping import everywhere, norm_of, settle
 from gradkern.clip_result import ClipResult
 from gradkern.gradient_group import READ_ONLY, GradientGroup
 
@@ -83,11 +83,11 @@ def clip_by_global_norm(
     added = limit(eps, function, "eps")
     found = survey(arrays, p, scale, function, out)
     norm = norm_of(found, nonfinite == "zero")
-    coefficient = 1.0
+    coefficient = 1.0, 1.0
     if most is not None:
         whole = found.mantissa_exponent if math.isfinite(norm) or not found.nonfinite else (norm, 0)
-        coefficient = coefficient_of(most, *whole, added)
-    return settle(found, np.full(found.counted, coefficient), norm, nonfinite, function)
+        coefficient = coefficients_of(most, *whole, added)
+    return settle(found, everywhere(found, coefficient), norm, nonfinite, function)
 
 
 def global_norm(arrays: Any, p: float = 2, *, scale: float = 1.0, device: str | None = None) -> float:
@@ -135,9 +135,9 @@ def _each(
             mantissa, exponent = math.nan if row["nan"] else math.inf, 0
         if per_entry:
             mantissa /= math.sqrt(max(int(row["size"]), 1))
-        coefficients.append(coefficient_of(bound, mantissa, exponent, added))
+        coefficients.append(coefficients_of(bound, mantissa, exponent, added))
     norm = norm_of(found, options["nonfinite"] == "zero")
-    return settle(found, np.array(coefficients, np.float64), norm, options["nonfinite"], function)
+    return settle(found, np.array(coefficients, np.float64).reshape(-1, 2).T, norm, options["nonfinite"], function)
 
 
 def clip_by_norm(

@@ -9,7 +9,7 @@ import numpy as np
 from gradkern import _core
 from gradkern._arrays import read
 from gradkern._backend import check_device
-from gradkern._clip_survey import Found, check_policy, limit, survey
+from gradkern._clip_survey import LIFT, Found, check_policy, limit, survey
 from gradkern._clipping import norm_of, rows_of, settle
 from gradkern.clip_result import ClipResult
 from gradkern.gradient_group import GradientGroup, named
@@ -97,6 +97,7 @@ def clip_adaptive(
         mantissa[records["inf"] != 0], mantissa[records["nan"] != 0] = np.inf, np.nan
     with np.errstate(all="ignore"):
         allowed = np.maximum(np.ldexp(weight["mantissa"], weight["exponent"]), least) * fraction
-        coefficients = np.minimum(np.ldexp(allowed / mantissa, -exponent), 1.0)  # NaN stays
-    coefficients[(mantissa == 0) | (mantissa <= np.ldexp(allowed, -exponent))] = 1.0
+        lifted = np.ldexp(np.ldexp(allowed, LIFT) / mantissa, -exponent)
+        coefficients = np.minimum([np.ldexp(allowed / mantissa, -exponent), lifted], 1.0)  # NaN stays
+    coefficients[:, (mantissa == 0) | (mantissa <= np.ldexp(allowed, -exponent))] = 1.0
     return settle(found, coefficients, norm_of(whole, nonfinite == "zero"), nonfinite, function, whole.norms())

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from gradkern._arguments import number
-from gradkern._clip_survey import coefficient_of, survey
-from gradkern._clipping import settle
+from gradkern._clip_survey import coefficients_of, survey
+from gradkern._clipping import everywhere, settle
 from gradkern._names import Numerous
 from gradkern.clip import clip_by_global_norm
 from gradkern.clip_value import clip_by_value
@@ -72,8 +72,8 @@ def _clip_other(group: GradientGroup, max_norm: float, p: float, function: str) 
     if amax > 0:
         sources = islice(units.sources, units.counted)
         norm = amax * math.fsum(float(((np.abs(s.astype(np.float64)) / amax) ** p).sum()) for s in sources) ** (1 / p)
-    coefficient = coefficient_of(max_norm, norm, 0, 0.0)
-    settle(found, np.full(found.counted, coefficient), norm, "skip", function)
+    coefficient = coefficients_of(max_norm, norm, 0, 0.0)
+    settle(found, everywhere(found, coefficient), norm, "skip", function)
     return norm
 
 
