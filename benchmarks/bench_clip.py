@@ -33,6 +33,7 @@ class Gradients:
 
         piece = data(fmt, size)
         self.arrays = [piece.copy() for _ in range(count)]
+        self.for_numpy = [a.copy() for a in self.arrays]
         self.group = gk.GradientGroup(self.arrays)
         self.bytes = sum(a.nbytes for a in self.arrays)
         self.norm = gk.global_norm(self.group)
@@ -50,9 +51,9 @@ class Gradients:
         return torch.nn.utils.clip_grad_norm_(self.parameters, max_norm, foreach=True)
 
     def numpy(self, max_norm):
-        norm = np.sqrt(sum(float(np.vdot(a, a)) for a in (x.astype(np.float32) for x in self.arrays)))
+        norm = np.sqrt(sum(float(np.vdot(a, a)) for a in (x.astype(np.float32) for x in self.for_numpy)))
         if norm > max_norm:
-            for a in self.arrays:
+            for a in self.for_numpy:
                 a *= a.dtype.type(max_norm / norm)
         return norm
 
@@ -107,10 +108,12 @@ def test_clip(benchmark, case, clips, who):
 
 
 def contenders(g: Gradients):
+    """Each has gradients of its own: what one has clipped, another would find nothing to clip in."""
+    arrays, tensors = [a.copy() for a in g.arrays], [t.clone() for t in g.tensors]
     return {
         "group": lambda m: gk.clip_by_global_norm(g.group, m),
-        "list": lambda m: gk.clip_by_global_norm(g.arrays, m),
-        "tensors": lambda m: gk.clip_by_global_norm(g.tensors, m),
+        "list": lambda m: gk.clip_by_global_norm(arrays, m),
+        "tensors": lambda m: gk.clip_by_global_norm(tensors, m),
         "torch": g.torch,
         "numpy": g.numpy,
     }
