@@ -15,4 +15,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   gradkern::bindings::bind_recurrence(m);
   gradkern::bindings::bind_clip(m);
   gradkern::bindings::bind_update(m);
+  gradkern::bindings::bind_jacobian(m);
 }

@@ -21,6 +21,7 @@ void bind_chain(py::module_& m);
 void bind_recurrence(py::module_& m);
 void bind_clip(py::module_& m);
 void bind_update(py::module_& m);
+void bind_jacobian(py::module_& m);
 
 formats::FormatId format_from(int id);
 

@@ -107,8 +107,13 @@ Reference reference_dense(const Executor& e, const Reference& h, const std::vect
                           const std::vector<double>& bias, std::int64_t batch, std::int64_t n_out, std::int64_t n_in) {
   Reference z =
       reference_product(e, {h.values.data(), n_in, 1}, {weight.data(), 1, n_in}, batch, n_out, n_in, h.exponent);
+  add_bias(z, bias);
+  return z;
+}
+
+void add_bias(Reference& z, const std::vector<double>& bias) {
   const double most_bias = largest(bias);
-  if (most_bias == 0) return z;
+  if (most_bias == 0) return;
   if (z.exponent != 0) {  // bring the sum to the exponent of the larger term
     const double most = largest(z.values);
     const std::int64_t target =
@@ -117,10 +122,9 @@ Reference reference_dense(const Executor& e, const Reference& h, const std::vect
     z.exponent = target;
   }
   for (std::size_t i = 0; i < z.values.size(); ++i) {
-    z.values[i] += scaled(bias[i % static_cast<std::size_t>(n_out)], -z.exponent);
+    z.values[i] += scaled(bias[i % bias.size()], -z.exponent);
   }
   renormalise(z);
-  return z;
 }
 
 void add(Reference& total, const Reference& part) {

@@ -19,6 +19,9 @@ Reference reference_product(const Executor&, const Matrix& a, const Matrix& b, s
 Reference reference_dense(const Executor&, const Reference& h, const std::vector<double>& weight,
                           const std::vector<double>& bias, std::int64_t batch, std::int64_t n_out, std::int64_t n_in);
 
+// z + b for each row of z; nothing for an empty bias.
+void add_bias(Reference& z, const std::vector<double>& bias);
+
 Reference reference_activation(const Executor&, const Reference& z, ops::ActivationId activation, double alpha);
 
 // dz = dh * phi'(z).

@@ -119,6 +119,18 @@ void products(const Executor& e, const executor::ProductArgs* args, std::int64_t
   packed_products(kernels(e), args, count);
 }
 
+// Rows, or columns of a transposed matrix, for each thread: no entry depends on how they are cut.
+void matvec(const Executor& e, const executor::MatvecArgs& args) {
+  constexpr std::int64_t unit = 64, worth_threads = 32768;  // entries of y; multiply-adds
+  const std::int64_t size = args.transposed ? args.columns : args.rows;
+  const std::int64_t units = base::chunk_count(size, unit);
+  const bool small = args.rows * args.columns * args.vectors < worth_threads;
+  const std::int64_t parts = small ? 1 : std::min<std::int64_t>(units, base::num_threads());
+  base::parallel_for(parts, [&](std::int64_t p) {
+    kernels(e).matvec(args, units * p / parts * unit, std::min(size, units * (p + 1) / parts * unit));
+  });
+}
+
 void elementary_f32(const Executor& e, int function, const float* x, float* y, std::int64_t size) {
   for_chunks(size,
              [&](std::int64_t b, std::int64_t end) { kernels(e).elementary_f32(function, x + b, y + b, end - b); });
@@ -136,9 +148,23 @@ std::int64_t multiply_adds(const Executor& e, bool wide, std::int64_t rounds) {
 }
 
 executor::Candidate candidate(const Kernels& k, bool usable) {
-  const Executor e{
-      k.name, k.vector_bytes, &k,         convert,    products, activation_forward, activation_backward, statistics,
-      errors, clip_survey,    clip_scale, clip_clamp, update,   elementary_f32,     elementary_f64,      multiply_adds};
+  const Executor e{k.name,
+                   k.vector_bytes,
+                   &k,
+                   convert,
+                   products,
+                   matvec,
+                   activation_forward,
+                   activation_backward,
+                   statistics,
+                   errors,
+                   clip_survey,
+                   clip_scale,
+                   clip_clamp,
+                   update,
+                   elementary_f32,
+                   elementary_f64,
+                   multiply_adds};
   return {e, usable, usable ? "" : "not on this processor"};
 }
 

@@ -41,6 +41,8 @@ struct Kernels {
   void (*product_half)(const ProductLanes<std::uint16_t>&, const ProductRange&, std::uint16_t* scratch);
   void (*widen_f32)(formats::FormatId, const void* stored, std::int64_t begin, std::int64_t end, float* lanes);
   void (*widen_f64)(formats::FormatId, const void* stored, std::int64_t begin, std::int64_t end, double* lanes);
+  // Entries [begin, end) of y, for each vector.
+  void (*matvec)(const executor::MatvecArgs&, std::int64_t begin, std::int64_t end);
   void (*activation_forward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
   void (*activation_backward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
   // The moments of each block; begin is the start of one.

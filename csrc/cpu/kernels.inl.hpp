@@ -7,6 +7,7 @@
 #include "cpu/convert.inl.hpp"
 #include "cpu/dense.inl.hpp"
 #include "cpu/errors.inl.hpp"
+#include "cpu/matvec.inl.hpp"
 #include "cpu/roofline.inl.hpp"
 #include "cpu/statistics.inl.hpp"
 #include "cpu/update.inl.hpp"
@@ -39,6 +40,7 @@ constexpr Kernels table(const char* name) {
 #endif
       widen<float>,
       widen<double>,
+      matvec,
       activation_forward,
       activation_backward,
       measure,

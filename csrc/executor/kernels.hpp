@@ -44,6 +44,18 @@ struct ProductArgs {
   const ProductArgs* continued;  // the product that `wide` holds and that this one goes on, or null
 };
 
+// A row-major matrix in storage times a few float64 vectors, as ops/matvec.hpp says: y = W x, or y = W^T x.
+inline constexpr std::int64_t matvec_vectors = 16;  // at most
+
+struct MatvecArgs {
+  std::int64_t rows, columns, vectors;
+  FormatId format;
+  const void* matrix;
+  bool transposed;
+  const double* x;  // (vectors, columns); transposed: (vectors, rows)
+  double* y;        // (vectors, rows); transposed: (vectors, columns)
+};
+
 struct ConvertArgs {
   std::int64_t size;
   FormatId source_format, format;
@@ -126,6 +138,7 @@ struct Executor {
   const void* kernels;  // what the functions below need of their own
   void (*convert)(const Executor&, const ConvertArgs&);
   void (*products)(const Executor&, const ProductArgs*, std::int64_t count);  // none of which needs another
+  void (*matvec)(const Executor&, const MatvecArgs&);
   void (*activation_forward)(const Executor&, const ActivationArgs&);
   void (*activation_backward)(const Executor&, const ActivationArgs&);
   void (*statistics)(const Executor&, const StatisticsArgs* tensors, std::int64_t count, const StatisticsDone&);

@@ -37,6 +37,7 @@ from gradkern.fit import FormatFit, ScaleWindow
 from gradkern.flush_profile import FlushProfile
 from gradkern.formats import FormatInfo, finfo, formats
 from gradkern.gradient_group import GradientGroup
+from gradkern.jacobian import jacobian
 from gradkern.measure import measure
 from gradkern.measure_many import measure_many
 from gradkern.net import MLP, Dense
@@ -45,6 +46,7 @@ from gradkern.recurrent import RNN
 from gradkern.recurrent_report import Contributions, RecurrentReport
 from gradkern.report import ChainReport, LayerRow
 from gradkern.scale import LossScaler
+from gradkern.spectrum import Spectrum
 from gradkern.step_record import StepRecord
 from gradkern.sweep import sweep
 from gradkern.sweep_point import SweepPoint
@@ -101,6 +103,7 @@ __all__ = [
     "RoundingReport",
     "ScaleWindow",
     "SelfTest",
+    "Spectrum",
     "StatsTable",
     "StepRecord",
     "SweepPoint",
@@ -133,6 +136,7 @@ __all__ = [
     "global_norm",
     "info",
     "init",
+    "jacobian",
     "measure",
     "measure_many",
     "probe",
