@@ -165,7 +165,7 @@ def _may_be_singular(triangles: Iterable[Array]) -> bool:
 
 def singular_values(product: Product, widths: Sequence[int], seed: int) -> Array:
     """log2 of all singular values of a product, largest first; -inf for those that are exactly zero."""
-    rank = count = min(widths)
+    rank, count = min(widths), min(widths[0], widths[-1])
     basis = random_basis(widths[0], rank, seed)
     image, triangles = product.forward(basis)
     if _may_be_singular(triangles):
