@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import mpmath
 import numpy as np
@@ -16,7 +17,7 @@ def chain_of(weights, activation="identity"):
 
 def gaussian_chain(seed, widths, gain=1.0):
     rng = np.random.default_rng(seed)
-    return [gain * rng.standard_normal((o, i)) for i, o in zip(widths, widths[1:], strict=False)]
+    return [gain * rng.standard_normal((o, i)) for i, o in pairwise(widths)]
 
 
 def exact_log2_singular_values(weights):

@@ -50,15 +50,18 @@ template <int Rows, class T>
 GRADKERN_HD void axpy_block(const T* w, std::int64_t stride, const double* x, std::int64_t count, double* y) {
   vec_f64 left[Rows];
   for (int r = 0; r < Rows; ++r) left[r] = vec_f64(x[r]);
-  const std::int64_t whole = count / matvec_width * matvec_width;
-  for (std::int64_t j = 0; j < whole; j += matvec_width) {
-    vec_f64 sum = vec_f64::load(y + j);
+  const std::int64_t whole = count / group * group;
+  for (std::int64_t j = 0; j < whole; j += group) {
+    vec_f64 sum[group_f64];
+    for (int g = 0; g < group_f64; ++g) sum[g] = vec_f64::load(y + j + g * matvec_width);
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
       prefetch_rows(w + r * stride + j, Rows * stride);
-      sum = fma(simd::widen(w + r * stride + j), left[r], sum);
+#pragma GCC unroll 8
+      for (int g = 0; g < group_f64; ++g)
+        sum[g] = fma(simd::widen(w + r * stride + j + g * matvec_width), left[r], sum[g]);
     }
-    sum.store(y + j);
+    for (int g = 0; g < group_f64; ++g) sum[g].store(y + j + g * matvec_width);
   }
   for (std::int64_t j = whole; j < count; ++j)
     for (int r = 0; r < Rows; ++r) y[j] = ops::fma(static_cast<double>(w[r * stride + j]), x[r], y[j]);
@@ -97,10 +100,12 @@ void dot_tile(const executor::MatvecArgs& args, std::int64_t row) {
 }
 
 template <int Rows>
-void axpy_tile(const executor::MatvecArgs& args, std::int64_t row, std::int64_t first, std::int64_t count) {
-  with_rows<Rows>(args, row, first, count, [&](const auto* w, std::int64_t stride) {
-    for (std::int64_t v = 0; v < args.vectors; ++v)
-      axpy_block<Rows>(w, stride, args.x + v * args.rows + row, count, args.y + v * args.columns + first);
+void axpy_tile(const executor::MatvecArgs& args, std::int64_t row, std::int64_t begin, std::int64_t end) {
+  for_blocks(begin, end, [&](std::int64_t first, std::int64_t count) {
+    with_rows<Rows>(args, row, first, count, [&](const auto* w, std::int64_t stride) {
+      for (std::int64_t v = 0; v < args.vectors; ++v)
+        axpy_block<Rows>(w, stride, args.x + v * args.rows + row, count, args.y + v * args.columns + first);
+    });
   });
 }
 
@@ -114,11 +119,9 @@ void matvec(const executor::MatvecArgs& args, std::int64_t begin, std::int64_t e
   }
   for (std::int64_t v = 0; v < args.vectors; ++v)
     for (std::int64_t j = begin; j < end; ++j) args.y[v * args.columns + j] = 0;
-  for_blocks(begin, end, [&](std::int64_t first, std::int64_t count) {
-    std::int64_t row = 0;
-    for (; row + axpy_rows <= args.rows; row += axpy_rows) axpy_tile<axpy_rows>(args, row, first, count);
-    for (; row < args.rows; ++row) axpy_tile<1>(args, row, first, count);
-  });
+  std::int64_t row = 0;
+  for (; row + axpy_rows <= args.rows; row += axpy_rows) axpy_tile<axpy_rows>(args, row, begin, end);
+  for (; row < args.rows; ++row) axpy_tile<1>(args, row, begin, end);
 }
 
 }  // namespace

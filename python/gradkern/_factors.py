@@ -23,18 +23,26 @@ _STACK = 1 << 22  # entries of the matrices whose norms are taken together
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """diag(slope) W.
+    """2^exponent diag(slope) W.
 
     Attributes
     ----------
     weight : Bits
         (n_out, n_in), in any format.
     slope : array, (n_out,)
-        f'(z) of the layer or step, float64.
+        f'(z) of the layer or step over a power of two: the largest is between 1/2 and 1.
+    exponent : int
     """
 
     weight: Bits
     slope: Array
+    exponent: int
+
+    @classmethod
+    def of(cls, weight: Bits, slope: Array) -> Factor:
+        """Make the factor of a weight (n_out, n_in) and f'(z) (n_out,)."""
+        exponent = int(np.frexp(np.abs(slope).max())[1])
+        return cls(weight, np.ldexp(slope, -exponent), exponent)
 
     @property
     def values(self) -> Array:
@@ -43,7 +51,7 @@ class Factor:
 
     @property
     def matrix(self) -> Array:
-        """The product, rounded once an entry."""
+        """diag(slope) W, rounded once an entry."""
         return np.asarray(self.slope[:, None] * self.values)
 
 
@@ -55,7 +63,7 @@ def factors_of(net: MLP, x: Array) -> list[Factor]:
         code, alpha = activation_code(layer.activation, "jacobian")
         layers.append((weight.pair, None if bias is None else bias.pair, code, alpha))
     slopes = _core.slopes(layers, x)
-    return [Factor(layer.parameters[0], slope) for layer, slope in zip(net.layers, slopes, strict=True)]
+    return [Factor.of(layer.parameters[0], slope) for layer, slope in zip(net.layers, slopes, strict=True)]
 
 
 def widths_of(factors: Sequence[Factor]) -> list[int]:
@@ -75,9 +83,10 @@ class Factors:
         largest = [np.abs(factor.matrix).max(axis=0) for factor in factors]
         columns = [np.frexp(np.where(top > 0, top, 1.0))[1] for top in largest]
         columns[0] = np.full_like(columns[0], columns[0].max())
-        self.log2_scale = int(columns[0][0])
+        self.log2_scale = int(columns[0][0]) + sum(factor.exponent for factor in factors)
         self._columns = columns
         self._rows = [*columns[1:], np.zeros(len(factors[-1].slope), np.int32)]
+        self.sizes = [float(np.abs(matrix).max()) for matrix in self._matrices()]
 
     def _matrices(self, *, backwards: bool = False) -> Iterator[Array]:
         order = range(len(self.factors))
@@ -122,9 +131,15 @@ def _norms(matrices: Iterator[Array]) -> Array:
     return np.array(found)
 
 
-def layer_norms(factors: Sequence[Factor]) -> Array:
-    """Spectral norm of each factor."""
-    return _norms(factor.matrix for factor in factors)
+def exponents_of(factors: Sequence[Factor]) -> Array:
+    """Log2 of what each factor is to be multiplied by."""
+    return np.array([factor.exponent for factor in factors], dtype=np.float64)
+
+
+def log2_layer_norms(factors: Sequence[Factor]) -> Array:
+    """log2 of the spectral norm of each factor."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log2(_norms(factor.matrix for factor in factors)) + exponents_of(factors))
 
 
 def log2_growth(factors: Sequence[Factor]) -> Array:
@@ -136,7 +151,7 @@ def log2_growth(factors: Sequence[Factor]) -> Array:
         for factor in factors:
             product = factor.matrix @ product
             shift = int(np.frexp(np.abs(product).max())[1])
-            product, exponent = np.ldexp(product, -shift), exponent + shift
+            product, exponent = np.ldexp(product, -shift), exponent + shift + factor.exponent
             exponents.append(exponent)
             yield product
 

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 _MOST_TURNS = 12
 ALIGNED = 16.0  # largest entry of X, whose diagonal is 1, at which its rows are well conditioned
-_DOUBTFUL = 2.0**-40  # of the largest entry: a diagonal that may be rounding only
+_DOUBTFUL = 2.0**-40  # of a factor's largest entry: a diagonal that may be rounding only
 _SMALLEST = 2.0**-1074
 
 
@@ -34,6 +34,7 @@ class Product(Protocol):
     """A product of factors that bases can travel through; the true one is this times 2^log2_scale."""
 
     log2_scale: int
+    sizes: Sequence[float]  # largest magnitude in each factor
 
     def forward(self, basis: Array) -> tuple[Array, list[Array]]:
         """Return Q_L and R_1 ... R_L of a basis (n_in, p)."""
@@ -159,8 +160,8 @@ def row_singular_values(product: Graded) -> tuple[Array, Array]:
     return log2[order], rows[order]
 
 
-def _may_be_singular(triangles: Iterable[Array]) -> bool:
-    return any(np.abs(np.diagonal(r)).min() <= _DOUBTFUL * np.abs(r).max() for r in triangles)
+def _may_be_singular(triangles: Sequence[Array], sizes: Sequence[float]) -> bool:
+    return any(np.abs(np.diagonal(r)).min() <= _DOUBTFUL * size for r, size in zip(triangles, sizes, strict=True))
 
 
 def singular_values(product: Product, widths: Sequence[int], seed: int) -> Array:
@@ -168,7 +169,7 @@ def singular_values(product: Product, widths: Sequence[int], seed: int) -> Array
     rank, count = min(widths), min(widths[0], widths[-1])
     basis = random_basis(widths[0], rank, seed)
     image, triangles = product.forward(basis)
-    if _may_be_singular(triangles):
+    if _may_be_singular(triangles, product.sizes):
         rank = product.exact_rank()
         if rank == 0:
             return np.full(count, -np.inf)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gradkern._arguments import number, positive_integer
 from gradkern._arrays import read
 from gradkern._backend import check_device
-from gradkern._factors import Factor, Factors, factors_of, layer_norms, log2_growth, widths_of
+from gradkern._factors import Factor, Factors, exponents_of, factors_of, log2_growth, log2_layer_norms, widths_of
 from gradkern._product_svd import singular_values
 from gradkern._top_singular import largest, tangent_of, top_singular_values
 from gradkern.chain import _network
@@ -37,22 +37,22 @@ def _points(x: Any, net: MLP) -> tuple[Array, bool]:
 def _full(factors: Sequence[Factor], per_layer: bool, seed: int) -> Spectrum:
     widths = widths_of(factors)
     log2 = singular_values(Factors(factors), widths, seed)
-    norms = layer_norms(factors) if per_layer else None
+    norms = log2_layer_norms(factors) if per_layer else None
     return Spectrum.of(log2, widths, norms, log2_growth(factors))
 
 
 def _top(
     factors: Sequence[Factor], k: int, per_layer: bool, tolerance: float, max_iterations: int, seed: int
 ) -> Spectrum:
-    widths, tangent = widths_of(factors), tangent_of(factors)
+    widths, tangent, exponents = widths_of(factors), tangent_of(factors), exponents_of(factors)
     top = top_singular_values(tangent, widths, k, tolerance, max_iterations, seed)
     norms = None
     if per_layer:
         each = [largest(tangent_of([f]), f.weight.shape[1], tolerance, max_iterations, seed) for f in factors]
-        norms = np.exp2([found.log2[0] for found in each])
+        norms = exponents + [found.log2[0] for found in each]
     with np.errstate(divide="ignore"):
-        growth = np.cumsum(np.log2(tangent.forward(top.vector[None])[1][:, 0, 0]))
-    return Spectrum.of(top.log2, widths, norms, growth, top.iterations, top.residual)
+        growth = np.cumsum(np.log2(tangent.forward(top.vector[None])[1][:, 0, 0]) + exponents)
+    return Spectrum.of(top.log2 + exponents.sum(), widths, norms, growth, top.iterations, top.residual)
 
 
 def spectrum_of(

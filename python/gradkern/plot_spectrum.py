@@ -24,9 +24,8 @@ def _draw_growth(ax: Axes, spectrum: Spectrum) -> None:
     start[~np.isfinite(start)] = np.nan
     ax.plot(depth, start.T, color=_BLUE, lw=1.4, alpha=max(0.15, 1 / len(growth)))
     ax.plot([], [], color=_BLUE, lw=1.4, label="norm of the product" if spectrum.rank is not None else "top vector")
-    if spectrum.spectral_norm_per_layer is not None:
-        with np.errstate(divide="ignore"):
-            bound = np.cumsum(np.log2(np.atleast_2d(spectrum.spectral_norm_per_layer)), axis=1).max(axis=0)
+    if spectrum.log2_spectral_norm_per_layer is not None:
+        bound = np.cumsum(np.atleast_2d(spectrum.log2_spectral_norm_per_layer), axis=1).max(axis=0)
         bound[~np.isfinite(bound)] = np.nan
         ax.plot(depth, [0.0, *bound], color=_RED, lw=1.2, ls="--", label="product of the norms (bound)")
     ax.axhline(0, color="black", lw=0.6)

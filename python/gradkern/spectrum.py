@@ -36,7 +36,7 @@ class Spectrum(Result):
         Sum of squares over the largest square, between 1 and the rank; None where only k are known.
     rank : int or None
         Singular values that are not zero; None where only k are known.
-    spectral_norm_per_layer : array, (depth,), or None
+    log2_spectral_norm_per_layer : array, (depth,), or None
         Of each diag(f'(z)) W; None where it was not asked for.
     log2_growth : array, (depth,)
         log2 of the spectral norm of the product of the first l layers; with k, of the length that these give the top right
@@ -53,7 +53,7 @@ class Spectrum(Result):
     log2_condition: Any
     stable_rank: Any
     rank: Any
-    spectral_norm_per_layer: Array | None
+    log2_spectral_norm_per_layer: Array | None
     log2_growth: Array
     widths: list[int]
     iterations: Any = None
@@ -102,15 +102,20 @@ class Spectrum(Result):
         return self.log2_singular_values / self.depth
 
     @property
+    def spectral_norm_per_layer(self) -> Array | None:
+        """Largest singular value of each layer's diag(f'(z)) W; None where it was not asked for."""
+        log2 = self.log2_spectral_norm_per_layer
+        return None if log2 is None else np.exp2(log2)
+
+    @property
     def log2_norm_bound(self) -> Any:
         """log2 of the product of the layers' spectral norms, which the norm of the product cannot exceed.
 
         Pascanu et al. 2013, eq. 6: all norms below 1 suffice to vanish; norms above 1 are only necessary to explode.
         """
-        if self.spectral_norm_per_layer is None:
+        if self.log2_spectral_norm_per_layer is None:
             return None
-        with np.errstate(divide="ignore"):
-            bound = np.log2(self.spectral_norm_per_layer).sum(axis=-1)
+        bound = self.log2_spectral_norm_per_layer.sum(axis=-1)
         return float(bound) if self.samples is None else bound
 
     @property
