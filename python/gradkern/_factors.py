@@ -86,7 +86,7 @@ class Factors:
         self.log2_scale = int(columns[0][0]) + sum(factor.exponent for factor in factors)
         self._columns = columns
         self._rows = [*columns[1:], np.zeros(len(factors[-1].slope), np.int32)]
-        self.sizes = [float(np.abs(matrix).max()) for matrix in self._matrices()]
+        self.sizes: Sequence[float] = [float(np.abs(matrix).max()) for matrix in self._matrices()]
 
     def _matrices(self, *, backwards: bool = False) -> Iterator[Array]:
         order = range(len(self.factors))

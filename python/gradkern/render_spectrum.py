@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from gradkern.spectrum import Spectrum
 
 _WORDS = {
-    "explodes": "explodes: its largest Lyapunov exponent is above zero",
-    "vanishes": "vanishes: its largest Lyapunov exponent is below zero",
-    "transient": "grows, then vanishes: its largest Lyapunov exponent is below zero",
-    "steady": "keeps its size: its largest Lyapunov exponent is zero to within 0.01 bits/layer",
+    "explodes": "explodes: the largest Lyapunov exponent is positive",
+    "vanishes": "vanishes: the largest Lyapunov exponent is negative",
+    "transient": "grows, then vanishes: the largest Lyapunov exponent is negative",
+    "steady": "keeps its size: the largest Lyapunov exponent is about zero",
     "nilpotent": "is exactly zero, whatever its layers' norms are",
     "undefined": "is not defined: a pre-activation is NaN",
 }
