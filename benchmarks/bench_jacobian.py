@@ -17,7 +17,7 @@ from timing import medians
 
 import gradkern as gk
 from gradkern._factors import factors_of
-from gradkern._top_singular import largest, tangent_of
+from gradkern._top_singular import krylov, tangent_of
 
 WIDTH, LAYERS, ITERATIONS = 1024, 1000, 2
 
@@ -32,7 +32,8 @@ def chain(layers: int) -> gk.MLP:
 def iterations(net: gk.MLP):
     """The power iteration alone: slopes are known, no tolerance ends it."""
     tangent = tangent_of(factors_of(net, np.zeros(WIDTH)))
-    return lambda: largest(tangent, WIDTH, 0.0, ITERATIONS, 0)
+    start = np.full((1, WIDTH), WIDTH**-0.5)
+    return lambda: krylov(tangent, start, 1, 0.0, ITERATIONS)
 
 
 def bare_passes(net: gk.MLP):

@@ -132,3 +132,16 @@ def test_tangent_refuses_what_does_not_fit():
         _core.Tangent([])
     with pytest.raises(ValueError, match="wrong size"):
         _core.Tangent([(pair, np.ones(3))]).forward(np.ones((1, 3)))
+
+
+def test_clusters_and_repeated_values():
+    """Neighbours within a thousandth of one another, and a value that occurs twice."""
+    net = gk.MLP.random(depth=10, width=120, activation="tanh", init="orthogonal", seed=1)
+    x = np.full(120, 0.1)
+    full = gk.jacobian(net, x, per_layer=False).log2_singular_values
+    assert full[0] - full[8] < 0.02
+    for k in (1, 3, 8):
+        top = gk.jacobian(net, x, k)
+        assert top.residual <= 1e-8 and np.abs(top.log2_singular_values - full[:k]).max() <= 1e-8
+    twice = chain_of([np.diag([3.0, 3, 2, *np.ones(11)])])
+    assert gk.jacobian(twice, np.zeros(14), 2).log2_singular_values == pytest.approx([np.log2(3)] * 2, abs=1e-8)

@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 _MOST_TURNS = 12
 ALIGNED = 16.0  # largest entry of X, whose diagonal is 1, at which its rows are well conditioned
 _DOUBTFUL = 2.0**-40  # of a factor's largest entry: a diagonal that may be rounding only
-_SMALLEST = 2.0**-1074
+_SMALLEST = 2.0**-1021  # stands for a diagonal that is zero: a vector that a layer maps to zero
 
 
 class Product(Protocol):
@@ -58,6 +58,12 @@ class Graded:
     def log2(self) -> Array:
         """log2 of the diagonal."""
         return np.asarray(self.exponent + np.log2(np.abs(self.mantissa)))
+
+    def dense(self, shift: int) -> Array:
+        """Return it over 2^shift, as far as float64 holds it."""
+        return np.asarray(
+            np.ldexp(self.mantissa[:, None] * self.rows, np.clip(self.exponent - shift, -2000, 2000)[:, None])
+        )
 
     @property
     def largest(self) -> float:

@@ -1,18 +1,19 @@
 """The largest singular values of a product without forming it: iterations of one pass forwards and one backwards.
 
-One value: Lanczos iteration on J^T J, every new vector made orthogonal to all before. Several: subspace iteration with a
-few vectors to spare, re-orthonormalised in every layer, since a deep chain's second singular value may lie 2^-100 below
-its first, where a Krylov space cannot see it.
+Where those asked for are of similar size: a block Krylov space of J^T J, kept orthogonal, restarted with its best vectors.
+Where they are not: subspace iteration, made orthonormal again in every layer, since a deep chain's second singular value
+may lie 2^-100 below its first, where no Krylov space of float64 sees it.
 
 References
 ----------
-Golub and Van Loan, Matrix Computations (4th ed., 2013), sections 8.2 and 10.1; Paige, J. Inst. Math. Appl. 10 (1972) 373.
+Wu and Simon, "Thick-restart Lanczos method for large symmetric eigenvalue problems", SIAM J. Matrix Anal. 22 (2000) 602;
+Golub and Van Loan, Matrix Computations (4th ed., 2013), sections 8.2 and 10.3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from gradkern._product_svd import ALIGNED, graded_product, random_basis, row_sin
 Array = NDArray[np.float64]
 
 _SPARE = 4  # vectors beyond those asked for
+_SIMILAR = 12.0  # bits between singular values: J^T J then tells them apart to 2^-28
+_BASIS = 80  # vectors of a Krylov space before it is restarted
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,66 +56,87 @@ def tangent_of(factors: Sequence[Factor]) -> _core.Tangent:
     return _core.Tangent([(factor.weight.pair, factor.slope) for factor in factors])
 
 
-def _log2_length(triangles: Array) -> float:
-    """log2 of what a single vector was multiplied by."""
-    with np.errstate(divide="ignore"):
-        return float(np.log2(triangles[:, 0, 0]).sum())
+def _normal_product(
+    tangent: _core.Tangent, rows: Array, scale: tuple[int, int] | None
+) -> tuple[Array, tuple[int, int]]:
+    """J^T J of orthonormal rows over 2^(sum of scale), which the first product sets."""
+    image, there = tangent.forward(rows)
+    back, home = tangent.backward(image)
+    up, down = graded_product(there, len(rows)), graded_product(home, len(rows))
+    if scale is None:
+        scale = int(up.exponent.max()), int(down.exponent.max())
+    small = down.dense(scale[1]) @ up.dense(scale[0])
+    return small.T @ back, scale
 
 
-def largest(tangent: _core.Tangent, n_in: int, tolerance: float, max_iterations: int, seed: int) -> Top:
-    """Find the largest singular value by Lanczos iteration."""
-    basis = [random_basis(n_in, 1, seed)[:, 0]]
-    alpha: list[float] = []
-    beta: list[float] = []
-    scale = 0.0  # log2 of the first Rayleigh quotient, which the others are divided by
+def _outside(block: Array, basis: Array) -> Array:
+    """Orthonormal rows that span what a block adds to an orthonormal basis."""
+    for _ in range(2):
+        block = block - (block @ basis.T) @ basis
+        block = np.linalg.qr(block.T)[0].T
+    return block
+
+
+def krylov(tangent: _core.Tangent, start: Array, k: int, tolerance: float, max_iterations: int) -> Top:
+    """Find the k largest singular values, of similar size, from orthonormal rows (p, n_in) to start with, p >= k."""
+    basis, size = start, start.shape[1]
+    images, scale = _normal_product(tangent, basis, None)
+    most = max(_BASIS, 8 * len(start))
     for iteration in range(1, max_iterations + 1):
-        image, there = tangent.forward(basis[-1][None])
-        back, home = tangent.backward(image)
-        log2 = _log2_length(there) + _log2_length(home)
-        if log2 == -np.inf:
-            return Top(np.array([-np.inf]), basis[0], iteration, 0.0)
-        if iteration == 1:
-            scale = log2
-        w = back[0] * 2.0 ** (log2 - scale)
-        alpha.append(float(w @ basis[-1]))
-        known = np.array(basis)
-        for _ in range(2):
-            w = w - known.T @ (known @ w)
-        beta.append(float(np.linalg.norm(w)))
-        theta, vectors = np.linalg.eigh(np.diag(alpha) + np.diag(beta[:-1], 1) + np.diag(beta[:-1], -1))
-        residual = abs(beta[-1] * vectors[-1, -1]) / theta[-1]
-        if residual <= tolerance or iteration == n_in or beta[-1] == 0:
+        square = basis @ images.T
+        theta, vectors = np.linalg.eigh((square + square.T) / 2)
+        theta, vectors = theta[::-1], vectors[:, ::-1].T
+        if theta[0] <= 0:
+            return Top(np.full(k, -np.inf), basis[0], iteration, 0.0)
+        wrong = vectors[:k] @ images - theta[:k, None] * (vectors[:k] @ basis)
+        residuals = np.linalg.norm(wrong, axis=1) / theta[:k]
+        bad = residuals > tolerance
+        room = size - len(basis)
+        if not bad.any() or room == 0 or iteration == max_iterations:
             break
-        basis.append(w / beta[-1])
-    vector = vectors[:, -1] @ np.array(basis[: len(alpha)])
-    return Top(np.array([(scale + np.log2(theta[-1])) / 2]), vector, iteration, float(residual))
+        if len(basis) + k > most:
+            keep = vectors[: most // 2]
+            basis, images = keep @ basis, keep @ images
+        new = _outside(wrong[bad][:room], basis)
+        basis = np.concatenate([basis, new])
+        images = np.concatenate([images, _normal_product(tangent, new, scale)[0]])
+    log2 = (np.log2(theta[:k]) + sum(scale)) / 2
+    return Top(log2, vectors[0] @ basis, iteration, float(residuals.max()))
+
+
+def _subspace(tangent: _core.Tangent, rows: Array, k: int, tolerance: float, max_iterations: int) -> Top:
+    """Find the k largest singular values, however far they spread; residuals are the sines by which vectors still turn."""
+    image, triangles = tangent.forward(rows)
+    iteration, residual = 0, np.inf
+    while iteration < max_iterations:
+        iteration += 1
+        graded = graded_product(triangles, len(rows))
+        vectors = row_singular_values(graded)[1][:k] @ rows
+        rows, _ = tangent.backward(image)
+        residual = float(np.linalg.norm(vectors - (vectors @ rows.T) @ rows, axis=1).max())
+        image, triangles = tangent.forward(rows)
+        if residual <= tolerance and graded.largest <= ALIGNED:
+            break
+    log2, right = row_singular_values(graded_product(triangles, len(rows)))
+    return Top(log2[:k], right[0] @ rows, iteration, residual)
 
 
 def top_singular_values(
     tangent: _core.Tangent, widths: Sequence[int], k: int, tolerance: float, max_iterations: int, seed: int
 ) -> Top:
-    """Find the k largest singular values; those of a product of smaller rank are -inf."""
+    """Find the k largest singular values; those beyond the rank are -inf."""
+    count = 1 if k == 1 else min(k + _SPARE, *widths)
+    rows = np.ascontiguousarray(random_basis(widths[0], count, seed).T)
     if k == 1:
-        return largest(tangent, widths[0], tolerance, max_iterations, seed)
-    rows = np.ascontiguousarray(random_basis(widths[0], min(k + _SPARE, *widths), seed).T)
-    image, triangles = tangent.forward(rows)
+        return krylov(tangent, rows, 1, tolerance, max_iterations)
+    _, triangles = tangent.forward(rows)
     alive = np.diagonal(triangles, axis1=1, axis2=2).all(axis=0)
-    if not alive.any():
+    found, rank = min(k, int(alive.sum())), int(alive.sum())
+    if rank == 0:
         return Top(np.full(k, -np.inf), rows[0], 1, 0.0)
-    rows = rows[alive]
-    image, triangles = tangent.forward(rows)
-    residual = np.inf
-    for _iteration in range(1, max_iterations + 1):
-        graded = graded_product(triangles, len(rows))
-        log2, right = row_singular_values(graded)
-        vectors = right[:k] @ rows
-        new, _ = tangent.backward(image)
-        residual = float(np.linalg.norm(vectors - (vectors @ new.T) @ new, axis=1).max())
-        aligned = graded.largest <= ALIGNED
-        rows = new
-        image, triangles = tangent.forward(rows)
-        if residual <= tolerance and aligned:
-            break
-    log2, right = row_singular_values(graded_product(triangles, len(rows)))
-    missing = np.full(max(k - len(log2), 0), -np.inf)
-    return Top(np.concatenate([log2[:k], missing]), right[0] @ rows, _iteration, residual)
+    _, triangles = tangent.forward(rows[alive])
+    log2, _ = row_singular_values(graded_product(triangles, rank))
+    similar = log2[0] - log2[-1] <= _SIMILAR
+    method = krylov if similar else _subspace
+    top = method(tangent, rows[alive], found, tolerance, max_iterations)
+    return replace(top, log2=np.concatenate([top.log2, np.full(k - found, -np.inf)]))

@@ -13,7 +13,7 @@ from gradkern._arrays import read
 from gradkern._backend import check_device
 from gradkern._factors import Factor, Factors, exponents_of, factors_of, log2_growth, log2_layer_norms, widths_of
 from gradkern._product_svd import singular_values
-from gradkern._top_singular import largest, tangent_of, top_singular_values
+from gradkern._top_singular import tangent_of, top_singular_values
 from gradkern.chain import _network
 from gradkern.net import MLP, Dense
 from gradkern.spectrum import Spectrum, stack
@@ -48,7 +48,9 @@ def _top(
     top = top_singular_values(tangent, widths, k, tolerance, max_iterations, seed)
     norms = None
     if per_layer:
-        each = [largest(tangent_of([f]), f.weight.shape[1], tolerance, max_iterations, seed) for f in factors]
+        each = [
+            top_singular_values(tangent_of([f]), widths_of([f]), 1, tolerance, max_iterations, seed) for f in factors
+        ]
         norms = exponents + [found.log2[0] for found in each]
     with np.errstate(divide="ignore"):
         growth = np.cumsum(np.log2(tangent.forward(top.vector[None])[1][:, 0, 0]) + exponents)
