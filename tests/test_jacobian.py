@@ -238,7 +238,7 @@ def test_layer_norms_growth_and_stable_rank():
     assert found.lyapunov == pytest.approx(np.log2(values[:5]) / 3, abs=1e-11)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     widths=st.lists(st.integers(1, 6), min_size=2, max_size=8),

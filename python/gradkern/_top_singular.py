@@ -25,7 +25,7 @@ from gradkern._product_svd import ALIGNED, graded_product, random_basis, row_sin
 Array = NDArray[np.float64]
 
 _SPARE = 4  # vectors beyond those asked for
-_SIMILAR = 12.0  # bits between singular values: J^T J then tells them apart to 2^-28
+_DIGITS = 49  # bits that J^T J keeps of its largest eigenvalue
 _BASIS = 80  # vectors of a Krylov space before it is restarted
 
 
@@ -136,7 +136,7 @@ def top_singular_values(
         return Top(np.full(k, -np.inf), rows[0], 1, 0.0)
     _, triangles = tangent.forward(rows[alive])
     log2, _ = row_singular_values(graded_product(triangles, rank))
-    similar = log2[0] - log2[-1] <= _SIMILAR
+    similar = 2 * (log2[0] - log2[-1]) <= _DIGITS + np.log2(tolerance)  # what is left for the smallest eigenvalue
     method = krylov if similar else _subspace
     top = method(tangent, rows[alive], found, tolerance, max_iterations)
     return replace(top, log2=np.concatenate([top.log2, np.full(k - found, -np.inf)]))

@@ -29,16 +29,22 @@ def _draw_growth(ax: Axes, spectrum: Spectrum) -> None:
         bound[~np.isfinite(bound)] = np.nan
         ax.plot(depth, [0.0, *bound], color=_RED, lw=1.2, ls="--", label="product of the norms (bound)")
     ax.axhline(0, color="black", lw=0.6)
+    low, high = np.nanmin(start, initial=0.0), np.nanmax(start, initial=0.0)
+    margin = max(1.0, 0.15 * (high - low))  # the bound, often far above, may leave the picture
+    ax.set_ylim(low - margin, high + margin)
     ax.set(xlabel="layers", ylabel="log2 of the norm", xlim=(0, spectrum.depth))
     ax.legend(frameon=False, fontsize=8)
 
 
 def _draw_values(ax: Axes, spectrum: Spectrum) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     log2 = np.atleast_2d(spectrum.log2_singular_values).copy()
     log2[~np.isfinite(log2)] = np.nan
     index = np.arange(1, log2.shape[1] + 1)
     ax.plot(index, log2.T, color=_BLUE, marker=".", ms=4, lw=0.8, alpha=max(0.15, 1 / len(log2)))
     ax.axhline(0, color="black", lw=0.6)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set(xlabel="index", ylabel="log2 of the singular value")
 
 

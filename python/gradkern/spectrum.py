@@ -46,8 +46,8 @@ class Spectrum(Result):
     iterations : int or None
         With k: passes forwards and backwards.
     residual : float or None
-        With k: the largest ||J^T J v - sigma^2 v|| / sigma^2 when they ended; where the values asked for are more than 12 bits
-        apart, the sine of the angle by which the last iteration turned v, which is the same to first order.
+        With k: the largest ||J^T J v - sigma^2 v|| / sigma^2 when they ended; where the values asked for are some 11 bits apart
+        or more, the sine of the angle by which the last iteration turned v, which is the same to first order.
     """
 
     log2_singular_values: Array
