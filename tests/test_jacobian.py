@@ -302,3 +302,15 @@ def test_bad_arguments(change, error, match):
     arguments = {"net": gk.MLP.random(depth=2, width=4), "x": np.zeros(4), **change}
     with pytest.raises(error, match=match):
         gk.jacobian(arguments.pop("net"), arguments.pop("x"), **arguments)
+
+
+def test_a_saturated_row_of_a_wide_layer():
+    """The third row points where no other does, at 2^-120 of their size: right to the last digits all the same."""
+    rng = np.random.default_rng(0)
+    sizes = np.array([1.0, 0.5, 2.0**-120])[:, None]
+    weights = [sizes * rng.standard_normal((3, 6)), rng.standard_normal((5, 3))]
+    with mpmath.workprec(1000):
+        product = mpmath.matrix(weights[1].tolist()) * mpmath.matrix(weights[0].tolist())
+        values = sorted(mpmath.svd_r(product.T, compute_uv=False), reverse=True)[:3]
+        want = [float(mpmath.log(v, 2)) for v in values]
+    assert np.abs(spectrum(weights).log2_singular_values[:3] - want).max() <= 1e-12

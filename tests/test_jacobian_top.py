@@ -145,3 +145,13 @@ def test_clusters_and_repeated_values():
         assert top.residual <= 1e-8 and np.abs(top.log2_singular_values - full[:k]).max() <= 1e-8
     twice = chain_of([np.diag([3.0, 3, 2, *np.ones(11)])])
     assert gk.jacobian(twice, np.zeros(14), 2).log2_singular_values == pytest.approx([np.log2(3)] * 2, abs=1e-8)
+
+
+def test_values_lost_within_a_single_layer():
+    """A saturated unit leaves 2^-120 of a vector, in one layer: no exact zero, and the full spectrum says the same."""
+    rng = np.random.default_rng(0)
+    slopes = np.array([1.0, 0.5, 2.0**-120])
+    weights = [slopes[:, None] * rng.standard_normal((3, 6)), rng.standard_normal((5, 3))]
+    full = gk.jacobian(chain_of(weights), np.zeros(6)).log2_singular_values
+    got = gk.jacobian(chain_of(weights), np.zeros(6), 3).log2_singular_values
+    assert -130 < full[2] < -110 and np.abs(got - full[:3]).max() <= 1e-8

@@ -18,6 +18,7 @@ from gradkern.net import MLP
 
 Array = NDArray[np.float64]
 
+_EVEN = 8  # bits between sizes of columns that cost a QR no digits to speak of
 _STACK = 1 << 22  # entries of the matrices whose norms are taken together
 
 
@@ -98,9 +99,16 @@ class Factors:
         """Send a basis (n_in, p) through: its orthonormal image, and the triangular factor of each layer."""
         return _travel(self._matrices(), basis)
 
-    def backward(self, basis: Array) -> tuple[Array, list[Array]]:
-        """Send a basis (n_out, p) through the transposed factors."""
-        return _travel((matrix.T for matrix in self._matrices(backwards=True)), basis)
+    def backward(self, basis: Array) -> Array:
+        """Send a basis (n_out, p) through the transposed factors, the sizes of their columns first: as rows of the basis."""
+        for matrix in self._matrices(backwards=True):
+            top = np.abs(matrix).max(axis=1)
+            shift = np.frexp(np.where(top > 0, top, 1.0))[1][:, None]
+            if np.ptp(shift) > _EVEN:
+                basis, _ = sorted_qr(np.ldexp(basis, shift))
+                matrix = np.ldexp(matrix, -shift)
+            basis, _ = sorted_qr(matrix.T @ basis)
+        return basis
 
     def exact_rank(self) -> int:
         """Rank of the product in exact arithmetic."""

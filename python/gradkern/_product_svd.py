@@ -39,8 +39,8 @@ class Product(Protocol):
     def forward(self, basis: Array) -> tuple[Array, list[Array]]:
         """Return Q_L and R_1 ... R_L of a basis (n_in, p)."""
 
-    def backward(self, basis: Array) -> tuple[Array, list[Array]]:
-        """Return the same of a basis (n_out, p), through the transposed factors."""
+    def backward(self, basis: Array) -> Array:
+        """Return the orthonormal image of a basis (n_out, p), through the transposed factors."""
 
     def exact_rank(self) -> int:
         """Return the rank of the product in exact arithmetic."""
@@ -182,7 +182,7 @@ def singular_values(product: Product, widths: Sequence[int], seed: int) -> Array
         image, _ = product.forward(basis[:, :rank])
     best: Graded | None = None
     for _ in range(_MOST_TURNS):
-        basis, _ = product.backward(image)
+        basis = product.backward(image)
         image, triangles = product.forward(basis)
         graded = graded_product(triangles, rank)
         if best is None or graded.largest < best.largest:

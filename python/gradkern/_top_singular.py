@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _core
-from gradkern._factors import Factor
+from gradkern._factors import Factor, Factors, exponents_of, widths_of
 from gradkern._product_svd import ALIGNED, graded_product, random_basis, row_singular_values
 
 Array = NDArray[np.float64]
@@ -104,39 +104,62 @@ def krylov(tangent: _core.Tangent, start: Array, k: int, tolerance: float, max_i
     return Top(log2, vectors[0] @ basis, iteration, float(residuals.max()))
 
 
-def _subspace(tangent: _core.Tangent, rows: Array, k: int, tolerance: float, max_iterations: int) -> Top:
+class _Passes:
+    """The kernels' passes, for bases as columns."""
+
+    def __init__(self, tangent: _core.Tangent) -> None:
+        self.tangent = tangent
+
+    def forward(self, basis: Array) -> tuple[Array, list[Array]]:
+        rows, triangles = self.tangent.forward(np.ascontiguousarray(basis.T))
+        return rows.T, list(triangles)
+
+    def backward(self, basis: Array) -> Array:
+        return np.asarray(self.tangent.backward(np.ascontiguousarray(basis.T))[0].T)
+
+
+def _subspace(product: _Passes | Factors, basis: Array, k: int, tolerance: float, max_iterations: int) -> Top:
     """Find the k largest singular values, however far they spread; residuals are the sines by which vectors still turn."""
-    image, triangles = tangent.forward(rows)
+    image, triangles = product.forward(basis)
     iteration, residual = 0, np.inf
     while iteration < max_iterations:
         iteration += 1
-        graded = graded_product(triangles, len(rows))
-        vectors = row_singular_values(graded)[1][:k] @ rows
-        rows, _ = tangent.backward(image)
-        residual = float(np.linalg.norm(vectors - (vectors @ rows.T) @ rows, axis=1).max())
-        image, triangles = tangent.forward(rows)
+        graded = graded_product(triangles, basis.shape[1])
+        vectors = basis @ row_singular_values(graded)[1][:k].T
+        basis = product.backward(image)
+        residual = float(np.linalg.norm(vectors - basis @ (basis.T @ vectors), axis=0).max())
+        image, triangles = product.forward(basis)
         if residual <= tolerance and graded.largest <= ALIGNED:
             break
-    log2, right = row_singular_values(graded_product(triangles, len(rows)))
-    return Top(log2[:k], right[0] @ rows, iteration, residual)
+    log2, right = row_singular_values(graded_product(triangles, basis.shape[1]))
+    return Top(log2[:k], basis @ right[0], iteration, residual)
 
 
-def top_singular_values(
-    tangent: _core.Tangent, widths: Sequence[int], k: int, tolerance: float, max_iterations: int, seed: int
-) -> Top:
-    """Find the k largest singular values; those beyond the rank are -inf."""
+def top_singular_values(factors: Sequence[Factor], k: int, tolerance: float, max_iterations: int, seed: int) -> Top:
+    """Find the k largest singular values, exponents of the factors left out; those beyond the rank are -inf."""
+    widths, tangent = widths_of(factors), tangent_of(factors)
     count = 1 if k == 1 else min(k + _SPARE, *widths)
-    rows = np.ascontiguousarray(random_basis(widths[0], count, seed).T)
+    basis = random_basis(widths[0], count, seed)
     if k == 1:
-        return krylov(tangent, rows, 1, tolerance, max_iterations)
-    _, triangles = tangent.forward(rows)
-    alive = np.diagonal(triangles, axis1=1, axis2=2).all(axis=0)
-    found, rank = min(k, int(alive.sum())), int(alive.sum())
+        return krylov(tangent, np.ascontiguousarray(basis.T), 1, tolerance, max_iterations)
+    _, triangles = _Passes(tangent).forward(basis)
+    if all(np.diagonal(r).all() for r in triangles):
+        log2, _ = row_singular_values(graded_product(triangles, count))
+        found = min(k, count)
+        if 2 * (log2[0] - log2[-1]) <= _DIGITS + np.log2(tolerance):  # what is left for the smallest eigenvalue
+            top = krylov(tangent, np.ascontiguousarray(basis.T), found, tolerance, max_iterations)
+        else:
+            top = _subspace(_Passes(tangent), basis, found, tolerance, max_iterations)
+    else:
+        top = _by_exact_rank(factors, basis, k, tolerance, max_iterations)
+    return replace(top, log2=np.concatenate([top.log2, np.full(k - len(top.log2), -np.inf)]))
+
+
+def _by_exact_rank(factors: Sequence[Factor], basis: Array, k: int, tolerance: float, max_iterations: int) -> Top:
+    """Where a layer leaves less of a vector than rounding does: rows sorted by size, and as many vectors as the rank."""
+    product = Factors(factors)
+    rank = min(product.exact_rank(), basis.shape[1])
     if rank == 0:
-        return Top(np.full(k, -np.inf), rows[0], 1, 0.0)
-    _, triangles = tangent.forward(rows[alive])
-    log2, _ = row_singular_values(graded_product(triangles, rank))
-    similar = 2 * (log2[0] - log2[-1]) <= _DIGITS + np.log2(tolerance)  # what is left for the smallest eigenvalue
-    method = krylov if similar else _subspace
-    top = method(tangent, rows[alive], found, tolerance, max_iterations)
-    return replace(top, log2=np.concatenate([top.log2, np.full(k - found, -np.inf)]))
+        return Top(np.full(k, -np.inf), basis[:, 0], 1, 0.0)
+    top = _subspace(product, basis[:, :rank], min(k, rank), tolerance, max_iterations)
+    return replace(top, log2=top.log2 + product.log2_scale - exponents_of(factors).sum())

@@ -45,12 +45,10 @@ def _top(
     factors: Sequence[Factor], k: int, per_layer: bool, tolerance: float, max_iterations: int, seed: int
 ) -> Spectrum:
     widths, tangent, exponents = widths_of(factors), tangent_of(factors), exponents_of(factors)
-    top = top_singular_values(tangent, widths, k, tolerance, max_iterations, seed)
+    top = top_singular_values(factors, k, tolerance, max_iterations, seed)
     norms = None
     if per_layer:
-        each = [
-            top_singular_values(tangent_of([f]), widths_of([f]), 1, tolerance, max_iterations, seed) for f in factors
-        ]
+        each = [top_singular_values([f], 1, tolerance, max_iterations, seed) for f in factors]
         norms = exponents + [found.log2[0] for found in each]
     with np.errstate(divide="ignore"):
         growth = np.cumsum(np.log2(tangent.forward(top.vector[None])[1][:, 0, 0]) + exponents)
@@ -128,8 +126,8 @@ def jacobian(
     -----
     The full spectrum is exact for factors that differ from the given ones by some 1e-15 of their norms, layer by layer;
     rows and columns of very different sizes do no harm. Whether a singular value is exactly zero, and its log2 -inf, is
-    decided by exact arithmetic modulo primes. With k it is -inf where a layer maps a vector into the span of the others
-    to within rounding. Passes have the same bits on any machine; the last bits of factorisations are NumPy's.
+    decided by exact arithmetic modulo primes; with k = 1 only where a pass gives zero.
+    Passes have the same bits on any machine; the last bits of factorisations are NumPy's.
 
     References
     ----------
