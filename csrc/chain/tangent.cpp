@@ -147,10 +147,10 @@ std::vector<std::vector<double>> slopes(const Executor& e, const std::vector<Lay
     Reference z = times_weight(e, layer, h);
     if (layer.bias.data) add_bias(z, decode_all(e, layer.bias));
     const Reference ones{std::vector<double>(z.values.size(), 1.0), 0};
-    Reference slope = reference_activation_backward(e, ones, z, layer.activation, layer.alpha);
+    Reference slope = reference_activation_backward(e, ones, z, layer.activation.id, layer.activation.alpha);
     for (double& s : slope.values) s = std::ldexp(s, static_cast<int>(slope.exponent));
     result.push_back(std::move(slope.values));
-    h = reference_activation(e, z, layer.activation, layer.alpha);
+    h = reference_activation(e, z, layer.activation.id, layer.activation.alpha);
   }
   return result;
 }
