@@ -16,10 +16,21 @@ struct Gram {
   std::int64_t exponent = 0;
 };
 
-Gram gram(const Executor& e, const Reference& a, const Reference& b, std::int64_t rows) {
-  const auto products = [&](const Reference& r) {
-    const std::int64_t n = static_cast<std::int64_t>(r.values.size()) / rows;
-    return reference_product(e, {r.values.data(), n, 1}, {r.values.data(), 1, n}, rows, rows, n, 0);
+Gram gram(const Executor& e, const Source& a, const Source& b, std::int64_t rows) {
+  const auto products = [&](const Source& s) {
+    const std::int64_t n = s.size / rows;
+    Reference result{std::vector<double>(static_cast<std::size_t>(rows * rows)), 0};
+    executor::ProductArgs args{};
+    args.m = args.n = rows;
+    args.k = n;
+    args.a = {s.format, s.data, n, 1};
+    args.b = {s.format, s.data, 1, n};
+    args.operands = s.format;
+    args.accumulate = args.bias_format = FormatId::float64;
+    args.wide = result.values.data();
+    e.products(e, &args, 1);
+    renormalise(result);
+    return result;
   };
   const Reference aa = products(a), bb = products(b);
   Gram result{0, 0, aa.exponent + bb.exponent};
@@ -57,16 +68,17 @@ double log2_norm(const Executor& e, const Reference& tensor) {
 }
 
 double log2_norm_of_outer_sum(const Executor& e, const Source& a, const Source& b, std::int64_t rows) {
+  const std::int64_t m = a.size / rows, n = b.size / rows;
+  // Squares of float64 may leave its range; those of the other formats do not.
+  if (a.format != FormatId::float64 && b.format != FormatId::float64 && rows * rows * (m + n) < rows * m * n) {
+    const Gram g = gram(e, a, b, rows);
+    if (!(g.bound < __builtin_inf())) return std::nan("");
+    if (g.square > trusted * g.bound) return (std::log2(g.square) + static_cast<double>(g.exponent)) / 2;
+  }
   const Reference left = exact(e, a), right = exact(e, b);
   if (!is_finite(left) || !is_finite(right)) return std::nan("");
-  const std::int64_t m = a.size / rows, n = b.size / rows, exponent = left.exponent + right.exponent;
-  if (rows * rows * (m + n) < rows * m * n) {
-    const Gram g = gram(e, left, right, rows);
-    if (g.square > trusted * g.bound)
-      return (std::log2(g.square) + static_cast<double>(g.exponent)) / 2 + static_cast<double>(exponent);
-  }
-  return log2_norm(e,
-                   reference_product(e, {left.values.data(), 1, m}, {right.values.data(), n, 1}, m, n, rows, exponent));
+  return log2_norm(e, reference_product(e, {left.values.data(), 1, m}, {right.values.data(), n, 1}, m, n, rows,
+                                        left.exponent + right.exponent));
 }
 
 }  // namespace gradkern::chain

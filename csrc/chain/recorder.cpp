@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/expects.hpp"
+#include "base/thread_pool.hpp"
 
 namespace gradkern::chain {
 namespace {
@@ -158,14 +159,23 @@ void Recorder::products(std::vector<Product> list, double log2_scale) {
           });
 }
 
-void Recorder::sums(executor::ProductArgs args, Role role, Stored& wide) {
+void Recorder::sums(executor::ProductArgs args, Role role, Stored& wide) const {
   wide.resize(executor::wide_format(arithmetic_.accumulate), args.m * args.n);
   fill_in(args, role, wide);
   executor_.products(executor_, &args, 1);
 }
 
-void Recorder::activate(Activation activation, const Stored& z, Stored& h, std::int64_t layer, const Reference* truth) {
-  Stored& wide = wide_for(h, wide_[0], executor::wide_format(arithmetic_.storage), z.size);
+void Recorder::phi(Activation activation, const Stored& z, Stored& wide) const {
+  executor_.activation_forward(executor_, activation_args(activation, z, wide));
+}
+
+void Recorder::phi_backward(Activation activation, const Stored& dh, const Stored& z, const Stored& h, Stored& wide,
+                            Stored* slope) const {
+  executor_.activation_backward(executor_, activation_backward_args(activation, dh, z, h, wide, slope));
+}
+
+executor::ActivationArgs Recorder::activation_args(Activation activation, const Stored& z, Stored& wide) const {
+  wide.resize(executor::wide_format(arithmetic_.storage), z.size);
   executor::ActivationArgs args{};
   args.size = z.size;
   args.activation = activation.id;
@@ -173,6 +183,24 @@ void Recorder::activate(Activation activation, const Stored& z, Stored& h, std::
   args.format = arithmetic_.storage;
   args.pre_activation = z.data();
   args.wide = wide.writable();
+  return args;
+}
+
+executor::ActivationArgs Recorder::activation_backward_args(Activation activation, const Stored& dh, const Stored& z,
+                                                            const Stored& h, Stored& wide, Stored* slope) const {
+  executor::ActivationArgs args = activation_args(activation, z, wide);
+  args.grad_output = dh.data();
+  args.output = arithmetic_.stored_output_derivative ? h.data() : nullptr;
+  if (slope) {
+    slope->resize(wide.format, dh.size);
+    args.slope = slope->writable();
+  }
+  return args;
+}
+
+void Recorder::activate(Activation activation, const Stored& z, Stored& h, std::int64_t layer, const Reference* truth) {
+  Stored& wide = wide_for(h, wide_[0], executor::wide_format(arithmetic_.storage), z.size);
+  const executor::ActivationArgs args = activation_args(activation, z, wide);
   executor_.activation_forward(executor_, args);
   store(h, wide.source(), 1.0, layer, Role::activation, truth, 0,
         [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
@@ -182,26 +210,34 @@ void Recorder::activate(Activation activation, const Stored& z, Stored& h, std::
 
 void Recorder::activate_backward(Activation activation, const Stored& dh, const Stored& z, const Stored& h, Stored& dz,
                                  std::int64_t layer, const Reference* truth) {
-  const FormatId computed_in = executor::wide_format(arithmetic_.storage);
-  Stored& wide = wide_for(dz, wide_[0], computed_in, dh.size);
-  executor::ActivationArgs args{};
-  args.size = dh.size;
-  args.activation = activation.id;
-  args.alpha = activation.alpha;
-  args.format = arithmetic_.storage;
-  args.pre_activation = z.data();
-  args.grad_output = dh.data();
-  args.output = arithmetic_.stored_output_derivative ? h.data() : nullptr;
-  args.wide = wide.writable();
-  if (with_reference_) {
-    slope_.resize(computed_in, dh.size);
-    args.slope = slope_.writable();
-  }
+  Stored& wide = wide_for(dz, wide_[0], executor::wide_format(arithmetic_.storage), dh.size);
+  const executor::ActivationArgs args =
+      activation_backward_args(activation, dh, z, h, wide, with_reference_ ? &slope_ : nullptr);
   executor_.activation_backward(executor_, args);
   store(dz, wide.source(), 1.0, layer, Role::grad_pre_activation, truth, log2_loss_scale_,
         [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
           return attribute_activation(args, values, s, how, r);
         });
+}
+
+void Recorder::settle(Stored& stored, const Stored& wide) const {
+  if (stored.data() == wide.data()) return;
+  executor_.convert(executor_, {wide.size, wide.format, arithmetic_.storage, wide.data(), stored.writable(), 1.0,
+                                arithmetic_.mode, 0, nullptr});
+}
+
+void Recorder::record(const std::vector<Complete>& tensors) {
+  const std::size_t first = records_.size();
+  for (const Complete& t : tensors) records_.push_back({t.layer, t.role, {}, {}, {}, {}, 0, 0, {}, {}});
+  if (!measured_) return;
+  base::parallel_for(static_cast<std::int64_t>(tensors.size()), [&](std::int64_t i) {
+    const Complete& t = tensors[static_cast<std::size_t>(i)];
+    Record& record = records_[first + static_cast<std::size_t>(i)];
+    const bool in_place = t.wide->data() == t.stored->data();
+    if (!in_place) round(*t.stored, t.wide->source(), 1.0, {arithmetic_.mode, 0}, record.rounding);
+    record.stored = summarise(executor_, t.stored->source());
+    if (in_place) record.rounding = unchanged(record.stored);
+  });
 }
 
 void Recorder::begin_backward() {

@@ -104,13 +104,27 @@ class Recorder {
   // result = fl(a b + bias), of products that do not need one another. A gradient carries the loss scale.
   void products(std::vector<Product> list, double log2_scale);
   // Sums that nothing rounds yet: what products that continue go on with.
-  void sums(executor::ProductArgs args, Role role, Stored& wide);
+  void sums(executor::ProductArgs args, Role role, Stored& wide) const;
 
   // h = fl(phi(z))
   void activate(Activation, const Stored& z, Stored& h, std::int64_t layer, const Reference* truth);
   // dz = fl(dh phi'(z))
   void activate_backward(Activation, const Stored& dh, const Stored& z, const Stored& h, Stored& dz, std::int64_t layer,
                          const Reference* truth);
+
+  // The parts of the operations above, for whoever makes tensors piece by piece on several threads and then records them
+  // whole: values before rounding, and rounding by an arithmetic without chance.
+  void phi(Activation, const Stored& z, Stored& wide) const;
+  void phi_backward(Activation, const Stored& dh, const Stored& z, const Stored& h, Stored& wide, Stored* slope) const;
+  void settle(Stored& stored, const Stored& wide) const;
+  struct Complete {
+    Stored* stored;
+    Stored* wide;  // its values before rounding; stored itself where that changes nothing
+    std::int64_t layer;
+    Role role;
+  };
+  // One record each; the threads share the tensors out.
+  void record(const std::vector<Complete>& tensors);
 
   // stored = fl(wide), without a record.
   void round(Stored& stored, const Source& wide);
@@ -141,6 +155,9 @@ class Recorder {
   // A NaN that was given may have a payload, which storing drops.
   void drop_payloads(Stored& stored, Record& record);
   void fill_in(executor::ProductArgs& args, Role role, Stored& wide) const;
+  executor::ActivationArgs activation_args(Activation, const Stored& z, Stored& wide) const;
+  executor::ActivationArgs activation_backward_args(Activation, const Stored& dh, const Stored& z, const Stored& h,
+                                                    Stored& wide, Stored* slope) const;
 
   const Executor& executor_;
   Arithmetic arithmetic_;

@@ -106,9 +106,14 @@ void Recurrence::forward(const Poll& poll) {
   recorder_.sums(
       product(steps * batch, n, inputs, recorder_.operand(x_, inputs, 1), recorder_.operand(input_forward_, n, 1)),
       Role::pre_activation, sums);
-  for (std::int64_t t = 1; t <= steps; ++t) {
+  const std::int64_t stride = goes_by_rows() ? span : 1;
+  for (std::int64_t t = 1; t <= steps; t += stride) {
     poll(t - 1, 2 * steps);
-    forward_step(t);
+    if (goes_by_rows()) {
+      forward_span(t, std::min(steps, t + stride - 1));
+    } else {
+      forward_step(t);
+    }
   }
 }
 
@@ -179,11 +184,20 @@ void Recurrence::backward(Gradients gradients, const Poll& poll) {
   give_gradient(steps);
   recorder_.measure();
   std::int64_t first = steps + 1;
-  do {
-    --first;
-    poll(2 * steps - first, 2 * steps);
-    backward_step(first);
-  } while (first > 1 && (!is_cut(first) || has_loss(first - 1)));
+  if (goes_by_rows() && losses_ == 1 && sequence_.truncate == 0 && !sequence_.round_every_step) {
+    while (first > 1) {
+      const std::int64_t last = first - 1;
+      first = std::max<std::int64_t>(1, first - span);
+      poll(2 * steps - last, 2 * steps);
+      backward_span(last, first);
+    }
+  } else {
+    do {
+      --first;
+      poll(2 * steps - first, 2 * steps);
+      backward_step(first);
+    } while (first > 1 && (!is_cut(first) || has_loss(first - 1)));
+  }
   weight_gradients(first);
   measure_contributions();
   poll(2 * steps, 2 * steps);

@@ -61,6 +61,14 @@ class Recurrence {
   const std::vector<Contribution>& contributions() const { return contributions_; }
 
  private:
+  // Samples need one another in no step: where nothing but statistics is asked for, each thread takes some of them through
+  // a span of steps, and the tensors of the span are recorded when they are whole. The bits are those of the steps.
+  static constexpr std::int64_t span = 16;  // steps whose tensors stay in L2
+  bool goes_by_rows() const;
+  template <class Body>
+  void for_rows(Body body) const;
+  void forward_span(std::int64_t first, std::int64_t last);
+  void backward_span(std::int64_t last, std::int64_t first);
   void forward_step(std::int64_t t);
   void backward_step(std::int64_t t);
   void give_gradient(std::int64_t t);
@@ -90,6 +98,7 @@ class Recurrence {
   std::vector<Reference> x_truth_, h_truth_, z_truth_;        // by step
   Reference recurrent_truth_, input_weight_truth_, bias_truth_;
   Stored dh_, next_dh_, own_;
+  Stored span_dh_, span_wide_, span_sums_;  // blocks of a span of steps
   Reference dh_truth_, dw_truth_, dv_truth_, db_truth_;
   Gradients gradients_;
   std::int64_t losses_ = 0;

@@ -51,7 +51,7 @@ struct Stored {
   // Values [begin, begin + count) of this tensor, which it must outlive.
   Stored part(std::int64_t begin, std::int64_t count) {
     Stored p;
-    p.place = bytes.data() + begin * container_bytes(format);
+    p.place = static_cast<std::uint8_t*>(writable()) + begin * container_bytes(format);
     p.resize(format, count);
     return p;
   }

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-import gzip
-import json
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +15,6 @@ from gradkern import _core
 from gradkern._arguments import fraction
 from gradkern._result import Result, plain
 from gradkern.arithmetic import Arithmetic
-from gradkern.arithmetic import arithmetic as arithmetic_of
 from gradkern.fit import ScaleWindow, window
 from gradkern.formats import FormatLike, finfo
 from gradkern.joint_window import window_of
@@ -363,41 +358,22 @@ class ChainReport(Result):
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON (gzip if the name ends in .gz). Kept tensors are not written."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "records"}
-        fields["arithmetic"] = str(self.arithmetic)
-        records = [{k: v for k, v in r.items() if k not in ("tensor", "truth")} for r in self.records]
-        text = json.dumps({"gradkern_report": 2, **fields, "records": records}, default=lambda o: o.tolist())
-        path = Path(path)
-        if path.suffix == ".gz":
-            path.write_bytes(gzip.compress(text.encode(), mtime=0))
-        else:
-            path.write_text(text, encoding="utf-8")
+        from gradkern._saved_report import write
+
+        write(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> ChainReport:
-        """Read what `save` wrote.
+        """Read what `save` wrote, that of an RNN too.
 
         Raises
         ------
         ValueError
             If the file is not a report.
         """
-        path = Path(path)
-        try:
-            raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-            fields = json.loads(raw)
-            version = fields.pop("gradkern_report")
-            if version != 2:
-                raise ValueError(f"version {version}, this gradkern reads version 2")
-            for record in fields["records"]:
-                for key in ("stored", "reference"):
-                    _restore_cells(record.get(key))
-            for truth in fields.get("shares", {}).get("truth", ()):
-                _restore_cells(truth)
-            kind = _kind_of(fields)
-            return kind(**{**fields, "arithmetic": arithmetic_of(fields["arithmetic"])})
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zlib.error) as error:
-            raise ValueError(f"ChainReport.load: {path} is not a saved report ({error})") from None
+        from gradkern._saved_report import read
+
+        return read(Path(path))
 
     def __repr__(self) -> str:
         return self.summary()
@@ -406,16 +382,3 @@ class ChainReport(Result):
         from gradkern.render import report_html
 
         return report_html(self)
-
-
-def _restore_cells(summary: dict[str, Any] | None) -> None:
-    if summary:
-        summary["cells"] = np.array(summary["cells"], dtype=np.int64).reshape(-1, len(_core.cell_edges))
-
-
-def _kind_of(fields: dict[str, Any]) -> type[ChainReport]:
-    if "shares" not in fields:
-        return ChainReport
-    from gradkern.recurrent_report import RecurrentReport
-
-    return RecurrentReport

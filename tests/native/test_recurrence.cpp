@@ -13,6 +13,7 @@ namespace gradkern {
 namespace {
 
 using test::FormatId;
+using test::Tensor;
 
 constexpr std::int64_t steps = 5, batch = 3, hidden = 7, inputs = 4;
 
@@ -117,33 +118,46 @@ void same_everywhere() {
 void outer_sums() {
   const auto executors = test::usable_executors();
   const executor::Executor& e = executors.front();
-  for (const std::int64_t rows : {1, 2, 5, 40}) {
-    for (const double scale : {1.0, 0x1p-500, 0x1p+400}) {
-      auto a = test::random_values(6, rows * 30, -2, 2), b = test::random_values(7, rows * 50, -2, 2);
-      for (double& v : a) v *= scale;
-      double sum = 0;
-      for (int i = 0; i < 30; ++i) {
-        for (int j = 0; j < 50; ++j) {
-          double entry = 0;
-          for (std::int64_t r = 0; r < rows; ++r)
-            entry += a[static_cast<std::size_t>(r * 30 + i)] / scale * b[static_cast<std::size_t>(r * 50 + j)];
-          sum += entry * entry;
+  const auto norm = [&](const Tensor& a, const Tensor& b, std::int64_t rows) {
+    return chain::log2_norm_of_outer_sum(e, {a.format, a.data(), a.size()}, {b.format, b.data(), b.size()}, rows);
+  };
+  for (const FormatId format : {FormatId::float64, FormatId::float32, FormatId::bfloat16}) {
+    for (const std::int64_t rows : {1, 2, 5, 40}) {
+      for (const int power : {0, -100, 60, format == FormatId::float64 ? -900 : -120}) {
+        auto values = test::random_values(6, rows * 30, -2, 2);
+        for (double& v : values) v = std::ldexp(v, power);
+        const Tensor a = test::tensor(format, values),
+                     b = test::tensor(format, test::random_values(7, rows * 50, -2, 2));
+        double sum = 0;
+        for (int i = 0; i < 30; ++i) {
+          for (int j = 0; j < 50; ++j) {
+            double entry = 0;
+            for (std::int64_t r = 0; r < rows; ++r)
+              entry += std::ldexp(a.values[static_cast<std::size_t>(r * 30 + i)], -power) *
+                       b.values[static_cast<std::size_t>(r * 50 + j)];
+            sum += entry * entry;
+          }
         }
+        const double expected = std::log2(sum) / 2 + power, got = norm(a, b, rows);
+        CHECK(std::abs(got - expected) < 1e-12 * std::max(1.0, std::abs(expected)), test::name_of(format), rows, power,
+              got, expected);
       }
-      const double expected = std::log2(sum) / 2 + std::log2(scale);
-      const double got = chain::log2_norm_of_outer_sum(e, source_of(a), source_of(b), rows);
-      CHECK(std::abs(got - expected) < 1e-12 * std::max(1.0, std::abs(expected)), rows, scale, got, expected);
     }
   }
   // Rows that annihilate one another leave less than the short way can see.
-  std::vector<double> a(60), b(100, 0.0);
+  std::vector<double> a(60), b(100);
   for (std::size_t i = 0; i < 30; ++i) a[i] = 1, a[30 + i] = -1;
-  for (std::size_t j = 0; j < 50; ++j) b[j] = b[50 + j] = 1;
-  b[50] = 1 + 0x1p-40;
-  const double got = chain::log2_norm_of_outer_sum(e, source_of(a), source_of(b), 2);
-  CHECK(std::abs(got - (-40 + std::log2(30) / 2)) < 1e-12, got);
-  b[0] = std::nan("");
-  CHECK(std::isnan(chain::log2_norm_of_outer_sum(e, source_of(a), source_of(b), 2)));
+  for (double& v : b) v = 1;
+  b[50] = 1 + 0x1p-20;
+  for (const FormatId format : {FormatId::float64, FormatId::float32}) {
+    const double got = norm(test::tensor(format, a), test::tensor(format, b), 2);
+    CHECK(std::abs(got - (-20 + std::log2(30) / 2)) < 1e-9, got);
+    for (const double bad : {std::nan(""), HUGE_VAL}) {
+      auto broken = b;
+      broken[7] = bad;
+      CHECK(std::isnan(norm(test::tensor(format, a), test::tensor(format, broken), 2)));
+    }
+  }
 }
 
 }  // namespace
