@@ -236,11 +236,12 @@ def test_1000_steps_of_decay_are_followed_by_the_reference():
 
 @pytest.mark.parametrize("bptt", [None, 7])
 @pytest.mark.parametrize("arithmetic", ["float32", "float16", "float16_pure", "bfloat16", "float64", "float8_e4m3fn"])
-def test_samples_by_thread_and_step_by_step_are_the_same(arithmetic, bptt, threads):
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_samples_by_thread_and_step_by_step_are_the_same(arithmetic, scale, bptt, threads):
     """Where no tensor is kept each thread takes its samples through many steps at once."""
     net, x, h0 = seeded(hidden=40, inputs=9, steps=37, batch=57, gain=0.2)
     net = gk.RNN(net.recurrent_weight, net.input_weight, net.bias, "tanh")
-    run = {"arithmetic": arithmetic, "initial": h0, "reference": False, "bptt": bptt, "scale": 4.0}
+    run = {"arithmetic": arithmetic, "initial": h0, "reference": False, "bptt": bptt, "scale": scale}
     by_rows, by_steps = gk.probe(net, x, **run), gk.probe(net, x, **run, keep="tensors")
     for a, b in zip(by_rows.layers, by_steps.layers, strict=True):
         assert (a.name, repr(a.to_dict())) == (b.name, repr(b.to_dict()))

@@ -229,9 +229,10 @@ void Recorder::settle(Stored& stored, const Stored& wide) const {
 void Recorder::record(const std::vector<Complete>& tensors) {
   const std::size_t first = records_.size();
   for (const Complete& t : tensors) records_.push_back({t.layer, t.role, {}, {}, {}, {}, 0, 0, {}, {}});
-  if (!measured_) return;
   base::parallel_for(static_cast<std::int64_t>(tensors.size()), [&](std::int64_t i) {
     const Complete& t = tensors[static_cast<std::size_t>(i)];
+    if (t.make) t.make();
+    if (!measured_) return settle(*t.stored, *t.wide);
     Record& record = records_[first + static_cast<std::size_t>(i)];
     const bool in_place = t.wide->data() == t.stored->data();
     if (!in_place) round(*t.stored, t.wide->source(), 1.0, {arithmetic_.mode, 0}, record.rounding);

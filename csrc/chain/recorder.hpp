@@ -122,6 +122,7 @@ class Recorder {
     Stored* wide;  // its values before rounding; stored itself where that changes nothing
     std::int64_t layer;
     Role role;
+    std::function<void()> make;  // of wide, where that is still to be done
   };
   // One record each; the threads share the tensors out.
   void record(const std::vector<Complete>& tensors);

@@ -47,9 +47,14 @@ void Run::forward(const Poll& poll) {
   recorder_.given(activations_[0], input_, 1.0, 0, Role::activation, recorder_.known(input_truth));
   recorder_.measure();
   if (recorder_.with_reference()) reference_activations_[0] = std::move(input_truth);
-  for (std::int64_t l = 1; l <= depth; ++l) {
+  const bool by_spans = goes_by_spans();
+  for (std::int64_t l = 1; l <= depth; l += by_spans ? span : 1) {
     poll(l - 1, 2 * depth);
-    forward_layer(l);
+    if (by_spans) {
+      forward_span(l);
+    } else {
+      forward_layer(l);
+    }
   }
 }
 
@@ -102,9 +107,14 @@ void Run::backward(std::vector<double> gradient, Reference reference_gradient, c
   recorder_.given(gradient_, source, recorder_.loss_scale(), depth, Role::grad_activation,
                   recorder_.known(reference_gradient_));
   recorder_.measure();
-  for (std::int64_t l = depth; l >= 1; --l) {
+  const bool by_spans = goes_by_spans();
+  for (std::int64_t l = depth; l >= 1; l -= by_spans ? span : 1) {
     poll(2 * depth - l, 2 * depth);
-    backward_layer(l);
+    if (by_spans) {
+      backward_span(l);
+    } else {
+      backward_layer(l);
+    }
   }
   poll(2 * depth, 2 * depth);
 }

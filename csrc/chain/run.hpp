@@ -39,6 +39,14 @@ class Run {
   std::vector<Record> take_records() { return recorder_.take_records(); }
 
  private:
+  // Samples need one another in no layer: see chain/run_span.cpp.
+  bool goes_by_spans() const;
+  template <class Body>
+  void for_rows(Body body) const;
+  Stored& wide_of(Stored& stored, Stored& apart, FormatId format) const;
+  void forward_span(std::int64_t first);
+  void backward_span(std::int64_t last);
+  static constexpr std::int64_t span = 8;  // layers whose tensors stay in L2
   void forward_layer(std::int64_t l);
   void backward_layer(std::int64_t l);
   Reference activation_gradient(std::int64_t l);
@@ -54,6 +62,7 @@ class Run {
   std::vector<std::vector<double>> reference_weights_;
   Stored gradient_;                      // dh of the layer in work
   Stored dz_, dw_, db_, next_gradient_;  // likewise
+  std::vector<Stored> span_;             // gradients of a span of layers
   Reference reference_gradient_;
 };
 

@@ -51,7 +51,8 @@ struct Stored {
   // Values [begin, begin + count) of this tensor, which it must outlive.
   Stored part(std::int64_t begin, std::int64_t count) {
     Stored p;
-    p.place = static_cast<std::uint8_t*>(writable()) + begin * container_bytes(format);
+    auto* values = const_cast<std::uint8_t*>(static_cast<const std::uint8_t*>(data()));  // borrowed: to be read only
+    p.place = values + begin * container_bytes(format);
     p.resize(format, count);
     return p;
   }
