@@ -155,6 +155,46 @@ def norms_above_one(lines: list[str]) -> None:
         state = step @ state
         norms.append(np.log2(np.linalg.norm(state)))
     assert peak == pytest.approx(max(norms), abs=0.06) and last == pytest.approx(norms[-1], abs=0.6)
+    assert lines[2:4] == ["first: nilpotent", "second: transient"]
+    with mpmath.workdps(300):  # the power in closed form: 0.5^n [[1, 200 n], [0, 1]]
+        values = [mpmath.log(v, 2) for v in mpmath.svd_r(mpmath.matrix([[1, 200 * 400], [0, 1]]), compute_uv=False)]
+        exponents = [float(v / 400 - 1) for v in values]
+        growth = float(mpmath.log(max(mpmath.svd_r(mpmath.matrix([[1, 200], [0, 1]]), compute_uv=False)) / 2, 2))
+    assert numbers(lines[4]) == [2, round(growth, 1), *(pytest.approx(e, abs=6e-4) for e in exponents), -1]
+
+
+def descended(lr: float, steps: int, dtype: type = np.float16) -> tuple[list[tuple[float, float, float]], list]:
+    """Eight layers by hand: layer 1's weight and gradient and the loss at each step; all weights after the last."""
+    weights, seen = [dtype(1.1)] * 8, []
+    for _ in range(steps):
+        h = [dtype(1)]
+        for weight in weights:
+            h.append(dtype(float(weight) * float(h[-1])))
+        error = float(h[-1]) - 1
+        delta, grads = dtype(2 * error), [0.0] * 8
+        for t in range(7, -1, -1):
+            grads[t] = float(dtype(float(delta) * float(h[t])))
+            delta = dtype(float(delta) * float(weights[t]))
+        seen.append((float(weights[0]), grads[0], error**2))
+        weights = [dtype(float(weight) - lr * grad) for weight, grad in zip(weights, grads, strict=True)]
+    return seen, weights
+
+
+@row(16)
+def learning_rate_loop(lines: list[str]) -> None:
+    seen, weights = descended(0.5, 3)
+    for line, (weight, gradient, loss) in zip(lines[:3], seen, strict=True):
+        shown = numbers(line.split("layer 1:")[1])
+        assert shown[1::2] == [pytest.approx(math.log2(abs(value)), abs=0.06) for value in (weight, gradient)]
+        assert shown[4] == float(f"{loss:.3g}")
+    assert abs(weights[0]) <= 65504 < abs(float(weights[0]) * float(weights[1]))  # h_1 is finite, h_2 is not
+    assert lines[3] == "step 3: overflow in layer 2, pre_activation"
+    assert numbers(lines[4])[1] < seen[0][2]
+    assert descended(1e-5, 1)[1] == [np.float16(1.1)] * 8 and lines[5].endswith("100 % of the updates are lost")
+    in_float32 = descended(1e-5, 40, np.float32)[0]
+    assert numbers(lines[6])[1:] == [0, pytest.approx(in_float32[-1][2], abs=6e-5), 40]
+    for line, factor in zip(lines[7:], (0.95, 1.05), strict=True):  # the error is multiplied by 1 - 2 D lr a step
+        assert numbers(line)[1] == pytest.approx(math.log2(abs(1 - 2 * factor)), abs=6e-4)
 
 
 @row(17)
@@ -219,6 +259,18 @@ def clipping_by_value(lines: list[str]) -> None:
     assert lines[2].endswith(" 0")
 
 
+@row(25)
+def sum_over_steps(lines: list[str]) -> None:
+    w, h, states = Fraction(1, 2), Fraction(0), []
+    for _ in range(5):
+        states.append(h)
+        h = w * h + 1
+    shares = [w ** (4 - k) * state for k, state in enumerate(states)]
+    assert lines[0] == "contributions: " + " ".join(map(str, shares)) == "contributions: 0 1/8 3/8 7/8 15/8"
+    polynomial = sum(k * w ** (k - 1) for k in range(1, 5))  # h_5 = 1 + w + w^2 + w^3 + w^4
+    assert lines[1] == f"dL/dW = {polynomial}" == f"dL/dW = {sum(shares)}" == "dL/dW = 13/4"
+
+
 @row(26)
 def tanh_chain(lines: list[str]) -> None:
     for line, depth in zip(lines[:3], (100, 1000, 10_000), strict=True):
@@ -228,6 +280,16 @@ def tanh_chain(lines: list[str]) -> None:
             product *= 1 - h * h
         assert float(line.split("2^")[1]) == pytest.approx(math.log2(product), abs=6e-3)
     assert numbers(lines[3].split("t^")[1])[0] == pytest.approx(-1.5, abs=0.005)
+
+
+@row(27)
+def spectral_norm(lines: list[str]) -> None:
+    step = mpmath.matrix([[3, 0], [4, 5]])
+    with mpmath.workdps(300):
+        for line, depth in zip(lines, (1, 10, 100), strict=True):
+            product = mpmath.log(max(mpmath.svd_r(step**depth, compute_uv=False)), 2)
+            shown = [float(value) for value in re.findall(r"2\^(\S+?)(?:,|$)", line)]
+            assert shown == [pytest.approx(float(v), abs=6e-4) for v in (product, depth * mpmath.log(45, 2) / 2)]
 
 
 @row(28)
@@ -240,6 +302,23 @@ def both_ends(lines: list[str]) -> None:
 def kinds_of_nan(lines: list[str]) -> None:
     assert lines[:2] == ["layer 2, pre_activation: inf - inf", "layer 2, pre_activation: 0 * inf"]
     assert "[1]" in lines[2] and lines[2].endswith("nothing was modified")
+
+
+@row(30)
+def horizon(lines: list[str]) -> None:
+    """Step k adds 2^(k - 200) h_(k-1), of which a format keeps what its own type does not cast to zero."""
+    states = [Fraction(0)]
+    for _ in range(200):
+        states.append(states[-1] / 2 + 1)
+    shares = [states[k - 1] / 2 ** (200 - k) for k in range(200, 0, -1)]  # from the last step
+    for fmt, line in zip(FORMATS, lines[:6], strict=True):
+        half = Fraction(float(ml_dtypes.finfo(SPECS[fmt].dtype).smallest_subnormal)) / 2
+        assert line.split()[:2] == [fmt, str(sum(share > half for share in shares))], fmt
+    scaled = [share * 2**13 for share in shares]
+    assert numbers(lines[6])[-1] == sum(share > Fraction(1, 2**25) for share in scaled)
+    assert sum(scaled) < 65520 < 2 * sum(scaled)  # the largest scale that dL/dW bears
+    rest = math.log2(sum(shares[26:]) / sum(shares))
+    assert numbers(lines[7])[1::3] == [pytest.approx(math.log2(sum(shares)), abs=6e-4), pytest.approx(rest, abs=0.06)]
 
 
 @row(31)

@@ -24,6 +24,8 @@ _TITLES = {
     "relu": "ReLU and its deaths",
     "initialisation": "Initialisation",
     "effective_depth": "A hundred layers, of which twenty learn",
+    "learning_rate": "The learning-rate loop",
+    "through_time": "Backpropagation through time",
     "clipping": "Clipping and loss scaling",
     "formats": "float16, bfloat16 and FP8",
 }
