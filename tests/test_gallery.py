@@ -90,8 +90,9 @@ def test_command_lists_the_topics(capsys):
     assert json.loads(capsys.readouterr().out) == {"topics": topics()}
 
 
-def test_command_prints_the_page(capsys, tmp_path):
+def test_command_prints_the_page(capsys, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
+    monkeypatch.setenv("COLUMNS", "110")  # code is wrapped in narrower terminals
     assert main(["lecture", "formats", "--plot", str(tmp_path / "formats.svg")]) == 0
     out = capsys.readouterr().out
     found = page("formats")
