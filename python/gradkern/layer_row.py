@@ -154,8 +154,8 @@ class LayerRow(Result):
 
     @property
     def reference_log2_norm(self) -> float:
-        """log2 of the true 2-norm; NaN without a reference."""
-        return math.nan if self.reference is None else self.reference.log2_l2
+        """log2 of the true 2-norm; NaN without a reference, and where that holds NaN or inf."""
+        return math.nan if self.reference is None or self.reference.nonfinite else self.reference.log2_l2
 
     @property
     def reference_top(self) -> tuple[int, float] | None:
