@@ -112,8 +112,8 @@ Reference reference_dense(const Executor& e, const Reference& h, const std::vect
 }
 
 void add_bias(Reference& z, const std::vector<double>& bias) {
+  if (std::all_of(bias.begin(), bias.end(), [](double b) { return b == 0; })) return;
   const double most_bias = largest(bias);
-  if (most_bias == 0) return;
   if (z.exponent != 0) {  // bring the sum to the exponent of the larger term
     const double most = largest(z.values);
     const std::int64_t target =

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _core
-from gradkern._arrays import Bits
+from gradkern._arrays import Bits, read
 from gradkern._exact_rank import exact_rank
 from gradkern._product_svd import sorted_qr
 from gradkern.activation import activation_code
+from gradkern.dense import dense_forward
 from gradkern.net import MLP
+from gradkern.recurrent import RNN
 
 Array = NDArray[np.float64]
 
@@ -48,7 +50,7 @@ class Factor:
     @property
     def values(self) -> Array:
         """W in float64, exactly."""
-        return self.weight.values.astype(np.float64)
+        return self.weight.values.astype(np.float64, copy=False)
 
     @property
     def matrix(self) -> Array:
@@ -65,6 +67,15 @@ def factors_of(net: MLP, x: Array) -> list[Factor]:
         layers.append((weight.pair, None if bias is None else bias.pair, code, alpha))
     slopes = _core.slopes(layers, x)
     return [Factor.of(layer.parameters[0], slope) for layer, slope in zip(net.layers, slopes, strict=True)]
+
+
+def factors_of_steps(net: RNN, x: Array, initial: Array) -> list[Factor]:
+    """Evaluate every step's slopes along one sequence (steps, inputs) from h_0: layers W with the biases V x_t + b."""
+    recurrent = net.parameters[0]
+    code, alpha = activation_code(net.activation, "jacobian")
+    driven = dense_forward(x, net.input_weight, net.bias, arithmetic="float64").pre_activation
+    slopes = _core.slopes([(recurrent.pair, read(b, "jacobian: x").pair, code, alpha) for b in driven], initial)
+    return [Factor.of(recurrent, slope) for slope in slopes]
 
 
 def widths_of(factors: Sequence[Factor]) -> list[int]:

@@ -29,7 +29,7 @@ def _network(net: Any, function: str = "probe") -> MLP:
         return MLP([net])
     if isinstance(net, list | tuple) and all(isinstance(layer, Dense) for layer in net):
         return MLP(net)
-    recurrent = " or an RNN" if function == "probe" else ""
+    recurrent = " or an RNN" if function in ("probe", "jacobian") else ""
     raise TypeError(f"{function}: net must be an MLP or a list of Dense layers{recurrent}, got {type(net).__name__}")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,22 @@ from numpy.typing import NDArray
 from gradkern._arguments import number, positive_integer
 from gradkern._arrays import read
 from gradkern._backend import check_device
-from gradkern._factors import Factor, Factors, exponents_of, factors_of, log2_growth, log2_layer_norms, widths_of
+from gradkern._factors import (
+    Factor,
+    Factors,
+    exponents_of,
+    factors_of,
+    factors_of_steps,
+    log2_growth,
+    log2_layer_norms,
+    widths_of,
+)
 from gradkern._product_svd import singular_values
 from gradkern._top_singular import tangent_of, top_singular_values
 from gradkern.chain import _network
 from gradkern.net import MLP, Dense
+from gradkern.recurrent import RNN
+from gradkern.recurrent_chain import initial_of, sequence_of
 from gradkern.spectrum import Spectrum, stack
 
 Array = NDArray[np.float64]
@@ -32,6 +44,15 @@ def _points(x: Any, net: MLP) -> tuple[Array, bool]:
             f"{(net.widths[1], n_in)}: x must be ({n_in},) or (batch, {n_in})"
         )
     return values.reshape(-1, n_in), single
+
+
+def _sequences(x: Any, net: RNN, initial: Any) -> tuple[list[tuple[Array, Array]], bool]:
+    """Take each sample's sequence (steps, inputs) and h_0, and say whether x is a single one."""
+    bits = sequence_of(x, net, "jacobian")
+    sequences = bits.values.astype(np.float64).swapaxes(0, 1)
+    first = initial_of(initial, (len(sequences), net.hidden), "jacobian")
+    states = np.zeros((len(sequences), net.hidden)) if first is None else first.values.astype(np.float64)
+    return list(zip(sequences, states.reshape(len(sequences), -1), strict=True)), np.ndim(x) == 2
 
 
 def _full(factors: Sequence[Factor], per_layer: bool, seed: int) -> Spectrum:
@@ -76,8 +97,20 @@ def spectrum_of(
     return _top(factors, k, per_layer, tolerance, max_iterations, seed)
 
 
+def _chains(net: Any, x: Any, initial: Any) -> tuple[Iterator[list[Factor]], bool, int]:
+    """Return the factors at each point, whether there is but one, and how many singular values there are."""
+    if isinstance(net, RNN):
+        sequences, single = _sequences(x, net, initial)
+        return (factors_of_steps(net, *sequence) for sequence in sequences), single, net.hidden
+    network = _network(net, "jacobian")
+    if initial is not None:
+        raise TypeError(f"jacobian: initial can be given for an RNN only, net is {type(net).__name__}")
+    points, single = _points(x, network)
+    return (factors_of(network, point) for point in points), single, min(network.widths[0], network.widths[-1])
+
+
 def jacobian(
-    net: MLP | Dense | list[Dense],
+    net: MLP | Dense | list[Dense] | RNN,
     x: Any,
     k: int | None = None,
     *,
@@ -85,19 +118,22 @@ def jacobian(
     tolerance: float = 1e-8,
     max_iterations: int = 300,
     seed: int = 0,
+    initial: Any = None,
     device: str | None = None,
 ) -> Spectrum:
     """Singular values of the Jacobian J = diag(f'(z_L)) W_L ... diag(f'(z_1)) W_1 at a point, whatever the depth.
 
     In float64, from the weights as given and the pre-activations of the reference chain. The product is never formed, so
-    nothing overflows, and the smallest singular values are as right as the largest.
+    nothing overflows, and the smallest singular values are as right as the largest. Of an `RNN`, d h_T / d h_0: a factor
+    diag(f'(z_t)) W for each time step.
 
     Parameters
     ----------
-    net : MLP or list of Dense
+    net : MLP, list of Dense or RNN
         Layers of any sizes; weights in any format.
     x : array, (n_in,) or (batch, n_in)
         Where to differentiate. A batch gives a spectrum for each sample, stacked along a leading axis.
+        Of an RNN a sequence, (steps, inputs) or (steps, batch, inputs).
     k : int, optional
         None: all min(n_in, n_out) singular values, by QR re-orthogonalisation layer by layer: some n^3 operations a layer.
         Otherwise only the k largest, without a matrix (passes that read each weight once), for wide nets.
@@ -109,6 +145,8 @@ def jacobian(
         With k: iterations at most, each a pass forwards and one backwards; see `Spectrum.residual` for what was reached.
     seed : int
         Of the random vectors to start from.
+    initial : array, (hidden,) or (batch, hidden), optional
+        Of an RNN: h_0, default zeros.
     device : {None, "cpu"}
         Where to compute.
 
@@ -126,7 +164,8 @@ def jacobian(
     -----
     The full spectrum is exact for factors that differ from the given ones by some 1e-15 of their norms, layer by layer;
     rows and columns of very different sizes do no harm. Whether a singular value is exactly zero, and its log2 -inf, is
-    decided by exact arithmetic modulo primes; with k = 1 only where a pass gives zero.
+    decided by exact arithmetic modulo primes; with k = 1 only where a pass gives zero. A slope of a saturated unit that is
+    below 2^-1074 counts as that.
     Passes have the same bits on any machine; the last bits of factorisations are NumPy's.
 
     References
@@ -141,21 +180,17 @@ def jacobian(
     >>> print(gk.jacobian(net, np.zeros(64)))
     """
     check_device(device, "jacobian")
-    network = _network(net, "jacobian")
-    points, single = _points(x, network)
+    chains, single, smallest = _chains(net, x, initial)
     if k is not None:
         k = positive_integer(k, "jacobian", "k")
-        smallest = min(network.widths[0], network.widths[-1])
         if k > smallest:
             raise ValueError(f"jacobian: k must be at most min(n_in, n_out) = {smallest}, got {k}")
     if not number(tolerance, "jacobian", "tolerance") > 0:
         raise ValueError(f"jacobian: tolerance must be positive, got {tolerance}")
     positive_integer(max_iterations, "jacobian", "max_iterations")
     spectra = [
-        spectrum_of(
-            factors_of(network, point), k, per_layer=per_layer, tolerance=tolerance, max_iterations=max_iterations,
-            seed=seed,
-        )
-        for point in points
-    ]  # fmt: skip
-    return spectra[0] if single else stack(spectra)
+        spectrum_of(factors, k, per_layer=per_layer, tolerance=tolerance, max_iterations=max_iterations, seed=seed)
+        for factors in chains
+    ]
+    found = spectra[0] if single else stack(spectra)
+    return replace(found, unit="step") if isinstance(net, RNN) else found

@@ -32,7 +32,7 @@ def _draw_growth(ax: Axes, spectrum: Spectrum) -> None:
     low, high = np.nanmin(start, initial=0.0), np.nanmax(start, initial=0.0)
     margin = max(1.0, 0.15 * (high - low))  # the bound, often far above, may leave the picture
     ax.set_ylim(low - margin, high + margin)
-    ax.set(xlabel="layers", ylabel="log2 of the norm", xlim=(0, spectrum.depth))
+    ax.set(xlabel=f"{spectrum.unit}s", ylabel="log2 of the norm", xlim=(0, spectrum.depth))
     ax.legend(frameon=False, fontsize=8)
 
 

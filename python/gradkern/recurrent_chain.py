@@ -22,27 +22,29 @@ LOSS_AT = ("last", "every")
 ACCUMULATIONS = ("accumulate", "storage")
 
 
-def _sequence(x: Any, net: RNN) -> Bits:
-    bits = read(x, "probe: x")
+def sequence_of(x: Any, net: RNN, function: str) -> Bits:
+    """Take x as (steps, batch, inputs), (steps, inputs) being a batch of one."""
+    bits = read(x, f"{function}: x")
     shape = bits.shape
     if len(shape) == 2:
         shape = (shape[0], 1, shape[1])
     if len(shape) != 3 or shape[2] != net.inputs:
         raise ValueError(
-            f"probe: x has shape {bits.shape}, but RNN.input_weight has {(net.hidden, net.inputs)}: x must be "
+            f"{function}: x has shape {bits.shape}, but RNN.input_weight has {(net.hidden, net.inputs)}: x must be "
             f"(steps, batch, {net.inputs}) or (steps, {net.inputs})"
         )
     if 0 in shape:
-        raise ValueError(f"probe: x has shape {bits.shape}: there must be at least one step and one sample")
+        raise ValueError(f"{function}: x has shape {bits.shape}: there must be at least one step and one sample")
     return Bits(bits.bits.reshape(shape), bits.format, bits.restore)
 
 
-def _initial(value: Any, shape: tuple[int, int]) -> Bits | None:
+def initial_of(value: Any, shape: tuple[int, int], function: str) -> Bits | None:
+    """Take h_0, (batch, hidden) or a vector where the batch is one; None stays None."""
     if value is None:
         return None
-    bits = read(value, "probe: initial")
+    bits = read(value, f"{function}: initial")
     if bits.shape != shape and not (shape[0] == 1 and bits.shape == shape[1:]):
-        raise ValueError(f"probe: initial has shape {bits.shape}, h_0 is {shape}")
+        raise ValueError(f"{function}: initial has shape {bits.shape}, h_0 is {shape}")
     return bits
 
 
@@ -122,11 +124,11 @@ def probe_recurrent(
     step_accumulate: str = "accumulate",
 ) -> RecurrentReport:
     """Run an RNN forward and backward through time; see `probe`."""
-    a, sequence = arithmetic, _sequence(x, net)
+    a, sequence = arithmetic, sequence_of(x, net, "probe")
     steps, batch, _ = sequence.shape
     shape = (batch, net.hidden)
     back = 0 if bptt is None else positive_integer(bptt, "probe", "bptt")
-    first = _initial(initial, shape)
+    first = initial_of(initial, shape, "probe")
     every_step = _choice(step_accumulate, ACCUMULATIONS, "step_accumulate") == "storage"
     recurrent, from_input, bias = net.parameters
     run = _core.Recurrence(

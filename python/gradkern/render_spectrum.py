@@ -35,7 +35,7 @@ def headline(spectrum: Spectrum) -> str:
     """Sizes in one line."""
     sizes = spectrum.widths
     shape = " -> ".join(map(str, sizes)) if len(sizes) <= 6 else f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
-    return f"Jacobian of {spectrum.depth} layer{'s' if spectrum.depth > 1 else ''}, {shape}"
+    return f"Jacobian of {spectrum.depth} {spectrum.unit}{'s' if spectrum.depth > 1 else ''}, {shape}"
 
 
 def _facts(s: Spectrum) -> list[tuple[str, str]]:
@@ -46,17 +46,17 @@ def _facts(s: Spectrum) -> list[tuple[str, str]]:
     if exponents:
         zeros = count - len(exponents)
         lines.append(
-            ("Lyapunov", _between(exponents, " bits/layer") + (f", and {zeros} of an exact zero" if zeros else ""))
+            ("Lyapunov", _between(exponents, f" bits/{s.unit}") + (f", and {zeros} of an exact zero" if zeros else ""))
         )
     if s.rank is not None:
         condition = "singular" if s.log2_condition == np.inf else f"condition {_power(s.log2_condition)}"
         lines.append(("shape", f"rank {s.rank}, stable rank {s.stable_rank:.3g}, {condition}"))
     top = int(np.argmax(s.log2_growth))
     if s.log2_growth[top] > max(1.0, log2[0] + 1.0):
-        lines.append(("growth", f"to {_power(s.log2_growth[top])} after layer {top + 1}, then decay"))
+        lines.append(("growth", f"to {_power(s.log2_growth[top])} after {s.unit} {top + 1}, then decay"))
     if s.spectral_norm_per_layer is not None:
         norms = _between(s.spectral_norm_per_layer.tolist(), "", ".3g")
-        lines.append(("layer norms", f"{norms}; their product, {_power(s.log2_norm_bound)}, is an upper bound"))
+        lines.append((f"{s.unit} norms", f"{norms}; their product, {_power(s.log2_norm_bound)}, is an upper bound"))
     if s.iterations is not None:
         lines.append(("iterations", f"{s.iterations}, residual {s.residual:.1e}"))
     return lines
@@ -70,7 +70,8 @@ def summary_text(spectrum: Spectrum) -> str:
         top = spectrum.lyapunov[:, 0]
         return (
             f"{headline(spectrum)}, at {spectrum.samples} points: {counts}\n"
-            f"  largest Lyapunov exponent  median {np.median(top):+.3f} bits/layer, {np.min(top):+.3f} to {np.max(top):+.3f}"
+            f"  largest Lyapunov exponent  median {np.median(top):+.3f} bits/{spectrum.unit}, "
+            f"{np.min(top):+.3f} to {np.max(top):+.3f}"
         )
     kind = spectrum.kind
     lines = [f"{headline(spectrum)}: {_WORDS[kind]}"]

@@ -48,6 +48,8 @@ class Spectrum(Result):
     residual : float or None
         With k: the largest ||J^T J v - sigma^2 v|| / sigma^2 when they ended; where the values asked for are some 11 bits apart
         or more, the sine of the angle by which the last iteration turned v, which is the same to first order.
+    unit : {"layer", "step"}
+        What a factor is: of an RNN a time step.
     """
 
     log2_singular_values: Array
@@ -59,6 +61,7 @@ class Spectrum(Result):
     widths: list[int]
     iterations: Any = None
     residual: Any = None
+    unit: str = "layer"
 
     @classmethod
     def of(
@@ -99,7 +102,7 @@ class Spectrum(Result):
 
     @property
     def lyapunov(self) -> Array:
-        """Finite-depth Lyapunov exponents, log2 of the singular values over the depth [bits/layer], of any widths."""
+        """Finite-depth Lyapunov exponents, log2 of the singular values over the depth [bits per layer or step], of any widths."""
         return self.log2_singular_values / self.depth
 
     @property
@@ -194,7 +197,7 @@ class Spectrum(Result):
         return plot_spectrum(self, ax)
 
 
-_PER_SAMPLE = tuple(f.name for f in fields(Spectrum) if f.name != "widths")
+_PER_SAMPLE = tuple(f.name for f in fields(Spectrum) if f.name not in ("widths", "unit"))
 
 
 def _item(values: Any, sample: int) -> Any:
