@@ -188,6 +188,40 @@ def test_frames_and_pictures():
     pyplot.close("all")
 
 
+@pytest.mark.parametrize("options, error, message", [
+    ({"hidden": 0}, ValueError, "RNN.random: hidden must be at least 1, got 0"),
+    ({"hidden": 2.5}, TypeError, "RNN.random: hidden must be an integer"),
+    ({"inputs": "a"}, TypeError, "RNN.random: inputs must be an integer"),
+    ({"activation": None}, TypeError, "activation must be a name, got None"),
+])  # fmt: skip
+def test_what_cannot_be_drawn_is_named(options, error, message):
+    with pytest.raises(error, match=message):
+        gk.RNN.random(**options)
+
+
+@pytest.mark.parametrize("net", [small(), gk.MLP.random(depth=2, width=3)])
+def test_an_argument_that_does_not_exist(net):
+    with pytest.raises(TypeError, match="probe: there is no argument 'bttp'"):
+        gk.probe(net, X, bttp=3)
+
+
+def test_one_number_is_no_target_of_every_step():
+    with pytest.raises(ValueError, match=r"probe: target has shape \(\), but there is one loss at each of 6 steps"):
+        gk.probe(small(), X, loss="mse", target=3.0, loss_at="every")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_in_truth_is_not_called_zero(value):
+    """A true gradient of NaN has no norm, and no unit of it is zero."""
+    x = X.copy()
+    x[:, :, 0] = value
+    report = gk.probe(small(), x, arithmetic="float64")
+    for row in report.rows("pre_activation"):
+        assert row.reference.nonfinite and math.isnan(row.reference_log2_norm)
+    if math.isnan(value):
+        assert "zero" not in report.summary().split("findings")[0]
+
+
 def test_progress_counts_the_steps():
     seen = []
     gk.probe(small(), X, progress=lambda done, total: seen.append((done, total)))

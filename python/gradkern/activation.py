@@ -28,9 +28,13 @@ def activation_code(name: str, function: str) -> tuple[int, float]:
 
     Raises
     ------
+    TypeError
+        If the name is no string.
     ValueError
         If there is no such activation or parameter.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"{function}: activation must be a name, got {name!r}")
     base, bracket, argument = name.partition("(")
     if base not in _IDS:
         raise ValueError(f"{function}: activation must be one of {', '.join(_IDS)}, got {name!r}")

@@ -16,7 +16,7 @@ from gradkern.arithmetic import ArithmeticLike, arithmetic
 from gradkern.loss import check_target, loss_and_gradient
 from gradkern.net import MLP, Dense
 from gradkern.recurrent import RNN
-from gradkern.recurrent_chain import probe_recurrent
+from gradkern.recurrent_chain import OPTIONS, probe_recurrent
 from gradkern.report import ChainReport
 
 Progress = Callable[[int, int], None]
@@ -144,6 +144,8 @@ def probe(
         raise ValueError(f"probe: keep must be 'reports' or 'tensors', got {keep!r}")
     if given_both(loss, target, grad_output):
         raise ValueError("probe: give either grad_output or a loss, not both")
+    for name in recurrent.keys() - set(OPTIONS):
+        raise TypeError(f"probe: there is no argument {name!r}")
     if isinstance(net, RNN):
         return probe_recurrent(
             net, x, loss=loss, target=target, grad_output=grad_output, arithmetic=a, scale=float(scale),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gradkern._arguments import positive_integer
 from gradkern._arrays import Bits
 from gradkern.activation import activation_code
 from gradkern.init import INITIALISATIONS
@@ -97,12 +98,16 @@ class RNN:
 
         Raises
         ------
-        ValueError
-            If a size is below 1 or a name is unknown.
+        TypeError, ValueError
+            If a size is no integer or below 1, or a name is unknown.
         """
         for argument, name in (("init", init), ("input_init", input_init)):
             if name not in INITIALISATIONS:
                 raise ValueError(f"RNN.random: {argument} must be one of {', '.join(INITIALISATIONS)}, got {name!r}")
+        hidden, inputs = (
+            positive_integer(hidden, "RNN.random", "hidden"),
+            positive_integer(inputs, "RNN.random", "inputs"),
+        )
         generator = np.random.default_rng(seed)
         recurrent = INITIALISATIONS[init](hidden, hidden, gain=gain, seed=generator)
         from_input = INITIALISATIONS[input_init](hidden, inputs, gain=input_gain, seed=generator)

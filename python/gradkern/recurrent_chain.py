@@ -20,6 +20,7 @@ from gradkern.recurrent_report import RecurrentReport
 Wide = NDArray[np.float64]
 LOSS_AT = ("last", "every")
 ACCUMULATIONS = ("accumulate", "storage")
+OPTIONS = ("bptt", "loss_at", "initial", "step_accumulate")  # of `probe`, for an RNN only
 
 
 def sequence_of(x: Any, net: RNN, function: str) -> Bits:
@@ -81,7 +82,7 @@ class _Losses:
         if target is None or loss == "sum" or len(self.steps) == 1:
             return [check_target(loss, target, self.shape)] * len(self.steps)
         values = read(target, "probe: target").values
-        if len(values) != len(self.steps):
+        if values.shape[:1] != (len(self.steps),):
             raise ValueError(
                 f"probe: target has shape {values.shape}, but there is one loss at each of {len(self.steps)} steps"
             )
