@@ -84,6 +84,19 @@ def test_rows_and_columns_of_very_different_sizes():
         assert np.abs(got - np.sort(want)[::-1]).max() <= bound
 
 
+@pytest.mark.parametrize("k", [None, 2])
+def test_tiny_and_huge_weights(k):
+    """float64's smallest and largest numbers: diag(2^-1074, 1e-310) has no digits to lose."""
+    tiny, huge = np.diag([2.0**-1074, 1e-310]), 1e308 * np.array([[1.0, 1.0], [1.0, -1.0]])
+    found = gk.jacobian(chain_of([tiny] * 5), np.zeros(2), k, per_layer=True)
+    want = np.array([math.log2(1e-310), -1074])
+    assert found.log2_singular_values == pytest.approx(5 * want, abs=1e-9)
+    assert found.log2_growth == pytest.approx(np.arange(1, 6) * want[0], abs=1e-9)
+    assert found.log2_spectral_norm_per_layer == pytest.approx(want[0], abs=1e-9)
+    found = gk.jacobian(chain_of([huge] * 5), np.zeros(2), k)
+    assert found.log2_singular_values == pytest.approx([5 * (math.log2(1e308) + 0.5)] * 2, abs=1e-9)
+
+
 def test_equal_singular_values_and_clusters():
     rotation = np.array([[math.cos(1), -math.sin(1)], [math.sin(1), math.cos(1)]])
     assert_exact([rotation @ np.diag([1.0, 1.001]) for _ in range(300)])

@@ -20,6 +20,7 @@ from gradkern.recurrent import RNN
 
 Array = NDArray[np.float64]
 
+_LIFT = 1000  # bits: products of tiny weights stay clear of float64's subnormal numbers
 _EVEN = 8  # bits between sizes of columns that cost a QR no digits to speak of
 _STACK = 1 << 22  # entries of the matrices whose norms are taken together
 
@@ -33,7 +34,7 @@ class Factor:
     weight : Bits
         (n_out, n_in), in any format.
     slope : array, (n_out,)
-        f'(z) of the layer or step over a power of two: the largest is between 1/2 and 1.
+        f'(z) of the layer or step over a power of two: the largest is between 1/2 and 1, or so much more as W is less.
     exponent : int
     """
 
@@ -44,7 +45,8 @@ class Factor:
     @classmethod
     def of(cls, weight: Bits, slope: Array) -> Factor:
         """Make the factor of a weight (n_out, n_in) and f'(z) (n_out,)."""
-        exponent = int(np.frexp(np.abs(slope).max())[1])
+        size = int(np.frexp(np.abs(weight.values.astype(np.float64, copy=False)).max())[1])
+        exponent = int(np.frexp(np.abs(slope).max())[1]) + min(0, max(size, -_LIFT))
         return cls(weight, np.ldexp(slope, -exponent), exponent)
 
     @property
