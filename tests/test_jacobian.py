@@ -309,6 +309,8 @@ def test_nan_is_a_result():
     ({"k": 1.5}, TypeError, "k must be an integer"),
     ({"tolerance": 0.0}, ValueError, "tolerance must be positive"),
     ({"max_iterations": 0}, ValueError, "max_iterations must be at least 1"),
+    ({"seed": -1}, ValueError, "jacobian: seed must be at least 0, got -1"),
+    ({"seed": "a"}, TypeError, "jacobian: seed must be an integer"),
     ({"device": "cuda"}, ValueError, "device"),
 ])  # fmt: skip
 def test_bad_arguments(change, error, match):

@@ -106,7 +106,7 @@ def test_keys_are_of_values_not_of_their_spelling() -> None:
     ({"deepth": 3}, ValueError, "grid may have depth, width.*got 'deepth'"),
     ({"depth": [3, 0]}, ValueError, "depth must be at least 1, got 0"),
     ({"depth": 2.5}, TypeError, "depth must be an integer"),
-    ({"seed": -1}, ValueError, "seed"),
+    ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
     ({"seed": True}, TypeError, "seed must be an integer"),
     ({"scale": 3}, ValueError, "scale must be a power of two"),
     ({"gain": [1.0, math.nan]}, ValueError, "gain must be finite, got nan"),

@@ -67,20 +67,20 @@ def fraction(value: Any, function: str, name: str) -> float:
     return found
 
 
-def positive_integer(value: Any, function: str, name: str) -> int:
-    """Return an integer of at least 1.
+def positive_integer(value: Any, function: str, name: str, least: int = 1) -> int:
+    """Return an integer of at least 1, or another least value.
 
     Raises
     ------
     TypeError
         If the argument is no integer.
     ValueError
-        If it is smaller than 1.
+        If it is smaller.
     """
     if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{function}: {name} must be an integer, got {' '.join(repr(value).split())[:60]}")
-    if value < 1:
-        raise ValueError(f"{function}: {name} must be at least 1, got {value}")
+    if value < least:
+        raise ValueError(f"{function}: {name} must be at least {least}, got {value}")
     return int(value)
 
 

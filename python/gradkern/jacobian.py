@@ -188,6 +188,7 @@ def jacobian(
     if not number(tolerance, "jacobian", "tolerance") > 0:
         raise ValueError(f"jacobian: tolerance must be positive, got {tolerance}")
     positive_integer(max_iterations, "jacobian", "max_iterations")
+    seed = positive_integer(seed, "jacobian", "seed", least=0)
     spectra = [
         spectrum_of(factors, k, per_layer=per_layer, tolerance=tolerance, max_iterations=max_iterations, seed=seed)
         for factors in chains

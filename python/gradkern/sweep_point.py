@@ -74,7 +74,7 @@ def checked(name: str, value: Any) -> Any:
     if name in ("depth", "width", "batch"):
         return positive_integer(value, "sweep", name)
     if name == "seed":
-        return 0 if type(value) is int and value == 0 else positive_integer(value, "sweep", name)
+        return positive_integer(value, "sweep", name, least=0)
     if name == "scale":
         return math.ldexp(1.0, log2_of_scale(value, "sweep"))
     if name in ("gain", "bias_std"):
