@@ -130,6 +130,15 @@ def test_single_steps_and_samples(steps, batch):
     assert found.samples == batch and found.widths == [1] * (steps + 1)
 
 
+def test_a_batch_in_words_leaves_undefined_points_out():
+    net, x = random_net(0, "tanh"), np.zeros((4, 2, 3))
+    x[:, 1] = np.nan
+    text = repr(gk.jacobian(net, x))
+    rate = gk.jacobian(net, x[:, 0]).lyapunov[0]
+    assert "1 vanishes, 1 undefined" in text and f"median {rate:+.3f} bits/step" in text
+    assert repr(gk.jacobian(net, x[:, 1:])).endswith("1 undefined")
+
+
 def test_nan_is_a_result():
     net = random_net(0, "tanh")
     for k in (None, 1):

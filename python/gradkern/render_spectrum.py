@@ -68,8 +68,12 @@ def summary_text(spectrum: Spectrum) -> str:
         kinds = Counter(spectrum.kind)
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         top = spectrum.lyapunov[:, 0]
+        top = top[~np.isnan(top)]
+        head = f"{headline(spectrum)}, at {spectrum.samples} points: {counts}"
+        if not len(top):
+            return head
         return (
-            f"{headline(spectrum)}, at {spectrum.samples} points: {counts}\n"
+            f"{head}\n"
             f"  largest Lyapunov exponent  median {np.median(top):+.3f} bits/{spectrum.unit}, "
             f"{np.min(top):+.3f} to {np.max(top):+.3f}"
         )
