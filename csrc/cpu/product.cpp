@@ -90,8 +90,12 @@ class Batch {
   }
 
   void run() {
-    base::parallel_for(static_cast<std::int64_t>(tasks_.size()),
-                       [&](std::int64_t t) { tasks_[static_cast<std::size_t>(t)](); });
+    if (work_ < worth_threads) {
+      for (const auto& task : tasks_) task();
+    } else {
+      base::parallel_for(static_cast<std::int64_t>(tasks_.size()),
+                         [&](std::int64_t t) { tasks_[static_cast<std::size_t>(t)](); });
+    }
     for (const auto& [c, args] : narrow_)
       std::copy_n(reinterpret_cast<const double*>(c.data()), args.m * args.n, static_cast<float*>(args.wide));
     for (const auto& [c, args] : halves_)
@@ -190,6 +194,7 @@ class Batch {
   // Ranges of columns, or ranges of rows where there are too few columns, for each thread.
   template <class T>
   void share(std::int64_t m, const ProductLanes<T>& p, Kernel<T> kernel) {
+    work_ += m * p.n * p.k;
     const std::int64_t threads = m * p.n * p.k < worth_threads ? 1 : base::num_threads();
     const std::int64_t grains = base::chunk_count(p.n, column_grain<T>);
     const bool by_column = grains >= threads;
@@ -219,6 +224,7 @@ class Batch {
   std::deque<Widened> widened_;
   std::deque<std::pair<base::Buffer, ProductArgs>> narrow_, halves_;
   std::vector<std::function<void()>> tasks_;
+  std::int64_t work_ = 0;  // multiply-adds of all
 };
 
 }  // namespace

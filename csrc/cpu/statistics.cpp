@@ -13,7 +13,8 @@ namespace {
 using executor::StatisticsArgs;
 
 constexpr std::int64_t block = ops::statistics_block;
-constexpr std::int64_t few_blocks = 64;  // for each thread: dealt at once, for there is little to even out
+constexpr std::int64_t few_blocks = 64;     // for each thread: dealt at once, for there is little to even out
+constexpr std::int64_t worth_threads = 12;  // units: waking a thread takes as long as measuring some
 
 std::int64_t blocks_of(const StatisticsArgs& t) { return base::chunk_count(t.size, block); }
 
@@ -61,7 +62,8 @@ class Deal {
     first_unit_.push_back(units_);
     moments_.resize(static_cast<std::size_t>(blocks));
     const std::int64_t threads = base::num_threads();
-    spans_ = std::min(units_, threads == 1 || units_ < few_blocks * threads ? threads : 4 * threads);
+    const std::int64_t spans = threads == 1 || units_ < few_blocks * threads ? threads : 4 * threads;
+    spans_ = units_ <= worth_threads ? std::min<std::int64_t>(units_, 1) : std::min(units_, spans);
   }
 
   void run() {
