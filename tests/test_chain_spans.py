@@ -9,7 +9,7 @@ import pytest
 
 import gradkern as gk
 
-WIDTHS = [9, 40, 1, 33, 64, 64, 17, 128, 128, 5, 70, 3, 3, 50, 20, 6]
+WIDTHS = [9, *[40, 1, 33, 64, 64, 17, 128, 128, 5, 70, 3, 3, 50, 20, 6] * 3]  # spans, and a rest
 
 
 def net(fmt: str, activation: str) -> gk.MLP:

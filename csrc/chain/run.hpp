@@ -46,7 +46,7 @@ class Run {
   Stored& wide_of(Stored& stored, Stored& apart, FormatId format) const;
   void forward_span(std::int64_t first);
   void backward_span(std::int64_t last);
-  static constexpr std::int64_t span = 8;  // layers whose tensors stay in L2
+  static constexpr std::int64_t span = 16;  // layers whose tensors stay in L2
   void forward_layer(std::int64_t l);
   void backward_layer(std::int64_t l);
   Reference activation_gradient(std::int64_t l);

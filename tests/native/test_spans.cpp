@@ -34,8 +34,10 @@ const chain::Poll no_poll = [](std::int64_t, std::int64_t) {};
 
 std::vector<double> run_layers(const executor::Executor& e, const chain::Arithmetic& arithmetic, double scale,
                                bool measured) {
-  const std::int64_t widths[] = {inputs, 40, 1, 33, 64, 17, 5, 70, 3, 3, 20, 6};
-  constexpr int depth = 11;
+  constexpr int depth = 37;  // spans, and a rest
+  const std::int64_t pattern[] = {40, 1, 33, 64, 17, 5, 70, 3, 3, 20, 6};
+  std::int64_t widths[depth + 1] = {inputs};
+  for (int l = 1; l <= depth; ++l) widths[l] = pattern[l % 11];
   std::vector<std::vector<double>> weights, biases;
   for (int l = 0; l < depth; ++l) {
     weights.push_back(test::random_values(60 + l, widths[l] * widths[l + 1], -3, 0));
