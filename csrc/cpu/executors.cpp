@@ -17,7 +17,7 @@ namespace {
 
 using executor::Executor;
 
-constexpr std::int64_t chunk = 16384;
+constexpr std::int64_t chunk = ops::rounding_chunk;
 
 const Kernels& kernels(const Executor& e) { return *static_cast<const Kernels*>(e.kernels); }
 
@@ -164,7 +164,8 @@ executor::Candidate candidate(const Kernels& k, bool usable) {
                    update,
                    elementary_f32,
                    elementary_f64,
-                   multiply_adds};
+                   multiply_adds,
+                   nullptr};
   return {e, usable, usable ? "" : "not on this processor"};
 }
 

@@ -132,6 +132,8 @@ struct UpdateArgs {
   ops::UpdateCounts* counts;
 };
 
+struct DeviceTable;
+
 struct Executor {
   const char* name;
   int vector_bytes;
@@ -156,6 +158,7 @@ struct Executor {
   void (*elementary_f64)(const Executor&, int function, const double* x, double* y, std::int64_t size);
   // As many rounds of float32 (wide: float64) multiply-adds in registers on every thread; returns how many those are.
   std::int64_t (*multiply_adds)(const Executor&, bool wide, std::int64_t rounds);
+  const DeviceTable* device = nullptr;  // executor/device.hpp; null for the CPU's
 };
 
 }  // namespace gradkern::executor

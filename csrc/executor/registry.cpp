@@ -15,6 +15,7 @@ std::vector<Candidate>& all() {
 }
 
 std::atomic<const Executor*> chosen{nullptr};
+thread_local const Executor* chosen_device = nullptr;
 
 std::string names() {
   std::string text;
@@ -39,7 +40,10 @@ void register_candidates(std::vector<Candidate> list) { all() = std::move(list);
 
 const std::vector<Candidate>& candidates() { return all(); }
 
+void use(const Executor* device) { chosen_device = device; }
+
 const Executor& current() {
+  if (chosen_device) return *chosen_device;
   if (const Executor* executor = chosen) return *executor;
   const char* forced = std::getenv("GRADKERN_ISA");
   if (forced && *forced) {

@@ -18,7 +18,10 @@ struct Candidate {
 void register_candidates(std::vector<Candidate> candidates);
 const std::vector<Candidate>& candidates();
 
-// The executor in use: GRADKERN_ISA if set, else the widest usable. Throws base::UnsupportedIsa for one that is absent.
+// The device that the calling thread uses from now on, or null.
+void use(const Executor* device);
+
+// The executor in use: the calling thread's device, else GRADKERN_ISA if set, else the widest usable. Throws base::UnsupportedIsa for one that is absent.
 const Executor& current();
 void select(const std::string& name);
 

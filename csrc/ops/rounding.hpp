@@ -35,6 +35,7 @@ struct SquareSum {
 };
 
 inline constexpr int rounding_lanes = 16;
+inline constexpr std::int64_t rounding_chunk = 16384;
 
 // SquareSum in logical lanes: what one chunk adds up.
 struct SquareLanes {

@@ -1,0 +1,97 @@
+#include "cuda/runtime.hpp"
+
+#include <cuda_runtime.h>
+
+#include <cstdio>
+
+namespace gradkern::cuda {
+namespace {
+
+cudaStream_t native(Stream stream) { return static_cast<cudaStream_t>(stream); }
+
+// A failed call leaves its error behind for the next launch to find: it is taken out at once.
+int taken(cudaError_t error) {
+  if (error != cudaSuccess) cudaGetLastError();
+  return static_cast<int>(error);
+}
+
+}  // namespace
+
+const char* const runtime_name = "cuda";
+
+int device_count(int* count) {
+  *count = 0;
+  return taken(cudaGetDeviceCount(count));
+}
+
+int describe(int device, executor::DeviceDescription* description) {
+  cudaDeviceProp properties{};
+  if (const int error = taken(cudaGetDeviceProperties(&properties, device))) return error;
+  std::snprintf(description->name, sizeof description->name, "%s", properties.name);
+  description->major = properties.major;
+  description->minor = properties.minor;
+  description->multiprocessors = properties.multiProcessorCount;
+  description->memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem);
+  return 0;
+}
+
+const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+
+int set_device(int device) { return taken(cudaSetDevice(device)); }
+
+int device_of(const void* pointer, int* device) {
+  cudaPointerAttributes attributes{};
+  *device = -1;
+  if (const int error = taken(cudaPointerGetAttributes(&attributes, pointer))) return error;
+  if (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged) *device = attributes.device;
+  return 0;
+}
+
+// Memory comes from the device's pool in the order of the stream: neither waits for the device.
+int allocate(void** pointer, std::int64_t bytes, Stream stream) {
+  return taken(cudaMallocAsync(pointer, static_cast<std::size_t>(bytes > 0 ? bytes : 1), native(stream)));
+}
+
+int release(void* pointer, Stream stream) { return taken(cudaFreeAsync(pointer, native(stream))); }
+
+int copy(void* to, const void* from, std::int64_t bytes, Stream stream) {
+  return taken(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, native(stream)));
+}
+
+int clear(void* pointer, std::int64_t bytes, Stream stream) {
+  return taken(cudaMemsetAsync(pointer, 0, static_cast<std::size_t>(bytes), native(stream)));
+}
+
+int synchronize(Stream stream) { return taken(cudaStreamSynchronize(native(stream))); }
+
+int stream_create(Stream* stream) {
+  cudaStream_t created = nullptr;
+  const int error = taken(cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking));
+  *stream = created;
+  return error;
+}
+
+int stream_destroy(Stream stream) { return taken(cudaStreamDestroy(native(stream))); }
+
+int graph_begin(Stream stream) {
+  return taken(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeThreadLocal));
+}
+
+int graph_end(Stream stream, void** graph) {
+  cudaGraph_t captured = nullptr;
+  *graph = nullptr;
+  if (const int error = taken(cudaStreamEndCapture(native(stream), &captured))) return error;
+  cudaGraphExec_t executable = nullptr;
+  const int error = taken(cudaGraphInstantiate(&executable, captured, 0));
+  cudaGraphDestroy(captured);
+  *graph = executable;
+  return error;
+}
+
+int graph_launch(void* graph, Stream stream) {
+  return taken(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), native(stream)));
+}
+
+int graph_destroy(void* graph) { return taken(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph))); }
+
+}  // namespace gradkern::cuda

@@ -1,0 +1,93 @@
+// Memory, streams and graphs of the host: what CUDA enqueues runs at once. A graph, which would be launched again,
+// cannot be captured so: graph_begin says that, and whoever asked enqueues without one.
+#include "cuda/runtime.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
+
+namespace gradkern::cuda {
+namespace {
+
+constexpr int out_of_memory = 2, not_supported = 801;  // CUDA's numbers
+
+// What was allocated: a pointer into it is one to the device.
+std::mutex mutex;
+std::map<const char*, std::int64_t>& allocations() {
+  static auto* map = new std::map<const char*, std::int64_t>;  // outlives whoever releases last
+  return *map;
+}
+
+}  // namespace
+
+const char* const runtime_name = "simt";
+
+int device_count(int* count) {
+  *count = 1;
+  return 0;
+}
+
+int describe(int, executor::DeviceDescription* description) {
+  std::strcpy(description->name, "the CUDA kernels on the host");
+  description->major = description->minor = 0;
+  description->multiprocessors = 1;
+  description->memory_bytes = 0;
+  return 0;
+}
+
+int set_device(int) { return 0; }
+
+int device_of(const void* pointer, int* device) {
+  const auto* p = static_cast<const char*>(pointer);
+  const std::lock_guard lock(mutex);
+  const auto after = allocations().upper_bound(p);
+  *device = after != allocations().begin() && p < std::prev(after)->first + std::prev(after)->second ? 0 : -1;
+  return 0;
+}
+
+int allocate(void** pointer, std::int64_t bytes, Stream) {
+  const auto size = static_cast<std::size_t>(bytes > 0 ? bytes : 1);
+  *pointer = std::aligned_alloc(256, (size + 255) / 256 * 256);
+  if (!*pointer) return out_of_memory;
+  std::memset(*pointer, 0xFF, size);  // NaN: what is read before it is written shows
+  const std::lock_guard lock(mutex);
+  allocations()[static_cast<const char*>(*pointer)] = static_cast<std::int64_t>(size);
+  return 0;
+}
+
+int release(void* pointer, Stream) {
+  {
+    const std::lock_guard lock(mutex);
+    allocations().erase(static_cast<const char*>(pointer));
+  }
+  std::free(pointer);
+  return 0;
+}
+
+int copy(void* to, const void* from, std::int64_t bytes, Stream) {
+  if (bytes) std::memcpy(to, from, static_cast<std::size_t>(bytes));
+  return 0;
+}
+
+int clear(void* pointer, std::int64_t bytes, Stream) {
+  if (bytes) std::memset(pointer, 0, static_cast<std::size_t>(bytes));
+  return 0;
+}
+
+int synchronize(Stream) { return 0; }
+
+int stream_create(Stream* stream) {
+  *stream = nullptr;
+  return 0;
+}
+
+int stream_destroy(Stream) { return 0; }
+
+int graph_begin(Stream) { return not_supported; }
+int graph_end(Stream, void**) { return not_supported; }
+int graph_launch(void*, Stream) { return not_supported; }
+int graph_destroy(void*) { return not_supported; }
+
+}  // namespace gradkern::cuda

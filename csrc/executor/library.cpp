@@ -1,0 +1,80 @@
+#include "executor/library.hpp"
+
+#include <dlfcn.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "base/expects.hpp"
+#include "executor/registry.hpp"
+
+namespace gradkern::executor {
+namespace {
+
+// Beside the module that this code is linked into.
+std::string path_of(const std::string& name) {
+  Dl_info here{};
+  dladdr(reinterpret_cast<const void*>(&path_of), &here);
+  const std::string self = here.dli_fname ? here.dli_fname : "";
+  const auto slash = self.rfind('/');
+  return (slash == std::string::npos ? "" : self.substr(0, slash + 1)) + "libgradkern_" + name + ".so";
+}
+
+struct Library {
+  Executor executor{};
+  std::string why_not;
+};
+
+std::string refusal(const std::string& name, const DeviceTable& table) {
+  if (table.version != device_table_version) return "libgradkern_" + name + ".so is of another build";
+  int count = 0;
+  if (const int error = table.device_count(&count)) return table.error_text(error);
+  return count == 0 ? "there is no device" : "";
+}
+
+Library open(const std::string& name) {
+  Library library;
+  const std::string path = path_of(name);
+  if (FILE* file = std::fopen(path.c_str(), "rb")) {
+    std::fclose(file);
+  } else {
+    library.why_not = "not part of this build: CPU only";
+    return library;
+  }
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // never closed: kernels may be running
+  if (!handle) {
+    library.why_not = dlerror();
+    return library;
+  }
+  using Get = const DeviceTable* (*)();
+  const auto get = reinterpret_cast<Get>(dlsym(handle, "gradkern_device_table"));
+  if (!get) {
+    library.why_not = "libgradkern_" + name + ".so exports no gradkern_device_table";
+    return library;
+  }
+  library.why_not = refusal(name, *get());
+  library.executor = device_executor(*get());
+  return library;
+}
+
+const Library& library(const std::string& name) {
+  static std::mutex mutex;
+  static std::map<std::string, Library> opened;
+  base::expects(name == "cuda" || name == "simt", "device: must be 'cuda' or 'simt'");
+  const std::lock_guard lock(mutex);
+  const auto found = opened.find(name);
+  return found != opened.end() ? found->second : opened.emplace(name, open(name)).first->second;
+}
+
+}  // namespace
+
+const Executor& device(const std::string& name) {
+  const Library& found = library(name);
+  if (!found.why_not.empty()) throw base::DeviceError("device '" + name + "' cannot be used: " + found.why_not);
+  return found.executor;
+}
+
+std::string why_not(const std::string& name) { return library(name).why_not; }
+
+}  // namespace gradkern::executor
