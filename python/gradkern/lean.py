@@ -1,0 +1,108 @@
+"""Whether the sums of a run are rounded to one side: each beside the exact sum of its own stored operands, and a sign test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradkern.dense import dense_backward, dense_forward
+from gradkern.formats import finfo
+from gradkern.layer_row import LayerRow
+from gradkern.recurrent_report import RecurrentReport
+from gradkern.report import ChainReport
+
+Floats = NDArray[np.float64]
+Place = tuple[int, str]  # layer and role
+
+
+@dataclass(frozen=True)
+class Lean:
+    """Entries of a tensor stored with a larger, with a smaller magnitude than exact, and the chance of that."""
+
+    larger: int = 0
+    smaller: int = 0
+    chance: float = 1.0
+
+
+def leans(report: ChainReport) -> dict[Place, Lean]:
+    """Say of every sum of a run that kept its tensors how the stored value lies beside the exact one.
+
+    Only fresh errors count, for the operands are the run's own; what they inherited shows no lean of the rounding. Values in
+    the normal range of the storage format are taken. Those of float64 cannot be told from our own sums, in float64.
+    """
+    if report.arithmetic.storage == "float64":
+        return {}
+    info = finfo(report.arithmetic.storage)
+    found = {}
+    with np.errstate(all="ignore"):
+        for row, exact in _sums(report):
+            stored, magnitude = _wide(row), np.abs(exact)
+            normal = (magnitude >= info.smallest_normal) & (magnitude <= info.max) & np.isfinite(stored)
+            side = np.where(normal, np.sign(np.abs(stored) - magnitude), 0.0)
+            larger, smaller = int(np.sum(side > 0)), int(np.sum(side < 0))
+            found[row.layer, row.role] = Lean(larger, smaller, chance_of(side))
+    return found
+
+
+def _wide(row: LayerRow) -> Floats:
+    return np.asarray(row.tensor).astype(np.float64)
+
+
+def _sums(report: ChainReport) -> Iterator[tuple[LayerRow, Floats]]:
+    """Give every sum of a run and, of its stored operands, the sum in float64."""
+    rows = {(row.layer, row.role): row for row in report.layers}
+
+    def value(layer: int, role: str) -> Floats | None:
+        return _wide(rows[layer, role]) if (layer, role) in rows else None
+
+    recurrent = isinstance(report, RecurrentReport)
+    whole = not isinstance(report, RecurrentReport) or (report.bptt is None and report.loss_at == "last")
+    for layer in range(1, report.depth + 1):
+        owner = 0 if recurrent else layer  # of the weights
+        before, weight = value(layer - 1, "activation"), value(owner, "weight")
+        total = dense_forward(before, weight, value(owner, "bias"), arithmetic="float64").output
+        if recurrent:
+            total += dense_forward(value(layer, "input"), value(0, "input_weight"), arithmetic="float64").output
+        yield rows[layer, "pre_activation"], total
+        gradient = value(layer, "grad_pre_activation")
+        if gradient is None:
+            continue
+        sums = dense_backward(gradient, before, weight, arithmetic="float64")
+        if (layer - 1, "grad_activation") in rows and whole:  # else losses of other steps are in it
+            yield rows[layer - 1, "grad_activation"], sums.input
+        for role, exact in (("grad_weight", sums.weight), ("grad_bias", sums.bias)):
+            if (layer, role) in rows:  # an RNN has them of all steps together only
+                yield rows[layer, role], exact
+
+
+def chance_of(side: Floats) -> float:
+    """Bound the probability that symmetric errors lean so far to one side.
+
+    The roundings of different sums are taken for independent, but those of a row (column) may share the rounding of an operand,
+    and so the variance of the sum of signs is taken by rows and by columns (two-way clusters), and is never less than by either
+    alone. Where the rows' sums are symmetric, and independent of one another, ``|sum| >= t sqrt(sum of their squares)`` with a
+    probability of at most ``2 exp(-t**2 / 2)``, whatever their sizes.
+
+    Parameters
+    ----------
+    side : array
+        1, 0 or -1 for each entry; (rows, columns), or a vector of independent ones.
+
+    References
+    ----------
+    Cameron, Gelbach, Miller, "Robust inference with multiway clustering", J. Bus. Econ. Stat. 29 (2011) 238.
+    Hoeffding, "Probability inequalities for sums of bounded random variables", J. Am. Stat. Assoc. 58 (1963) 13, applied to the
+    signs; Efron, "Student's t-test under symmetry conditions", J. Am. Stat. Assoc. 64 (1969) 1278.
+    """
+    total = float(side.sum())
+    if total == 0:
+        return 1.0
+    variance = alone = float(np.sum(side * side))
+    if side.ndim == 2:
+        rows, columns = (float(np.sum(side.sum(axis=axis) ** 2)) for axis in (1, 0))
+        variance = max(rows + columns - alone, rows, columns, alone)
+    return min(1.0, 2 * math.exp(-total * total / (2 * variance)))
