@@ -45,8 +45,8 @@ def compare(
     against : str, Arithmetic or (arithmetic, device), optional
         The reference run; default the first of `arithmetics`.
     device : str or sequence of str, optional
-        Where runs without a device of their own compute. Of a sequence every device runs the one arithmetic that is given, and the
-        first is the reference: ``compare(net, x, arithmetics="float16", device=["cpu", "cuda"])``.
+        Where runs without a device of their own compute. Of a sequence every device runs the one arithmetic that is given, and
+        the first is the reference: ``compare(net, x, arithmetics="float16", device=["cpu", "cuda"])``.
     progress : callable, optional
         Called with (done, total) on the way. Ctrl-C is honoured there.
     **probe_options
@@ -66,10 +66,10 @@ def compare(
     -----
     *Ulps.* Where both runs store in one format, the distance of two values is the number of steps from one representable value
     to the next that lead from one to the other: an integer, in which infinity would follow the largest finite value and both
-    zeros are one. Where the formats differ, it is ``|other - reference| / q``, with ``q = 2**(max(e, e_min) - p + 1)`` the quantum
-    that a format of precision p and smallest normal exponent e_min has at the reference value, of exponent e, and the larger
-    of the two formats' quanta is taken; at most 1/2 is what one rounding of the reference value could have made. Only entries
-    that are finite in both runs have a distance; the others are counted as ``nonfinite_only`` or as (un)equal.
+    zeros are one. Where the formats differ, it is ``|other - reference| / q``. The quantum that a format of precision p and
+    smallest normal exponent e_min has at a reference value of exponent e is ``2**(max(e, e_min) - p + 1)``, and q is the larger
+    of the two formats' quanta; at most 1/2 is what one rounding of the reference value could have made. Only entries that are
+    finite in both runs have a distance; the others are counted as ``nonfinite_only`` or as (un)equal.
 
     *Bias* is the share of these entries that are larger in magnitude than in the reference run, less the share that are smaller.
     Errors are inherited from layer to layer and shared by the entries of a sample or a unit, so even a large one may be

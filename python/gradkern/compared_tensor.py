@@ -176,11 +176,6 @@ def _counts(row: LayerRow) -> dict[str, int]:
     return {kind: row.fates[kind] if row.fates else getattr(row.rounding, kind, 0) for kind in EVENTS}
 
 
-def _same(stored: tuple[NDArray[Any], NDArray[Any]], wide: tuple[Floats, Floats]) -> NDArray[np.bool_]:
-    a, b = wide
-    return ((a == b) & (np.signbit(a) == np.signbit(b))) | (np.isnan(a) & np.isnan(b))
-
-
 def compare_rows(reference: LayerRow, other: LayerRow, leans: tuple[Lean, Lean]) -> ComparedTensor:
     """Compare one tensor of two runs that kept theirs.
 
@@ -191,12 +186,12 @@ def compare_rows(reference: LayerRow, other: LayerRow, leans: tuple[Lean, Lean])
     leans : tuple of Lean
         How each of them is rounded.
     """
-    stored = tuple(np.ascontiguousarray(row.tensor) for row in (reference, other))
+    stored = np.ascontiguousarray(reference.tensor), np.ascontiguousarray(other.tensor)
     a, b = (tensor.astype(np.float64) for tensor in stored)
     formats = finfo(reference.storage), finfo(other.storage)
     finite = np.isfinite(a), np.isfinite(b)
     both = finite[0] & finite[1]
-    same = _same((stored[0], stored[1]), (a, b))
+    same = ((a == b) & (np.signbit(a) == np.signbit(b))) | (np.isnan(a) & np.isnan(b))
     x, y = a[both], b[both]
     one_format = reference.storage == other.storage
     apart = ulp.steps_apart(stored[0][both], stored[1][both]) if one_format else ulp.quanta_apart(x, y, formats)
@@ -205,14 +200,14 @@ def compare_rows(reference: LayerRow, other: LayerRow, leans: tuple[Lean, Lean])
     distance[both] = apart
     divergent = ~same if one_format else ~same & (~both | (distance > 0.5))
     first = int(np.argmax(divergent)) if divergent.any() else None
-    side = np.where(both, np.sign(np.abs(b) - np.abs(a)), 0.0)
     norm = _log2_norm(x)
     mine, theirs = _counts(reference), _counts(other)
+    median, p90, p99, largest = ulp.quantiles(apart, _SHARES)
     return ComparedTensor(
-        reference.layer, reference.role, reference.size, int(same.sum()), len(x), *ulp.quantiles(apart, _SHARES),
-        max_ulp_index=int(np.argmax(distance)) if distance.any() else None,
-        ulp_counts=ulp.by_power_of_two(apart),
-        larger=int(np.sum(side > 0)), smaller=int(np.sum(side < 0)),
+        layer=reference.layer, role=reference.role, size=reference.size, equal=int(same.sum()), compared=len(x),
+        median_ulp=median, p90_ulp=p90, p99_ulp=p99, max_ulp=largest,
+        max_ulp_index=int(np.argmax(distance)) if distance.any() else None, ulp_counts=ulp.by_power_of_two(apart),
+        larger=int(np.sum(np.abs(y) > np.abs(x))), smaller=int(np.sum(np.abs(y) < np.abs(x))),
         own_larger=(leans[0].larger, leans[1].larger), own_smaller=(leans[0].smaller, leans[1].smaller),
         own_chance=(leans[0].chance, leans[1].chance),
         log2_ratio=_log2_ratio(_log2_norm(y), norm) if len(x) else math.nan,

@@ -123,7 +123,7 @@ class ComparedPair(Result):
     def ulp(self) -> str:
         """What an ulp is here, in words."""
         a, b = self.reference.arithmetic.storage, self.other.arithmetic.storage
-        return f"steps of {a}" if a == b else f"quanta of {a} or {b}, whichever is coarser at the reference value"
+        return f"ulps of {a}" if a == b else f"ulps of {a} or {b}, whichever is coarser there"
 
     @cached_property
     def verdict(self) -> str:
@@ -314,7 +314,8 @@ class Comparison(Result):
         try:
             runs = [ComparedRun.from_dict(run) for run in saved["runs"]]
             pairs = [ComparedPair.from_dict(pair) for pair in saved["pairs"]]
-            return cls(*(saved[name] for name in ("network", "batch", "scale", "loss_name")), runs, pairs)
+            given = {name: saved[name] for name in ("network", "batch", "scale", "loss_name")}
+            return cls(**given, runs=runs, pairs=pairs)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a field is missing or wrong: {error}") from None
 

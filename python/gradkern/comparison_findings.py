@@ -63,7 +63,9 @@ def _judged(pair: ComparedPair) -> list[_Judged]:
     return sorted(judged, key=lambda item: SEVERITIES.index(item[1].severity))
 
 
-def _finding(pair: ComparedPair, kind: str, severity: str, tensor: ComparedTensor, evidence: str, remedy: str) -> Finding:
+def _finding(
+    pair: ComparedPair, kind: str, severity: str, tensor: ComparedTensor, evidence: str, remedy: str
+) -> Finding:
     return Finding(kind, severity, f"{pair.other}: {name_of(pair, tensor)}", evidence, remedy)
 
 
@@ -80,7 +82,9 @@ def _only(tensor: ComparedTensor, event: str, side: int) -> bool:
 
 def _nonfinite(pair: ComparedPair) -> Iterator[_Judged]:
     for side in (1, 0):
-        rows = [t for t in pair.tensors if t.nonfinite_only[side] or _only(t, "overflow", side) or _only(t, "invalid", side)]
+        rows = [
+            t for t in pair.tensors if t.nonfinite_only[side] or _only(t, "overflow", side) or _only(t, "invalid", side)
+        ]
         if not rows:
             continue
         first, (name, without) = rows[0], _names(pair, side)
@@ -130,9 +134,8 @@ def _biased(pair: ComparedPair) -> Iterator[_Judged]:
         clearest = min(rows, key=lambda t: (t.own_chance[side], -abs(t.own_lean(side))))
         evidence = (
             f"in {len(rows)} tensors {name} rounds its sums to one side by more than chance, and {without} does not; in "
-            f"{name_of(pair, clearest)} {clearest.own_smaller[side]:,} are stored smaller in magnitude than they are and "
-            f"{clearest.own_larger[side]:,} larger; beside {pair.reference} {clearest.smaller:,} entries of {pair.other} are "
-            f"smaller there and {clearest.larger:,} larger"
+            f"{name_of(pair, clearest)} {clearest.own_smaller[side]:,} are stored smaller in magnitude than exact and "
+            f"{clearest.own_larger[side]:,} larger"
         )
         truncates = (pair.reference, pair.other)[side].arithmetic.rounding == "toward_zero"
         remedy = "rounding='nearest_even'" if truncates else "sums that round to nearest, or in a wider format"
@@ -150,7 +153,10 @@ def _unrelated(pair: ComparedPair) -> Iterator[_Judged]:
         f"and {worst.difference:.3g} times it in {name_of(pair, worst)}"
     )
     words = "differs as much as the numbers themselves"
-    yield words, _finding(pair, "unrelated", "major", rows[0], evidence, "more digits; small errors grow along this chain")
+    yield (
+        words,
+        _finding(pair, "unrelated", "major", rows[0], evidence, "more digits; small errors grow along this chain"),
+    )
 
 
 def _broken_model(pair: ComparedPair) -> _Judged:
@@ -161,7 +167,9 @@ def _broken_model(pair: ComparedPair) -> _Judged:
         f"{place.reference_value!r}, flat index {place.index} ({place.place})"
     )
     tensor = next(t for t in pair.tensors if not t.identical)
-    remedy = f"feed that {pair.unit}'s operands to gradkern.mma, and compare with {pair.other.device} product by product"
+    remedy = (
+        f"feed that {pair.unit}'s operands to gradkern.mma, and compare with {pair.other.device} product by product"
+    )
     return "the model does not hold", _finding(pair, "model", "critical", tensor, evidence, remedy)
 
 
@@ -169,7 +177,9 @@ def _rounding(pair: ComparedPair) -> _Judged:
     apart = [t for t in pair.tensors if t.compared]
     if not apart:
         tensor = next(t for t in pair.tensors if not t.identical)
-        return "holds no finite values to compare", _finding(pair, "rounding", "minor", tensor, "all are NaN or infinite", "")
+        return "holds no finite values to compare", _finding(
+            pair, "rounding", "minor", tensor, "all are NaN or infinite", ""
+        )
     worst = max(apart, key=lambda t: t.difference)
     largest = max(apart, key=lambda t: t.max_ulp)
     errors = [max((e for e in values if not math.isnan(e)), default=math.nan) for values in (

@@ -23,6 +23,7 @@ _ROLES = ("pre_activation", "grad_pre_activation")  # solid forward, dashed back
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")  # Okabe and Ito
 _REFERENCE = "#000000"
 _HALF = 0.5  # ulp
+_SHADED = 2  # more runs would hide one another
 
 
 def _curve(
@@ -41,15 +42,20 @@ def _draw_distances(found: Comparison, ax: Axes) -> None:
     for pair, colour in zip(found.pairs, _colours(found), strict=True):
         for role in _ROLES:
             _curve(pair, role, lambda t: t.median_ulp, ax, colour, str(pair.other) if role in _ROLES[:1] else "")
-            rows = pair.rows(role)
-            low, high = ([getattr(t, name) for t in rows] for name in ("median_ulp", "p99_ulp"))
-            ax.fill_between([t.layer for t in rows], low, high, color=colour, alpha=0.12, lw=0)
+            if len(found.pairs) <= _SHADED:
+                rows = pair.rows(role)
+                low, high = ([getattr(t, name) for t in rows] for name in ("median_ulp", "p99_ulp"))
+                ax.fill_between([t.layer for t in rows], low, high, color=colour, alpha=0.12, lw=0)
     ax.axhline(_HALF, color=_REFERENCE, lw=0.9, ls=":", label="half an ulp")
-    ax.set_yscale("symlog", base=2, linthresh=_HALF, linscale=0.5)  # 0 is on the axis, half an ulp where it ends being linear
+    ax.set_yscale(
+        "symlog", base=2, linthresh=_HALF, linscale=0.5
+    )  # 0 is on the axis, half an ulp where it ends being linear
     ax.set_ylim(-0.1, None)
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: "0" if v == 0 else f"$2^{{{math.log2(v):.0f}}}$" if v > 0 else ""))
-    ax.set_ylabel("distance [ulp]\nmedian to 99 %")
+    ax.yaxis.set_major_formatter(
+        FuncFormatter(lambda v, _: "0" if v == 0 else f"$2^{{{math.log2(v):.0f}}}$" if v > 0 else "")
+    )
+    ax.set_ylabel("median distance [ulp]" + ("\nshaded: to 99 %" if len(found.pairs) <= _SHADED else ""))
 
 
 def _colours(found: Comparison) -> list[str]:
@@ -78,8 +84,8 @@ def _draw_bias(found: Comparison, ax: Axes) -> None:
 def plot_comparison(found: Comparison, ax: Axes | None = None) -> Axes:
     """Draw distances in ulps by layer, and beneath them relative errors against the true chain, and bias.
 
-    Pre-activations are solid, their gradients dashed. Dotted lines are half an ulp: of a distance, and as a relative error of each
-    run's format.
+    Pre-activations are solid, their gradients dashed. Dotted lines are half an ulp: of a distance, and as a relative error of
+    each run's format.
 
     Parameters
     ----------
@@ -110,6 +116,6 @@ def plot_comparison(found: Comparison, ax: Axes | None = None) -> Axes:
     unit = found.pairs[0].unit
     bottom.set_xlabel(f"{unit} (solid: pre-activations, dashed: their gradients, which travel to the left)")
     bottom.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
-    ax.set_title(headline(found), fontsize=9, loc="left", pad=22)
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=5, frameon=False, fontsize=8, borderaxespad=0.2)
+    ax.set_title(headline(found), fontsize=9, loc="left")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8, borderaxespad=0.2)
     return ax

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 6  # tensors of a pair, the worst first
 _RUNS = ["run", "loss", "equal %", "max ulp", "difference", "error"]
-_TENSORS = ["tensor", "equal %", "median ulp", "99 %", "max ulp", "difference", "error", "bias %", "only 0", "only NaN/inf"]
+_TENSORS = ["tensor", "equal %", "median", "99 %", "max ulp", "difference", "error", "bias %", "lean %", "0", "NaN/inf"]
+_ONE_SIDED = ("0", "NaN/inf")
 
 
 def headline(found: Comparison) -> str:
@@ -55,6 +56,10 @@ def first_words(pair: ComparedPair) -> str:
     return f"first apart in {where}: {at.reference_value:.9g} and {at.value:.9g}"
 
 
+def _distance(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"
+
+
 def _error(value: float) -> str:
     return "-" if math.isnan(value) else "." if value == 0 else f"{value:.1e}"
 
@@ -72,7 +77,14 @@ def run_table(found: Comparison) -> Table:
         ulps, gaps = _largest([t.max_ulp for t in tensors]), _largest([t.difference for t in tensors])
         error = _error(_largest([t.relative_error for t in tensors]))
         rows.append(
-            [str(pair.other), number(pair.other.loss), percent(pair.equal, pair.size), f"{ulps:.3g}", _error(gaps), error]
+            [
+                str(pair.other),
+                number(pair.other.loss),
+                percent(pair.equal, pair.size),
+                _distance(ulps),
+                _error(gaps),
+                error,
+            ]
         )
     return list(_RUNS), rows
 
@@ -83,10 +95,10 @@ def tensor_table(pair: ComparedPair, *, every: bool = False) -> Table:
     rows = []
     for t in shown:
         zeros, bad = (f"{sum(counts):,}" if sum(counts) else "." for counts in (t.zero_only, t.nonfinite_only))
-        ulps = [f"{value:.3g}" for value in (t.median_ulp, t.p99_ulp, t.max_ulp)]
-        bias = "." if t.larger == t.smaller else f"{100 * t.bias:+.1f}"
+        ulps = [_distance(value) for value in (t.median_ulp, t.p99_ulp, t.max_ulp)]
+        sides = [f"{100 * share:+.0f}" if share == share and share else "." for share in (t.bias, t.own_lean(1))]
         rows.append([name_of(pair, t), percent(t.equal, t.size), *ulps, _error(t.difference), _error(t.relative_error),
-                     bias, zeros, bad])  # fmt: skip
+                     *sides, zeros, bad])  # fmt: skip
     return list(_TENSORS), rows
 
 
@@ -95,7 +107,10 @@ RUNS_TITLE = "values equal; largest distance in ulps, difference and error again
 
 def tensors_title(pair: ComparedPair) -> str:
     """Say what the table of tensors holds."""
-    return f"{pair.other} beside {pair.reference}; an ulp: {pair.ulp}"
+    return (
+        f"{pair.other} beside {pair.reference}, in {pair.ulp}; bias: entries larger less smaller; lean: its sums stored larger "
+        "than exact less smaller; zero, or NaN or infinite, in one run only"
+    )
 
 
 def _aligned(table: Table) -> list[str]:
@@ -182,12 +197,13 @@ def _print_table(title: str, table: Table, console: Console) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title=title, title_justify="left", title_style="dim", box=None, padding=(0, 1, 0, 0))
+    caption = Text(title, style="dim")  # brackets of an arithmetic are no markup
+    shown = RichTable(title=caption, title_justify="left", box=None, padding=(0, 1, 0, 0))
     header, rows = table
     for i, name in enumerate(header):
         shown.add_column(name, justify="left" if i == 0 else "right", no_wrap=i != 0, overflow="fold")
     for cells in rows:
-        hurt = [name.startswith("only") and cell != "." for name, cell in zip(header, cells, strict=True)]
+        hurt = [name in _ONE_SIDED and cell != "." for name, cell in zip(header, cells, strict=True)]
         shown.add_row(*(Text(cell, style="red" if bad else "") for cell, bad in zip(cells, hurt, strict=True)))
     console.print()
     console.print(shown)

@@ -21,14 +21,15 @@ def steps_apart(a: NDArray[Any], b: NDArray[Any]) -> Floats:
 
     Infinity follows the largest finite value, and the two zeros are one.
     """
-    places = []
+    places: list[NDArray[np.int64]] = []
     for array in (a, b):
         bits = as_bits_view(array)
         width = 8 * bits.itemsize
         magnitude = (bits & bits.dtype.type(2 ** (width - 1) - 1)).astype(np.int64)
         places.append(np.where(bits >> bits.dtype.type(width - 1), -magnitude, magnitude))
     high, low = np.maximum(*places), np.minimum(*places)
-    return (high.view(np.uint64) - low.view(np.uint64)).astype(np.float64)  # below 2^64, so it cannot wrap
+    apart = high.view(np.uint64) - low.view(np.uint64)  # below 2^64, so it cannot wrap
+    return apart.astype(np.float64)
 
 
 def quanta_apart(reference: Floats, other: Floats, formats: tuple[FormatInfo, FormatInfo]) -> Floats:
