@@ -72,12 +72,12 @@ def compare(
     finite in both runs have a distance; the others are counted as ``nonfinite_only`` or as (un)equal.
 
     *Bias* is the share of these entries that are larger in magnitude than in the reference run, less the share that are smaller.
-    Errors are inherited from layer to layer and shared by the entries of a sample or a unit, so even a large one may be
-    noise. Whether a run's rounding is biased is judged by its fresh errors: each stored sum beside the exact sum (float64) of
-    the same run's stored operands, in the format's normal range. A pair is called biased where in one run, and not in the
-    other, the inexact sums of a tensor lie on one side more often than unbiased rounding does with 5 % for all tensors
-    together (a sign test with two-way clusters, Bonferroni), and the lean is at least 0.1 plus the format's epsilon, which coarse
-    formats show by themselves.
+    Errors are inherited from layer to layer and shared by the entries of a sample or a unit, so even a large one may be noise.
+    Whether a run's rounding is biased is judged by its fresh errors: each stored product of matrices beside the exact one
+    (float64) of the same run's stored operands, in the format's normal range. A pair is called biased where in one run, and
+    not in the other, the inexact sums of a tensor lie on one side more often than unbiased rounding would make them with 5 %
+    for all tensors together (a sign test for shared errors, Bonferroni), and the lean is at least 0.1 plus the format's
+    epsilon, which coarse formats show by themselves.
 
     Tensors of two runs at most are in memory at a time.
 

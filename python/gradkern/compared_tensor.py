@@ -48,10 +48,10 @@ class ComparedTensor(Result):
     larger, smaller : int
         Entries whose magnitude is larger, smaller, than in the reference run.
     own_larger, own_smaller : tuple of int
-        Entries of sums (pre_activation, grad_activation, grad_weight, grad_bias) that are stored with a larger, smaller,
-        magnitude than the exact sum over the run's own stored operands has: how this run rounds, whatever it inherited.
+        Entries of products (pre_activation, grad_activation, grad_weight) that are stored with a larger, smaller, magnitude
+        than the exact sum over the run's own stored operands has: how this run rounds, whatever it inherited.
     own_chance : tuple of float
-        At most so likely would unbiased rounding lean so far to one side; 1 for what is no sum, and in float64.
+        At most so likely would unbiased rounding lean so far to one side; 1 for what is no product, and in float64.
     log2_ratio : float
         log2 of the norm over that of the reference run, of the entries compared.
     difference : float

@@ -29,7 +29,7 @@ class Lean:
 
 
 def leans(report: ChainReport) -> dict[Place, Lean]:
-    """Say of every sum of a run that kept its tensors how the stored value lies beside the exact one.
+    """Say of every product of matrices of a run that kept its tensors how the stored sums lie beside the exact ones.
 
     Only fresh errors count, for the operands are the run's own; what they inherited shows no lean of the rounding. Values in
     the normal range of the storage format are taken. Those of float64 cannot be told from our own sums, in float64.
@@ -44,7 +44,7 @@ def leans(report: ChainReport) -> dict[Place, Lean]:
             normal = (magnitude >= info.smallest_normal) & (magnitude <= info.max) & np.isfinite(stored)
             side = np.where(normal, np.sign(np.abs(stored) - magnitude), 0.0)
             larger, smaller = int(np.sum(side > 0)), int(np.sum(side < 0))
-            found[row.layer, row.role] = Lean(larger, smaller, chance_of(side))
+            found[row.layer, row.role] = Lean(larger, smaller, chance_of(side, stored))
     return found
 
 
@@ -74,23 +74,25 @@ def _sums(report: ChainReport) -> Iterator[tuple[LayerRow, Floats]]:
         sums = dense_backward(gradient, before, weight, arithmetic="float64")
         if (layer - 1, "grad_activation") in rows and whole:  # else losses of other steps are in it
             yield rows[layer - 1, "grad_activation"], sums.input
-        for role, exact in (("grad_weight", sums.weight), ("grad_bias", sums.bias)):
-            if (layer, role) in rows:  # an RNN has them of all steps together only
-                yield rows[layer, role], exact
+        if not recurrent:  # an RNN has that of all steps together only
+            yield rows[layer, "grad_weight"], sums.weight
 
 
-def chance_of(side: Floats) -> float:
+def chance_of(side: Floats, stored: Floats) -> float:
     """Bound the probability that symmetric errors lean so far to one side.
 
     The roundings of different sums are taken for independent, but those of a row (column) may share the rounding of an operand,
     and so the variance of the sum of signs is taken by rows and by columns (two-way clusters), and is never less than by either
-    alone. Where the rows' sums are symmetric, and independent of one another, ``|sum| >= t sqrt(sum of their squares)`` with a
+    alone. Nor is it less than by stored values: where the entries crowd within an ulp, they are rounded to one value and all to
+    one side. Where the rows' sums are symmetric, and independent of one another, ``|sum| >= t sqrt(sum of their squares)`` with a
     probability of at most ``2 exp(-t**2 / 2)``, whatever their sizes.
 
     Parameters
     ----------
     side : array
-        1, 0 or -1 for each entry; (rows, columns), or a vector of independent ones.
+        1, 0 or -1 for each entry, (rows, columns).
+    stored : array
+        What it was rounded to.
 
     References
     ----------
@@ -101,8 +103,9 @@ def chance_of(side: Floats) -> float:
     total = float(side.sum())
     if total == 0:
         return 1.0
-    variance = alone = float(np.sum(side * side))
-    if side.ndim == 2:
-        rows, columns = (float(np.sum(side.sum(axis=axis) ** 2)) for axis in (1, 0))
-        variance = max(rows + columns - alone, rows, columns, alone)
+    alone = float(np.sum(side * side))
+    rows, columns = (float(np.sum(side.sum(axis=axis) ** 2)) for axis in (1, 0))
+    _, place = np.unique(stored, return_inverse=True)
+    values = float(np.sum(np.bincount(place.ravel(), side.ravel()) ** 2))
+    variance = max(rows + columns - alone, rows, columns, values)
     return min(1.0, 2 * math.exp(-total * total / (2 * variance)))

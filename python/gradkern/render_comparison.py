@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 6  # tensors of a pair, the worst first
 _RUNS = ["run", "loss", "equal %", "max ulp", "difference", "error"]
-_TENSORS = ["tensor", "equal %", "median", "99 %", "max ulp", "difference", "error", "bias %", "lean %", "0", "NaN/inf"]
+_TENSORS = ["tensor", "equal %", "median", "99 %", "max", "differ", "error", "bias %", "lean %", "0", "NaN/inf"]
 _ONE_SIDED = ("0", "NaN/inf")
 
 
@@ -108,8 +108,9 @@ RUNS_TITLE = "values equal; largest distance in ulps, difference and error again
 def tensors_title(pair: ComparedPair) -> str:
     """Say what the table of tensors holds."""
     return (
-        f"{pair.other} beside {pair.reference}, in {pair.ulp}; bias: entries larger less smaller; lean: its sums stored larger "
-        "than exact less smaller; zero, or NaN or infinite, in one run only"
+        f"{pair.other} beside {pair.reference}: median, 99 % and max in {pair.ulp}; norm of the difference; error against the "
+        "true chain; bias: entries larger less smaller; lean: its products stored larger than exact less smaller; entries "
+        "zero, NaN or infinite in one run only"
     )
 
 

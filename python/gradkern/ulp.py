@@ -12,7 +12,7 @@ from gradkern.formats import FormatInfo
 
 Floats = NDArray[np.float64]
 
-_BEYOND = 1025  # a distance that float64 cannot hold
+_BEYOND = 1024  # exponent of the distances that float64 cannot hold
 _FIRST = 2  # place of the distances in (1/2, 1] in a histogram
 
 
@@ -53,7 +53,7 @@ def by_power_of_two(distances: Floats) -> list[int]:
 
 def upper_edges(places: int) -> Floats:
     """Largest distance of each place of a histogram of `by_power_of_two`."""
-    return np.array([0.0, *(2.0**k if k < _BEYOND - 1 else np.inf for k in range(-1, places - 2))])
+    return np.array([0.0, *(2.0**k if k < _BEYOND else np.inf for k in range(-1, places - 2))])
 
 
 def quantiles(distances: Floats, shares: tuple[float, ...]) -> list[float]:
