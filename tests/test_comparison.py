@@ -35,7 +35,7 @@ def test_text_leads_with_trouble(found):
     text = repr(found)
     places = [text.index(f"\n{pair.other}: {pair.verdict[:20]}") for pair in found.pairs]
     assert (
-        text.startswith("10 layers 64 -> 64 -> ... -> 64 (tanh), batch 64") and max(map(len, text.splitlines())) <= 106
+        text.startswith("10 layers 64 -> 64 -> ... -> 64 (tanh), batch 64") and max(map(len, text.splitlines())) <= 110
     )
     severities = [pair.findings[0].severity if pair.findings else "none" for pair in found.pairs]
     order = [severities[i] for i in np.argsort(places)]

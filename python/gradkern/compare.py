@@ -76,8 +76,8 @@ def compare(
     Whether a run's rounding is biased is judged by its fresh errors: each stored product of matrices beside the exact one
     (float64) of the same run's stored operands, in the format's normal range. A pair is called biased where in one run, and
     not in the other, the inexact sums of a tensor lie on one side more often than unbiased rounding would make them with 5 %
-    for all tensors together (a sign test for shared errors, Bonferroni), and the lean is at least 0.1 plus the format's
-    epsilon, which coarse formats show by themselves.
+    for all tensors together (a sign test for shared errors, Bonferroni), and the lean is at least 0.1 plus three epsilons of
+    the format, as products on a coarse grid lean by themselves. A narrow accumulator that absorbs small terms is biased, too.
 
     Tensors of two runs at most are in memory at a time.
 

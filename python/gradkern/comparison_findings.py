@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from gradkern.comparison import ComparedPair
 
 _CHANCE = 0.05  # of all tensors of a pair together
-_LEAN = 0.1  # 55 of 100 inexact sums lie on one side; coarse formats lean by an epsilon, for their values are not dense
+_LEAN = 0.1  # 55 of 100 inexact sums lie on one side, and
+_OF_COARSE = 3  # so many epsilons more: products on the coarse grid of a narrow format lean by themselves
 _FLUSHED, _MOST = 0.01, 0.5  # shares of the non-zero entries of a tensor
 _UNRELATED = 0.5  # a difference of half the tensor's size
 
@@ -49,7 +50,7 @@ def name_of(pair: ComparedPair, tensor: ComparedTensor) -> str:
 def surely_biased(pair: ComparedPair, tensor: ComparedTensor, side: int) -> bool:
     """Whether a run (reference 0, other 1) rounds a tensor to one side by more than chance, of so many tensors."""
     storage = (pair.reference, pair.other)[side].arithmetic.storage
-    least = _LEAN + finfo(storage).epsilon
+    least = _LEAN + _OF_COARSE * finfo(storage).epsilon
     return abs(tensor.own_lean(side)) >= least and tensor.own_chance[side] * len(pair.tensors) < _CHANCE
 
 
