@@ -27,6 +27,11 @@ def batch(rows: int = 32, width: int = 24, seed: int = 0) -> np.ndarray:
 NETS = {
     "chain": (mlp(bias_std=0.1), batch(), {"loss": "mse", "target": batch(seed=1)}),
     "rnn": (gk.RNN.random(hidden=16, inputs=3, seed=1), np.random.default_rng(0).standard_normal((6, 8, 3)), {}),
+    "truncated": (
+        gk.RNN.random(hidden=16, inputs=3, seed=2),
+        np.random.default_rng(0).standard_normal((6, 8, 3)),
+        {"loss_at": "every", "bptt": 2, "step_accumulate": "storage"},
+    ),
 }
 
 

@@ -20,8 +20,9 @@ from gradkern.clip_result import ClipResult, NonFinite
 from gradkern.clip_value import clip_by_value
 from gradkern.clippers import QuantileClipper, ZScoreClipper
 from gradkern.compare import compare
+from gradkern.compared_pair import ComparedPair, ComparedRun, Divergence
 from gradkern.compared_tensor import ComparedTensor
-from gradkern.comparison import ComparedPair, ComparedRun, Comparison, Divergence
+from gradkern.comparison import Comparison
 from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
 from gradkern.descend import descend
 from gradkern.descent_step import DescentStep, NonFiniteOrigin

@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 from gradkern._arguments import text_or_none
 from gradkern.arithmetic import Arithmetic, ArithmeticLike, arithmetic
 from gradkern.chain import Progress, probe
+from gradkern.compared_pair import ComparedPair, ComparedRun, Divergence
 from gradkern.compared_tensor import ComparedTensor, compare_rows
-from gradkern.comparison import ComparedPair, ComparedRun, Comparison, Divergence
+from gradkern.comparison import Comparison
 from gradkern.lean import Lean, Place, leans
 from gradkern.net import MLP, Dense
 from gradkern.recurrent import RNN

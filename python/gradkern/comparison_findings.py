@@ -11,8 +11,8 @@ from gradkern.formats import finfo
 from gradkern.layer_row import GRADIENT_ROLES
 
 if TYPE_CHECKING:
+    from gradkern.compared_pair import ComparedPair
     from gradkern.compared_tensor import ComparedTensor
-    from gradkern.comparison import ComparedPair
 
 _CHANCE = 0.05  # of all tensors of a pair together
 _LEAN = 0.1  # 55 of 100 inexact sums lie on one side, and
@@ -91,7 +91,8 @@ def _nonfinite(pair: ComparedPair) -> Iterator[_Judged]:
         first, (name, without) = rows[0], _names(pair, side)
         count = sum(t.nonfinite_only[side] for t in rows)
         made = first.events.get("overflow", (0, 0))[side] or not first.events.get("invalid", (0, 0))[side]
-        kind = ("overflow" if count else "saturated") if made else "invalid"
+        clamped = (pair.reference, pair.other)[side].arithmetic.overflow == "saturate"
+        kind = ("saturated" if clamped else "overflow") if made else "invalid"
         act = {"overflow": "overflow", "saturated": "saturate", "invalid": "make NaN"}[kind]
         words = f"{act.replace('make', 'makes') if ' ' in act else act + 's'} where {without} does not"
         if side == 0:

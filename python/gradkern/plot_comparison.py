@@ -16,8 +16,9 @@ from gradkern.render_comparison import headline
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from gradkern.compared_pair import ComparedPair
     from gradkern.compared_tensor import ComparedTensor
-    from gradkern.comparison import ComparedPair, Comparison
+    from gradkern.comparison import Comparison
 
 _ROLES = ("pre_activation", "grad_pre_activation")  # solid forward, dashed backward
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")  # Okabe and Ito

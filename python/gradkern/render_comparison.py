@@ -15,8 +15,9 @@ from gradkern.render import _COLOURS, _WIDTH, Table, _finding_lines, number, per
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gradkern.compared_pair import ComparedPair
     from gradkern.compared_tensor import ComparedTensor
-    from gradkern.comparison import ComparedPair, Comparison
+    from gradkern.comparison import Comparison
 
 _SHOWN = 6  # tensors of a pair, the worst first
 _RUNS = ["run", "loss", "equal %", "max ulp", "difference", "error"]
