@@ -111,6 +111,7 @@ def plot_comparison(found: Comparison, ax: Axes | None = None) -> Axes:
         ax, *below = _figure().subplots(3, 1, sharex=True, height_ratios=(3, 2, 2))
     _draw_distances(found, ax)
     if below:
+        ax.plot([], [], color=_REFERENCE, lw=1.6, label=f"{found.reference} (reference)")
         _draw_errors(found, below[0])
         _draw_bias(found, below[1])
     bottom = below[-1] if below else ax
