@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from fractions import Fraction
 from itertools import product
 
@@ -58,6 +59,21 @@ def test_truncation_of_both_runs_is_no_difference_between_them():
     net, x = NETS["tanh"]
     pair = gk.compare(net, x, arithmetics=[TRUNCATING[0], TRUNCATING[1]]).pairs[0]
     assert "biased" not in pair.verdict
+
+
+def test_truncating_sums_are_found_where_storage_does_not_hide_them(monkeypatch):
+    def probe(net, x, *, arithmetic, **options):
+        report = gk.probe(net, x, arithmetic="float32", **options)
+        if arithmetic.operands == "tfloat32":  # stands in for a unit whose sums drop their last three bits
+            for row in report.layers:
+                if row.role in ("pre_activation", "grad_activation", "grad_weight"):
+                    row.tensor.view(np.uint32)[...] &= np.uint32(0xFFFFFFF8)
+        return report
+
+    monkeypatch.setattr(sys.modules["gradkern.compare"], "probe", probe)
+    net, x = NETS["tanh"]
+    pair = gk.compare(net, x, arithmetics=["float32", "tf32"]).pairs[0]
+    assert pair.verdict == "biased toward zero" and pair.findings[0].remedy.startswith("sums that round to nearest")
 
 
 def test_inherited_errors_of_one_sample_are_noise():

@@ -102,7 +102,7 @@ class ComparedPair(Result):
 
     @property
     def identical(self) -> bool:
-        """Whether all entries of all tensors have the same bits."""
+        """Whether all entries of all tensors are equal: the same bits or, of two formats, the same values."""
         return all(tensor.identical for tensor in self.tensors)
 
     @property

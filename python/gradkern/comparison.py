@@ -54,7 +54,7 @@ class Comparison(Result):
 
     @property
     def identical(self) -> bool:
-        """Whether all runs have the same bits."""
+        """Whether all pairs are identical."""
         return all(pair.identical for pair in self.pairs)
 
     @property

@@ -32,7 +32,8 @@ def verdict(pair: ComparedPair) -> str:
     """Say in a few words how two runs differ."""
     if not pair.identical:
         return "; ".join(dict.fromkeys(words for words, _ in _judged(pair)))
-    known = f"{len(pair.tensors):,} tensors, {pair.size:,} values equal to the bit"
+    one_format = pair.reference.arithmetic.storage == pair.other.arithmetic.storage
+    known = f"{len(pair.tensors):,} tensors, {pair.size:,} values equal{' to the bit' if one_format else ''}"
     return f"{'the model holds' if is_model(pair) else 'identical'}: {known}"
 
 
