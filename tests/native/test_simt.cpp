@@ -1,5 +1,5 @@
 // What kernels are written in, run: indices, warp collectives, shared memory, cp.async, ldmatrix, atomics, bits. On the
-// host under several thread orders and with blocks on several threads; on a GPU where nvcc compiles this file.
+// host under several thread orders and with blocks on several threads; on a GPU where nvcc compiles this file (-x cu).
 #include <bit>
 #include <cmath>
 #include <functional>
