@@ -32,6 +32,7 @@ from gradkern.errors import (
     TensorFileError,
     UnsupportedIsaError,
 )
+from gradkern.explain import Explanation, explain
 from gradkern.findings import Finding
 from gradkern.fit import FormatFit, ScaleWindow
 from gradkern.flush_profile import FlushProfile
@@ -40,6 +41,7 @@ from gradkern.gradient_group import GradientGroup
 from gradkern.jacobian import jacobian
 from gradkern.measure import measure
 from gradkern.measure_many import measure_many
+from gradkern.mma import mma
 from gradkern.net import MLP, Dense
 from gradkern.rate import Rate
 from gradkern.recurrent import RNN
@@ -82,6 +84,7 @@ __all__ = [
     "DenseGradients",
     "DenseOutput",
     "DescentStep",
+    "Explanation",
     "Finding",
     "FlushProfile",
     "FormatFit",
@@ -130,6 +133,7 @@ __all__ = [
     "dense_backward",
     "dense_forward",
     "descend",
+    "explain",
     "finfo",
     "formats",
     "get_num_threads",
@@ -139,6 +143,7 @@ __all__ = [
     "jacobian",
     "measure",
     "measure_many",
+    "mma",
     "probe",
     "selftest",
     "set_num_threads",
