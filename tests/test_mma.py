@@ -146,11 +146,11 @@ def test_exact_sums_are_exact():
 
 
 def test_instruction_k_changes_the_bits():
-    a = np.array([[1] + [2.0**-12] * 15], np.float16)
+    a = np.array([[1] + [2.0**-12] * 14 + [0]], np.float16)
     b = np.array([[1]] + [[2.0**-13]] * 15, np.float16)
     one, two = (gk.mma(a, b, unit="hopper", instruction_k=k)[0, 0] for k in (16, 8))
-    assert (one - 1) * 2**23 == 3  # 15 * 2^-25 in one sum
-    assert (two - 1) * 2**23 == 2  # 7 * 2^-25, then 8 * 2^-25
+    assert (one - 1) * 2**23 == 3  # 14 * 2^-25 in one sum
+    assert (two - 1) * 2**23 == 2  # 7 * 2^-25 is cut to 2^-23, and so are 7 more
     assert gk.mma(a, b, unit="hopper")[0, 0] == one
 
 

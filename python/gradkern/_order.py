@@ -71,7 +71,7 @@ def order_of(text: str, step: int, argument: str) -> Order:
     kind, count, stripe, partial = found[1], int(found[2]), found[3], found[4]
     if count == 0 or (stripe is not None and (kind != "sliced" or int(stripe) == 0)):
         raise ValueError(f"{argument} must be {ORDERS}, with positive numbers, got {text!r}")
-    if (partial is None) == (kind == "serial") or (partial is not None and kind not in ("split", "serial")):
+    if (kind == "serial") if partial is None else kind not in ("split", "serial"):
         raise ValueError(f"{argument}: serial has a format for its partial sums, split may have one, got {text!r}")
     order = Order(kind, count, int(stripe or _STRIPE), None if partial is None else format_name(partial))
     width = order.stripe if kind == "sliced" else count if kind == "restart" else step
