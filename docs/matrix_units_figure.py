@@ -36,7 +36,7 @@ def draw(path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
     for fmt, units in UNITS.items():
         for unit in units:
             values = [abs(bias(fmt, unit, k)) for k in LENGTHS]
@@ -46,7 +46,7 @@ def draw(path: Path) -> None:
     axes.set_xlabel("products in the sum")
     axes.set_ylabel("|mean relative error|")
     axes.set_title("Truncation makes long sums of one sign too small")
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
