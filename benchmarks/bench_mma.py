@@ -2,7 +2,8 @@
 
 ``python benchmarks/bench_mma.py [OUTPUTS] [SECONDS]`` compares so many fresh random outputs (default 1,000,000) over all
 units that mmasim covers, with patterns of every kind, and prints multiply-adds a second for one thread, packing included:
-512^3 products of ours, one instruction's worth of mmasim's, 128^3 of mmaemu's. ``pytest benchmarks/bench_mma.py --benchmark-enable`` times ours alone.
+512^3 products of ours, one instruction's worth of mmasim's, 128^3 of mmaemu's.
+``pytest benchmarks/bench_mma.py --benchmark-enable`` times ours alone.
 """
 
 from __future__ import annotations
