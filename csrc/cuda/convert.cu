@@ -70,8 +70,7 @@ __device__ __forceinline__ void report(const ThreadRounding& counts, const LaneS
   least_of(&totals.first_flushed, counts.first_flushed);
   double ulp = counts.max_ulp;
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2)
-    ulp = ops::max(ulp, __shfl_xor_sync(0xFFFFFFFFu, ulp, distance));
+  for (int distance = 16; distance > 0; distance /= 2) ulp = ops::max(ulp, __shfl_xor_sync(0xFFFFFFFFu, ulp, distance));
   if (threadIdx.x % 32 == 0) counts.max_ulp = ulp;
   __syncthreads();
   if (!LaneSums::adds()) return;
@@ -90,8 +89,8 @@ __device__ __forceinline__ void report(const ThreadRounding& counts, const LaneS
 // it is not plain.
 template <class F, class T>
 __device__ __forceinline__ bool report_group(const ConvertArgs& args, const Plan& plan, const Scale<T>& scale,
-                                             std::int64_t first, int index, T* signal, T* noise,
-                                             ThreadRounding& counts, T& ulp) {
+                                             std::int64_t first, int index, T* signal, T* noise, ThreadRounding& counts,
+                                             T& ulp) {
   constexpr int n = per_thread<T>, quarter = 16 / static_cast<int>(sizeof(T));
   T x[n];
   load_group(args.source_format, args.source, first, x);

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "cuda/kernels.hpp"
+#include "cuda/platform.hpp"
 #include "cuda/runtime.hpp"
-#include "simt/executor.hpp"
 
 namespace gradkern::test {
 
