@@ -35,7 +35,7 @@ struct Seen {
   }
 };
 
-__global__ void __launch_bounds__(chunk_threads)
+__global__ void __launch_bounds__(chunk_threads, chunk_blocks)
     errors_kernel(const ErrorArgs args, const Factors factors, bool vectors, ErrorSums* partials) {
   __shared__ __align__(16) SquareTile<double> shared;
   __shared__ LaneSums sums;

@@ -12,6 +12,7 @@
 namespace gradkern::cuda {
 
 inline constexpr int chunk_threads = 256, chunk_warps = chunk_threads / 32;
+inline constexpr int chunk_blocks = 6;  // of a multiprocessor at once, at least
 inline constexpr int lanes = ops::rounding_lanes;
 inline constexpr std::int64_t chunk_size = ops::rounding_chunk;
 
