@@ -29,8 +29,8 @@ struct Plan {
 template <class F, class T, bool nearest>
 __global__ void __launch_bounds__(chunk_threads)
     convert_kernel(const ConvertArgs args, const Plan plan, const Scale<T> scale) {
-  constexpr int n = per_thread<T>;
-  const std::int64_t tile = std::int64_t(blockIdx.x) * tile_size<T>, first = tile + threadIdx.x * n;
+  constexpr int n = group_size;
+  const std::int64_t tile = std::int64_t(blockIdx.x) * tile_round, first = tile + threadIdx.x * n;
   if (nearest && plan.groups && first + n <= args.size) {
     T x[n];
     load_group(args.source_format, args.source, first, x);
@@ -93,14 +93,13 @@ __device__ __forceinline__ void report(const ThreadRounding& counts, const LaneS
 // stored, where it is not plain.
 template <class F, class T>
 __device__ __forceinline__ bool report_group(const ConvertArgs& args, const Plan& plan, const Scale<T>& scale,
-                                             std::int64_t first, int index, T* signal, T* noise, ThreadRounding& counts,
-                                             T& ulp) {
-  constexpr int n = per_thread<T>, quarter = 16 / static_cast<int>(sizeof(T));
+                                             std::int64_t first, int index, T* signal, T* noise,
+                                             ThreadRounding& counts) {
+  constexpr int n = group_size, quarter = 16 / static_cast<int>(sizeof(T));
   T x[n];
   load_group(args.source_format, args.source, first, x);
   Words<group_words<F, n>> words;
   GroupCounts<T> group;
-  group.ulp = ulp;
   bool plain = true;
 #pragma unroll
   for (int k = 0; k < n; k += quarter) {
@@ -111,15 +110,14 @@ __device__ __forceinline__ bool report_group(const ConvertArgs& args, const Plan
       value[j] = x[k + j];
       const Rounded<T> rounded = round_plain<F>(value[j], plan.flush);
       put_rounded<F>(words, k + j, value[j], rounded, plan.flush);
-      group.template count<F>(rounded, k + j);
+      group.template add<F>(rounded, k + j);
       error[j] = rounded.error;
     }
     store_values(signal + k, value);
     store_values(noise + k, error);
   }
   if (!plain) return false;
-  counts.add(group, index);
-  ulp = group.ulp;
+  counts.template add<F>(group, index);
   store_words(static_cast<typename F::container*>(args.stored) + first, words);
   return true;
 }
@@ -130,9 +128,9 @@ struct Rows {
 };
 
 template <class F, class T, bool nearest>
-__global__ void __launch_bounds__(chunk_threads, chunk_blocks)
+__global__ void __launch_bounds__(chunk_threads, chunk_blocks<T>)
     report_kernel(const ConvertArgs args, const Plan plan, const Scale<T> scale) {
-  constexpr int n = per_thread<T>, tile = tile_size<T>;
+  constexpr int n = group_size, tile = tile_size<T>;
   __shared__ __align__(16) SquareTile<T> shared;
   __shared__ LaneSums sums;
   __shared__ EntryCounts entries;
@@ -140,17 +138,20 @@ __global__ void __launch_bounds__(chunk_threads, chunk_blocks)
   const Chunk chunk(args.size);
   T *const signal = shared.value, *const noise = shared.value + SquareTile<T>::row(1);
   ThreadRounding counts(entries);
-  T ulp = 0;
   sums.clear();
   clear(totals);
   for (int start = 0; start < chunk.count; start += tile) {
-    const int slot = static_cast<int>(threadIdx.x) * n, count = min(tile, chunk.count - start);
+    const int count = min(tile, chunk.count - start);
     bool unusual = false;
-    if (!nearest || !plan.groups || slot + n > count ||
-        !report_group<F>(args, plan, scale, chunk.begin + start + slot, start + slot, signal + slot, noise + slot,
-                         counts, ulp)) {
+#pragma unroll 1
+    for (int round = 0; round < tile; round += tile_round) {
+      const int slot = round + static_cast<int>(threadIdx.x) * n;
+      if (nearest && plan.groups && slot + n <= count &&
+          report_group<F>(args, plan, scale, chunk.begin + start + slot, start + slot, signal + slot, noise + slot,
+                          counts))
+        continue;
       const int stride = plan.groups ? 1 : chunk_threads;
-      int j = plan.groups ? slot : static_cast<int>(threadIdx.x);
+      int j = plan.groups ? slot : round + static_cast<int>(threadIdx.x);
       Rows<T> rows{{signal, start}, {noise, start}};
 #pragma unroll 1
       for (int k = 0; k < n; ++k, j += stride) {
@@ -161,7 +162,7 @@ __global__ void __launch_bounds__(chunk_threads, chunk_blocks)
         const auto encoded = encode_entry<F, nearest>(args, chunk.begin + start + j, exact);
         ops::record_rounding<F>(exact, encoded, start + j, counts, rows);
       }
-      unusual = rows.signal.unusual || rows.noise.unusual;
+      unusual |= rows.signal.unusual || rows.noise.unusual;
     }
     unusual = __syncthreads_or(unusual);
     sums.add(shared, count, unusual, [&](int which, int j) {
@@ -171,7 +172,6 @@ __global__ void __launch_bounds__(chunk_threads, chunk_blocks)
     });
     __syncthreads();
   }
-  counts.max_ulp = ops::max(counts.max_ulp, in_ulps<F>(ulp));
   report(counts, sums, chunk, totals, args.counts[blockIdx.x]);
 }
 
@@ -184,7 +184,7 @@ int start(const ConvertArgs& args, Stream stream) {
   if (args.counts)
     return launch(report_kernel<F, T, nearest>, dim3(chunks_of(args.size)), dim3(chunk_threads), 0, s, args, plan,
                   scale);
-  const dim3 tiles(static_cast<unsigned>((args.size + tile_size<T> - 1) / tile_size<T>));
+  const dim3 tiles(static_cast<unsigned>((args.size + tile_round - 1) / tile_round));
   return launch(convert_kernel<F, T, nearest>, tiles, dim3(chunk_threads), 0, s, args, plan, scale);
 }
 

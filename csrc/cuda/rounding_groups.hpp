@@ -9,27 +9,31 @@
 
 namespace gradkern::cuda {
 
-// What the threads of a block counted of a chunk's entries that were taken one by one, in shared memory. A thread meets
-// at most 64 entries of a chunk: a byte holds a count.
+// What the threads of a block counted of a chunk, in shared memory: of groups, and of entries that were taken one by one.
+// A thread meets at most 64 entries of a chunk: a byte holds a count.
 struct EntryCounts {
   double max_ulp[chunk_threads];
   int first_overflow[chunk_threads], first_flushed[chunk_threads];
+  std::uint32_t of_groups[chunk_threads];
   std::uint8_t events[formats::event_count][chunk_threads];
 };
 
-// One thread's, as ops::RoundingCounts; beside them, in a register, what was counted of whole groups.
+// One thread's, as ops::RoundingCounts.
 struct ThreadRounding {
   EntryCounts& entries;
   double& max_ulp;
   int &first_overflow, &first_flushed;
-  std::uint32_t inexact = 0;  // and above it, in bytes of their own, subnormal and flushed
-  static constexpr std::uint32_t subnormal = 1 << 8, flushed = 1 << 16;
+  // Of groups: bytes for inexact, subnormal and flushed.
+  static constexpr std::uint32_t inexact = 1, subnormal = 1 << 8, flushed = 1 << 16;
 
   // A group that starts at `index` of the chunk.
-  template <class Group>
+  template <class F, class Group>
   __device__ __forceinline__ void add(const Group& group, int index) {
-    inexact += group.inexact + static_cast<std::uint32_t>(__popc(group.flushed_bits)) * flushed;
-    if (group.flushed_bits && first_flushed < 0) first_flushed = index + __ffs(static_cast<int>(group.flushed_bits)) - 1;
+    entries.of_groups[threadIdx.x] += group.count + static_cast<std::uint32_t>(__popc(group.flushed_bits)) * flushed;
+    const double ulps = static_cast<double>(group.ulp) * formats::exp2i(formats::Layout<F>::fraction_bits - 1);
+    if (ulps > max_ulp) max_ulp = ulps;
+    if (group.flushed_bits && first_flushed < 0)
+      first_flushed = index + __ffs(static_cast<int>(group.flushed_bits)) - 1;
   }
 
   __device__ __forceinline__ explicit ThreadRounding(EntryCounts& shared)
@@ -39,6 +43,7 @@ struct ThreadRounding {
         first_flushed(shared.first_flushed[threadIdx.x]) {
     max_ulp = 0;
     first_overflow = first_flushed = -1;
+    entries.of_groups[threadIdx.x] = 0;
 #pragma unroll
     for (int event = 0; event < formats::event_count; ++event) entries.events[event][threadIdx.x] = 0;
   }
@@ -49,7 +54,7 @@ struct ThreadRounding {
   __device__ __forceinline__ unsigned events(formats::Event event) const {
     using formats::Event;
     const int place = event == Event::inexact ? 0 : event == Event::subnormal ? 8 : event == Event::flushed ? 16 : 24;
-    return entries.events[static_cast<int>(event)][threadIdx.x] + (inexact >> place & 0xFF);
+    return entries.events[static_cast<int>(event)][threadIdx.x] + (entries.of_groups[threadIdx.x] >> place & 0xFF);
   }
 };
 
@@ -121,26 +126,20 @@ __device__ __forceinline__ void put_rounded(Words<count>& words, int k, T x, con
 // What is counted of one group, before it is known that all of it is plain.
 template <class T>
 struct GroupCounts {
-  std::uint32_t inexact = 0;       // and subnormal, as in ThreadRounding
+  std::uint32_t count = 0;         // inexact and subnormal, as in ThreadRounding
   std::uint32_t flushed_bits = 0;  // of entry k: bit k
-  T ulp;                           // the largest error so far, per binade
+  T ulp = 0;                       // the largest error, per binade
 
   template <class F>
-  __device__ __forceinline__ void count(const Rounded<T>& rounded, int k) {
+  __device__ __forceinline__ void add(const Rounded<T>& rounded, int k) {
     const T r = rounded.magnitude;
     const bool changed = rounded.error != 0, zero = r == 0;
     const bool normal = r >= ops::LaneLimits<F, T>::smallest_normal;
-    if (normal && changed) inexact += 1;
-    if (!normal && !zero) inexact += ThreadRounding::subnormal;
+    if (normal && changed) count += ThreadRounding::inexact;
+    if (!normal && !zero) count += ThreadRounding::subnormal;
     if (zero && changed) flushed_bits |= std::uint32_t(1) << k;
     ulp = ops::max(ops::error_per_binade(rounded.error, rounded.binade), ulp);
   }
 };
-
-// The largest error in units of F's last place.
-template <class F, class T>
-__device__ __forceinline__ double in_ulps(T ulp) {
-  return static_cast<double>(ulp) * formats::exp2i(formats::Layout<F>::fraction_bits - 1);
-}
 
 }  // namespace gradkern::cuda

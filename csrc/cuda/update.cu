@@ -7,22 +7,23 @@ namespace {
 
 using executor::UpdateArgs;
 
-constexpr int n = per_thread<double>, tile = tile_size<double>;
+constexpr int n = group_size, tile = tile_size<double>;
 
-// What the threads of a block counted of a chunk's entries that were taken one by one, in shared memory: at most 64 a
-// thread, so that a byte holds a count.
+// What the threads of a block counted of a chunk, in shared memory: of groups, and of entries that were taken one by one.
+// A thread meets at most 64 entries of a chunk: a byte holds a count.
 struct EntryCounts {
   int first_overflow[chunk_threads], first_nonfinite[chunk_threads];
+  std::uint32_t of_groups[chunk_threads];
   std::uint8_t unchanged[chunk_threads], applied[chunk_threads], lost[chunk_threads], overflow[chunk_threads],
       nonfinite[chunk_threads], flushed[chunk_threads], subnormal[chunk_threads];
 };
 
-// One thread's, as ops::UpdateCounts, with indices in the chunk; and what was counted of whole groups, in a register.
+// One thread's, as ops::UpdateCounts, with indices in the chunk.
 struct ThreadUpdate {
   int &first_overflow, &first_nonfinite;
   std::uint8_t &unchanged, &applied, &lost, &overflow, &nonfinite, &flushed, &subnormal;
-  std::uint32_t group_applied = 0;  // and above it, in bytes of their own, lost, flushed and subnormal
-  static constexpr std::uint32_t one_lost = 1 << 8, one_flushed = 1 << 16, one_subnormal = 1 << 24;
+  std::uint32_t& of_groups;  // bytes for applied, lost, flushed and subnormal
+  static constexpr std::uint32_t one_applied = 1, one_lost = 1 << 8, one_flushed = 1 << 16, one_subnormal = 1 << 24;
 
   __device__ __forceinline__ explicit ThreadUpdate(EntryCounts& e)
       : first_overflow(e.first_overflow[threadIdx.x]),
@@ -33,7 +34,9 @@ struct ThreadUpdate {
         overflow(e.overflow[threadIdx.x]),
         nonfinite(e.nonfinite[threadIdx.x]),
         flushed(e.flushed[threadIdx.x]),
-        subnormal(e.subnormal[threadIdx.x]) {
+        subnormal(e.subnormal[threadIdx.x]),
+        of_groups(e.of_groups[threadIdx.x]) {
+    of_groups = 0;
     first_overflow = first_nonfinite = -1;
     unchanged = applied = lost = overflow = nonfinite = flushed = subnormal = 0;
   }
@@ -76,7 +79,7 @@ __device__ __forceinline__ bool update_group(const UpdateArgs& args, const Plan&
       plain &= good && rounded.magnitude <= Limits::largest;
       put_value<F>(words, k + j, stored);
       const double difference = stored - weight;
-      if (difference != 0) count += 1;
+      if (difference != 0) count += ThreadUpdate::one_applied;
       if (difference == 0 && u != 0) count += ThreadUpdate::one_lost;
       if (r == 0 && x != 0) count += ThreadUpdate::one_flushed;
       if (r != 0 && r < Limits::smallest_normal) count += ThreadUpdate::one_subnormal;
@@ -89,7 +92,7 @@ __device__ __forceinline__ bool update_group(const UpdateArgs& args, const Plan&
     }
   }
   if (!plain) return false;
-  counts.group_applied += count;
+  counts.of_groups += count;
   store_words(static_cast<typename F::container*>(args.updated) + first, words);
   return true;
 }
@@ -110,7 +113,7 @@ __device__ __forceinline__ void update_one(const UpdateArgs& args, std::int64_t 
 struct NoCounts {
   unsigned unchanged, applied, lost, overflow, nonfinite, flushed, subnormal;
   int first_overflow, first_nonfinite;
-  std::uint32_t group_applied;
+  std::uint32_t of_groups;
 };
 struct NoRow {
   __device__ __forceinline__ void add(std::int64_t, double) {}
@@ -139,12 +142,12 @@ struct UpdateTotals {
 // Of the block, as the chunk's report; every thread calls it.
 __device__ __forceinline__ void report(const ThreadUpdate& counts, const LaneSums& sums, const Chunk& chunk,
                                        UpdateTotals& totals, ops::UpdateCounts& result) {
-  add_to(&totals.applied, counts.applied + (counts.group_applied & 0xFF));
-  add_to(&totals.lost, counts.lost + (counts.group_applied >> 8 & 0xFF));
+  add_to(&totals.applied, counts.applied + (counts.of_groups & 0xFF));
+  add_to(&totals.lost, counts.lost + (counts.of_groups >> 8 & 0xFF));
   add_to(&totals.overflow, counts.overflow);
   add_to(&totals.nonfinite, counts.nonfinite);
-  add_to(&totals.flushed, counts.flushed + (counts.group_applied >> 16 & 0xFF));
-  add_to(&totals.subnormal, counts.subnormal + (counts.group_applied >> 24));
+  add_to(&totals.flushed, counts.flushed + (counts.of_groups >> 16 & 0xFF));
+  add_to(&totals.subnormal, counts.subnormal + (counts.of_groups >> 24));
   least_of(&totals.first_overflow, counts.first_overflow);
   least_of(&totals.first_nonfinite, counts.first_nonfinite);
   __syncthreads();
@@ -152,8 +155,7 @@ __device__ __forceinline__ void report(const ThreadUpdate& counts, const LaneSum
   const ops::SquareSum squares = sums.total();
   if (LaneSums::lane() == 0) (LaneSums::which() == 0 ? result.wanted : result.made) = squares;
   if (threadIdx.x % 32 != 0) return;
-  result.unchanged =
-      chunk.count - std::int64_t(totals.applied) - totals.lost - totals.overflow - totals.nonfinite;
+  result.unchanged = chunk.count - std::int64_t(totals.applied) - totals.lost - totals.overflow - totals.nonfinite;
   result.applied = totals.applied;
   result.lost = totals.lost;
   result.overflow = totals.overflow;
@@ -164,8 +166,10 @@ __device__ __forceinline__ void report(const ThreadUpdate& counts, const LaneSum
   result.first_nonfinite = index_in_tensor(chunk, totals.first_nonfinite);
 }
 
+// One block fewer than the lane type allows: a group holds two tensors.
 template <class F, class G, bool nearest>
-__global__ void __launch_bounds__(chunk_threads, chunk_blocks) report_kernel(const UpdateArgs args, const Plan plan) {
+__global__ void __launch_bounds__(chunk_threads, chunk_blocks<holder<F>> - 1)
+    report_kernel(const UpdateArgs args, const Plan plan) {
   __shared__ __align__(16) SquareTile<double> shared;
   __shared__ LaneSums sums;
   __shared__ EntryCounts entries;
