@@ -41,8 +41,8 @@ int matvec(const executor::MatvecArgs* args, Stream stream) {
   const std::int64_t wanted = args->transposed ? args->columns : args->rows * lanes;
   if (wanted == 0 || args->vectors == 0) return 0;
   const dim3 grid(static_cast<unsigned>((wanted + threads - 1) / threads), static_cast<unsigned>(args->vectors));
-  if (args->transposed) return launch(column_kernel, grid, dim3(threads), 0, stream, *args);
-  return launch(dot_kernel, grid, dim3(threads), 0, stream, *args);
+  if (args->transposed) return launch(column_kernel, grid, dim3(threads), 0, static_cast<stream_t>(stream), *args);
+  return launch(dot_kernel, grid, dim3(threads), 0, static_cast<stream_t>(stream), *args);
 }
 
 }  // namespace gradkern::cuda
