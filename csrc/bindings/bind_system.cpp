@@ -6,6 +6,7 @@
 #include "base/expects.hpp"
 #include "base/thread_pool.hpp"
 #include "bindings/module.hpp"
+#include "executor/library.hpp"
 
 namespace gradkern::bindings {
 namespace {
@@ -36,9 +37,11 @@ void bind_system(py::module_& m) {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const base::UnsupportedIsa& error) {
       py::set_error(py::module_::import("gradkern.errors").attr("UnsupportedIsaError"), error.what());
+    } catch (const base::DeviceError& error) {
+      py::set_error(py::module_::import("gradkern.errors").attr("CudaError"), error.what());
     }
   });
-  m.def("isa", [] { return std::string(executor::current().name); }, "The instruction set in use.");
+  m.def("isa", [] { return std::string(executor::host().name); }, "The instruction set in use.");
   m.def("select_isa", [](const std::string& name) { executor::select(name); }, py::arg("name"));
   m.def(
       "isas",
@@ -48,6 +51,15 @@ void bind_system(py::module_& m) {
         return list;
       },
       "(name, usable, why not) of every instruction set built in.");
+  m.def("device_why_not", &executor::why_not, py::arg("name"), "'' where a device can be used, else exactly why not.");
+  m.def(
+      "use_device",
+      [](const std::optional<std::string>& name) {
+        const executor::Executor* before = executor::used_device();
+        executor::use(name ? &executor::device(*name) : nullptr);
+        return before ? std::optional<std::string>(before->name) : std::nullopt;
+      },
+      py::arg("name").none(true), "Compute on a device in this thread, or on the CPU; returns what it was before.");
   m.def("num_threads", &base::num_threads);
   m.def("set_num_threads", &base::set_num_threads, py::arg("count"), py::call_guard<py::gil_scoped_release>());
   m.def("read_words", &read_words, py::arg("array"), "The OR of all 8-byte words: reads an array and does no more.");

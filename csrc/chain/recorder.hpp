@@ -8,6 +8,7 @@
 #include "chain/attribution.hpp"
 #include "chain/summary.hpp"
 #include "chain/tensor.hpp"
+#include "executor/registry.hpp"
 
 namespace gradkern::chain {
 
@@ -15,6 +16,7 @@ struct Arithmetic {
   FormatId storage, operands, accumulate;
   formats::Mode mode;
   bool stored_output_derivative;
+  int unit = 0;  // as executor::ProductArgs has it
 };
 
 struct Activation {
@@ -75,6 +77,8 @@ class Recorder {
            bool measured);
 
   const Executor& executor() const { return executor_; }
+  // Where the reference is computed: a device's float64 would say the same, later.
+  const Executor& host() const { return executor_.device ? executor::host() : executor_; }
   const Arithmetic& arithmetic() const { return arithmetic_; }
   bool with_reference() const { return with_reference_; }
   bool keeps_tensors() const { return keep_tensors_; }

@@ -64,7 +64,7 @@ Stored Recurrence::prepared(const Stored& weight, std::int64_t rows, std::int64_
 }
 
 void Recurrence::forward(const Poll& poll) {
-  const Executor& e = recorder_.executor();
+  const Executor& e = recorder_.host();
   const std::int64_t steps = sequence_.steps, batch = sequence_.batch, n = cell_.hidden, inputs = cell_.inputs;
   const FormatId storage = recorder_.arithmetic().storage;
   const FormatId sum = executor::wide_format(recorder_.arithmetic().accumulate);
@@ -118,7 +118,7 @@ void Recurrence::forward(const Poll& poll) {
 }
 
 void Recurrence::forward_step(std::int64_t t) {
-  const Executor& e = recorder_.executor();
+  const Executor& e = recorder_.host();
   const std::int64_t batch = sequence_.batch, n = cell_.hidden, inputs = cell_.inputs;
   Reference& z_truth = z_truth_[at(t)];
   Reference& h_truth = h_truth_[at(t)];
@@ -213,7 +213,7 @@ void Recurrence::give_gradient(std::int64_t t) {
 void Recurrence::backward_step(std::int64_t t) {
   Reference dz_truth;
   if (recorder_.with_reference()) {
-    dz_truth = reference_activation_backward(recorder_.executor(), dh_truth_, z_truth_[at(t)], cell_.activation.id,
+    dz_truth = reference_activation_backward(recorder_.host(), dh_truth_, z_truth_[at(t)], cell_.activation.id,
                                              cell_.activation.alpha);
   }
   recorder_.activate_backward(cell_.activation, dh_, z_at_[at(t)], h_at_[at(t)], dz_at_[at(t)], t,
@@ -237,9 +237,8 @@ void Recurrence::carry_gradient(std::int64_t t, const Reference& dz_truth) {
   const bool own = has_loss(t - 1);
   if (own) own_truth = gradient_truth(t - 1);
   if (recorder_.with_reference()) {
-    truth =
-        reference_product(recorder_.executor(), {dz_truth.values.data(), n, 1}, {recurrent_truth_.values.data(), n, 1},
-                          batch, n, n, dz_truth.exponent + recurrent_truth_.exponent);
+    truth = reference_product(recorder_.host(), {dz_truth.values.data(), n, 1}, {recurrent_truth_.values.data(), n, 1},
+                              batch, n, n, dz_truth.exponent + recurrent_truth_.exponent);
     if (own) add(truth, own_truth);
   }
   if (own) {
@@ -255,7 +254,7 @@ void Recurrence::carry_gradient(std::int64_t t, const Reference& dz_truth) {
 }
 
 void Recurrence::contribute(std::int64_t t, const Reference& dz_truth) {
-  const Executor& e = recorder_.executor();
+  const Executor& e = recorder_.host();
   const std::int64_t batch = sequence_.batch, n = cell_.hidden, inputs = cell_.inputs;
   if (!recorder_.measures()) return;
   Contribution c;
@@ -298,7 +297,7 @@ std::vector<Recorder::Product> Recurrence::weight_sums(std::int64_t row, std::in
 
 // total = fl(total + fl(share)) for each; says how many entries of dW have a share that left the total as it was.
 std::int64_t Recurrence::absorb(std::int64_t t) {
-  const Executor& e = recorder_.executor();
+  const Executor& e = recorder_.host();
   std::int64_t absorbed = 0;
   std::vector<Recorder::Product> list = weight_sums(row(t), sequence_.batch);
   totals_.resize(list.size());
@@ -325,8 +324,8 @@ std::int64_t Recurrence::absorb(std::int64_t t) {
 void Recurrence::measure_contributions() {
   base::parallel_for(static_cast<std::int64_t>(contributions_.size()), [&](std::int64_t i) {
     Contribution& c = contributions_[at(i)];
-    c.log2_norm = log2_norm_of_outer_sum(recorder_.executor(), dz_at_[at(c.step)].source(),
-                                         h_at_[at(c.step - 1)].source(), sequence_.batch) -
+    c.log2_norm = log2_norm_of_outer_sum(recorder_.host(), dz_at_[at(c.step)].source(), h_at_[at(c.step - 1)].source(),
+                                         sequence_.batch) -
                   recorder_.log2_loss_scale();
   });
 }
@@ -345,7 +344,7 @@ void Recurrence::weight_gradients(std::int64_t first) {
 }
 
 std::vector<double> Recurrence::output(std::int64_t step) const {
-  return decode_all(recorder_.executor(), h_at_[at(step)].source());
+  return decode_all(recorder_.host(), h_at_[at(step)].source());
 }
 
 }  // namespace gradkern::chain

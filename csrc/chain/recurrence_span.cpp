@@ -14,7 +14,7 @@ std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
 }  // namespace
 
 bool Recurrence::goes_by_rows() const {
-  return !recorder_.with_reference() && !recorder_.keeps_tensors() &&
+  return !recorder_.with_reference() && !recorder_.keeps_tensors() && !recorder_.executor().device &&
          recorder_.arithmetic().mode.rounding != formats::Rounding::stochastic &&
          sequence_.batch >= rows_worth_a_thread * base::num_threads();
 }

@@ -41,7 +41,7 @@ void Run::forward(const Poll& poll) {
   if (recorder_.with_reference()) {
     reference_activations_.resize(at(depth + 1));
     reference_pre_activations_.resize(at(depth));
-    input_truth.values = decode_all(recorder_.executor(), input_);
+    input_truth.values = decode_all(recorder_.host(), input_);
     renormalise(input_truth);
   }
   recorder_.given(activations_[0], input_, 1.0, 0, Role::activation, recorder_.known(input_truth));
@@ -59,7 +59,7 @@ void Run::forward(const Poll& poll) {
 }
 
 void Run::forward_layer(std::int64_t l) {
-  const Executor& e = recorder_.executor();
+  const Executor& e = recorder_.host();
   const Layer& layer = layers_[at(l - 1)];
   const bool with_reference = recorder_.with_reference();
   Reference weight_truth, bias_truth;
@@ -123,8 +123,8 @@ Reference Run::activation_gradient(std::int64_t l) {
   const Activation activation = layers_[at(l - 1)].activation;
   Reference truth;
   if (recorder_.with_reference()) {
-    truth = reference_activation_backward(recorder_.executor(), reference_gradient_,
-                                          reference_pre_activations_[at(l - 1)], activation.id, activation.alpha);
+    truth = reference_activation_backward(recorder_.host(), reference_gradient_, reference_pre_activations_[at(l - 1)],
+                                          activation.id, activation.alpha);
   }
   recorder_.activate_backward(activation, gradient_, pre_activations_[at(l - 1)], activations_[at(l)], dz_, l,
                               recorder_.known(truth));
@@ -132,7 +132,7 @@ Reference Run::activation_gradient(std::int64_t l) {
 }
 
 void Run::backward_layer(std::int64_t l) {
-  const Executor& e = recorder_.executor();
+  const Executor& e = recorder_.host();
   const Layer& layer = layers_[at(l - 1)];
   const std::int64_t n_in = layer.n_in, n_out = layer.n_out;
   const Reference dz_truth = activation_gradient(l);
@@ -169,7 +169,7 @@ void Run::backward_layer(std::int64_t l) {
 
 std::vector<double> Run::output() const {
   const Stored& h = activations_.back();
-  return decode_all(recorder_.executor(), {h.format, h.data(), h.size});
+  return decode_all(recorder_.host(), {h.format, h.data(), h.size});
 }
 
 }  // namespace gradkern::chain

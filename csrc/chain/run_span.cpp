@@ -16,7 +16,7 @@ std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
 }  // namespace
 
 bool Run::goes_by_spans() const {
-  if (recorder_.with_reference() || recorder_.keeps_tensors()) return false;
+  if (recorder_.with_reference() || recorder_.keeps_tensors() || recorder_.executor().device) return false;
   if (recorder_.arithmetic().mode.rounding == formats::Rounding::stochastic) return false;
   if (base::num_threads() < 2 || batch_ < rows_worth_a_thread * base::num_threads()) return false;
   return std::all_of(layers_.begin(), layers_.end(), [](const Layer& l) { return l.n_in * l.n_out <= few_weights; });

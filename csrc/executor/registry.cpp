@@ -42,8 +42,11 @@ const std::vector<Candidate>& candidates() { return all(); }
 
 void use(const Executor* device) { chosen_device = device; }
 
-const Executor& current() {
-  if (chosen_device) return *chosen_device;
+const Executor* used_device() { return chosen_device; }
+
+const Executor& current() { return chosen_device ? *chosen_device : host(); }
+
+const Executor& host() {
   if (const Executor* executor = chosen) return *executor;
   const char* forced = std::getenv("GRADKERN_ISA");
   if (forced && *forced) {

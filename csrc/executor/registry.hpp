@@ -18,11 +18,16 @@ struct Candidate {
 void register_candidates(std::vector<Candidate> candidates);
 const std::vector<Candidate>& candidates();
 
-// The device that the calling thread uses from now on, or null.
-void use(const Executor* device);
-
-// The executor in use: the calling thread's device, else GRADKERN_ISA if set, else the widest usable. Throws base::UnsupportedIsa for one that is absent.
-const Executor& current();
+// The CPU's executor in use: GRADKERN_ISA if set, else the widest usable. Throws base::UnsupportedIsa for one that is
+// absent.
+const Executor& host();
 void select(const std::string& name);
+
+// The device that the calling thread computes on from now on, or null for the CPU.
+void use(const Executor* device);
+const Executor* used_device();
+
+// The calling thread's device, else the CPU.
+const Executor& current();
 
 }  // namespace gradkern::executor

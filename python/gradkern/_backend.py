@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar, cast
+
 from gradkern import _core
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def isa() -> str:
@@ -44,10 +52,40 @@ def set_num_threads(n: int) -> None:
     _core.set_num_threads(int(n))
 
 
-def check_device(device: str | None, function: str) -> None:
-    """Refuse a device that this build cannot run on."""
-    if device in (None, "cpu"):
-        return
-    if device in ("cuda", "simt"):
-        raise ValueError(f"{function}: device={device!r} is not part of this build, which has the CPU kernels only")
-    raise ValueError(f"{function}: device must be None, 'cpu', 'cuda' or 'simt', got {device!r}")
+def device_refusals() -> dict[str, str]:
+    """Every device beside the CPU: "" where it can be used, else exactly why not."""
+    return {name: _core.device_why_not(name) for name in ("cuda", "simt")}
+
+
+@contextmanager
+def computing_on(device: str | None, function: str) -> Iterator[None]:
+    """Compute on a device until the block ends, in this thread.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    CudaError
+        If it cannot be used here; says why.
+    """
+    if device not in (None, "cpu", "cuda", "simt"):
+        raise ValueError(f"{function}: device must be None, 'cpu', 'cuda' or 'simt', got {device!r}")
+    before = _core.use_device(None if device == "cpu" else device)
+    try:
+        yield
+    finally:
+        _core.use_device(before)
+
+
+def takes_device(function: Callable[P, R]) -> Callable[P, R]:
+    """Let the kernels that a function calls run on the device that its ``device=`` names."""
+
+    @wraps(function)
+    def on_device(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = kwargs.get("device")
+        if device is None:
+            return function(*args, **kwargs)
+        with computing_on(cast("str", device), function.__name__):
+            return function(*args, **kwargs)
+
+    return on_device

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradkern import _core
 from gradkern._arrays import Bits, as_bits_view, read, same_kind
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern.arithmetic import Arithmetic, ArithmeticLike, arithmetic
 from gradkern.cast import round_to
 from gradkern.formats import format_ids
@@ -81,6 +81,7 @@ def _finish(wide: NDArray[Any], like: Bits, a: Arithmetic, out: NDArray[Any] | N
     return out
 
 
+@takes_device
 def activation_forward(
     pre_activation: Any,
     name: str,
@@ -101,7 +102,7 @@ def activation_forward(
         Storage format and rounding.
     out : numpy.ndarray, optional
         Where to write: z's shape, the storage dtype.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -115,13 +116,13 @@ def activation_forward(
         For an argument of a wrong kind, dtype, shape or name.
     """
     function = "activation_forward"
-    check_device(device, function)
     a = _arithmetic(arithmetic)
     code, alpha = activation_code(name, function)
     z = to_storage(read(pre_activation, f"{function}: pre_activation"), a)
     return _finish(_core.activation_forward(z.bits, z.format_id, code, alpha), z, a, out, function)
 
 
+@takes_device
 def activation_backward(
     grad_output: Any,
     pre_activation: Any,
@@ -147,7 +148,7 @@ def activation_backward(
         ``derivative="stored_output"`` forms phi' from fl(phi(z)), as frameworks do.
     out : numpy.ndarray, optional
         Where to write: z's shape, the storage dtype.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -161,7 +162,6 @@ def activation_backward(
         For an argument of a wrong kind, dtype, shape or name.
     """
     function = "activation_backward"
-    check_device(device, function)
     a = _arithmetic(arithmetic)
     code, alpha = activation_code(name, function)
     z = to_storage(read(pre_activation, f"{function}: pre_activation"), a)

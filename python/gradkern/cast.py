@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gradkern import _core
 from gradkern._arguments import number
 from gradkern._arrays import Bits, as_bits_view, empty_stored, read
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern._result import Result
 from gradkern.arithmetic import rounding_mode
 from gradkern.formats import FormatLike, finfo, format_ids, format_name
@@ -142,6 +142,7 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArra
     return out
 
 
+@takes_device
 def cast(
     x: Any,
     fmt: FormatLike,
@@ -174,7 +175,7 @@ def cast(
         Seed of stochastic rounding.
     out : numpy.ndarray, optional
         Where to write; x's shape and the destination's dtype. Written directly where it is contiguous and no part of x.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -198,7 +199,6 @@ def cast(
     >>> gk.cast([1.0, 1e-9, 7e4], "float16").report.flushed
     1
     """
-    check_device(device, "cast")
     source = read(x, "cast: x")
     name = format_name(fmt)
     mode = rounding_mode("cast", rounding, overflow, subnormals)

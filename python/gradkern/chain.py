@@ -10,7 +10,7 @@ import numpy as np
 from gradkern import _core
 from gradkern._arguments import log2_of_scale
 from gradkern._arrays import Bits, read
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern.activation import activation_code
 from gradkern.arithmetic import ArithmeticLike, arithmetic
 from gradkern.loss import check_target, loss_and_gradient
@@ -65,6 +65,7 @@ def given_both(loss: str, target: Any, grad_output: Any) -> bool:
     return grad_output is not None and (loss != "sum" or target is not None)
 
 
+@takes_device
 def probe(
     net: MLP | Dense | list[Dense] | RNN,
     x: Any,
@@ -104,7 +105,7 @@ def probe(
         every lost entry. Without it only the rounding counts are known.
     keep : {"reports", "tensors"}
         Keep every stored tensor too, as ``row.tensor``, and its true values as ``row.truth``.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
     progress : callable, optional
         Called between layers with (steps done, steps in all). Ctrl-C is honoured there.
@@ -137,7 +138,6 @@ def probe(
     >>> report = gk.probe(net, np.random.default_rng(0).standard_normal((32, 64)), arithmetic="float16")
     >>> print(report.summary())
     """
-    check_device(device, "probe")
     a = _arithmetic(arithmetic)
     log2_of_scale(scale, "probe")
     if keep not in ("reports", "tensors"):

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern._clip_survey import check_policy, coefficients_of, limit, survey
 from gradkern._clipping import everywhere, norm_of, settle
 from gradkern.clip_result import ClipResult
 from gradkern.gradient_group import READ_ONLY, GradientGroup
 
 
+@takes_device
 def clip_by_global_norm(
     arrays: Any, max_norm: float | None, *, p: float = 2, scale: float = 1.0, eps: float = 0.0,
     nonfinite: str = "raise", out: Any = None, device: str | None = None,
@@ -44,7 +45,7 @@ def clip_by_global_norm(
     out : arrays or "new", optional
         Where to write instead: arrays of the same names, shapes and formats, or new ones, in the result's `arrays`. JAX
         arrays need it.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -77,7 +78,6 @@ def clip_by_global_norm(
     0.2
     """
     function = "clip_by_global_norm"
-    check_device(device, function)
     check_policy(nonfinite, function)
     most = None if max_norm is None else limit(max_norm, function, "max_norm")
     added = limit(eps, function, "eps")
@@ -90,6 +90,7 @@ def clip_by_global_norm(
     return settle(found, everywhere(found, coefficient), norm, nonfinite, function)
 
 
+@takes_device
 def global_norm(arrays: Any, p: float = 2, *, scale: float = 1.0, device: str | None = None) -> float:
     """Return the norm of all arrays together, right at any size and format.
 
@@ -97,7 +98,7 @@ def global_norm(arrays: Any, p: float = 2, *, scale: float = 1.0, device: str | 
     ----------
     arrays, p, scale
         As for `clip_by_global_norm`; nothing is written, so any arrays will do.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -115,7 +116,6 @@ def global_norm(arrays: Any, p: float = 2, *, scale: float = 1.0, device: str | 
     >>> gk.global_norm([np.full(1000, 4000.0, np.float16)])
     126491.10640673517
     """
-    check_device(device, "global_norm")
     reads = None if isinstance(arrays, GradientGroup) else READ_ONLY
     return norm_of(survey(arrays, p, scale, "global_norm", reads), finite=False)
 
@@ -124,7 +124,6 @@ def _each(
     arrays: Any, most: Any, name: str, function: str, options: dict[str, Any], per_entry: bool = False
 ) -> ClipResult:
     """Clip each array by its own norm, or by its norm over the root of its size."""
-    check_device(options["device"], function)
     check_policy(options["nonfinite"], function)
     bound, added = limit(most, function, name), limit(options["eps"], function, "eps")
     found = survey(arrays, options["p"], options["scale"], function, options["out"])
@@ -140,6 +139,7 @@ def _each(
     return settle(found, np.array(coefficients, np.float64).reshape(-1, 2).T, norm, options["nonfinite"], function)
 
 
+@takes_device
 def clip_by_norm(
     arrays: Any, max_norm: float, *, p: float = 2, scale: float = 1.0, eps: float = 0.0, nonfinite: str = "raise",
     out: Any = None, device: str | None = None,
@@ -173,6 +173,7 @@ def clip_by_norm(
     return _each(arrays, max_norm, "max_norm", "clip_by_norm", options)
 
 
+@takes_device
 def clip_by_block_rms(
     arrays: Any, threshold: float, *, scale: float = 1.0, eps: float = 0.0, nonfinite: str = "raise", out: Any = None,
     device: str | None = None,

@@ -8,7 +8,7 @@ import numpy as np
 
 from gradkern import _core
 from gradkern._arrays import read
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern._clip_survey import LIFT, Found, check_policy, limit, survey
 from gradkern._clipping import norm_of, rows_of, settle
 from gradkern.clip_result import ClipResult
@@ -37,6 +37,7 @@ def _by_rows(found: Found, rows: list[int]) -> Found:
     return Found(found.group, core, wide, records, found.total, found.exponent, found.nonfinite)
 
 
+@takes_device
 def clip_adaptive(
     grads: Any, weights: Any, clip: float = 0.01, eps: float = 1e-3, *, nonfinite: str = "raise", out: Any = None,
     device: str | None = None,
@@ -81,7 +82,6 @@ def clip_adaptive(
     5.0
     """
     function = "clip_adaptive"
-    check_device(device, function)
     check_policy(nonfinite, function)
     fraction, least = limit(clip, function, "clip"), limit(eps, function, "eps")
     whole = survey(grads, 2, 1.0, function, out)

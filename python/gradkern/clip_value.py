@@ -10,7 +10,7 @@ import numpy as np
 from gradkern import _core, _faults
 from gradkern._arguments import number
 from gradkern._arrays import as_bits_view
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern._clip_survey import check_policy, refuse, survey
 from gradkern._clipping import norm_of, result_of, scale_nothing
 from gradkern.clip_result import ClipResult
@@ -46,6 +46,7 @@ def _bounds(low: float, high: float, ids: list[int], function: str) -> dict[int,
     return found
 
 
+@takes_device
 def clip_by_value(
     arrays: Any, low: float, high: float, *, nonfinite: str = "raise", out: Any = None, device: str | None = None
 ) -> ClipResult:
@@ -81,7 +82,6 @@ def clip_by_value(
     2
     """
     function = "clip_by_value"
-    check_device(device, function)
     check_policy(nonfinite, function)
     least, most = number(low, function, "low"), number(high, function, "high")
     if not least <= most:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gradkern import _core
 from gradkern._arrays import Bits, as_bits_view, read
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern._result import Result
 from gradkern.activation import activation_code, to_storage, wide_bits
 from gradkern.arithmetic import Arithmetic, ArithmeticLike, arithmetic
@@ -81,15 +81,16 @@ def _product(
     bias: Bits | None = None,
     is_sum: bool = False,
 ) -> Bits:
-    storage, operands, accumulate = a.format_ids
-    operands = storage if is_sum else operands  # a sum has no operands to round
+    storage, operands, accumulate, unit = a.format_ids
+    operands = storage if is_sum and not unit else operands  # a sum has no operands to round; a unit multiplies by ones
     wide = _core.product(
         left.bits, left.format_id, left_t, right.bits, right.format_id, right_t,
-        None if bias is None else bias.bits, 0 if bias is None else bias.format_id, operands, accumulate,
+        None if bias is None else bias.bits, 0 if bias is None else bias.format_id, operands, accumulate, unit,
     )  # fmt: skip
     return wide_bits(wide)
 
 
+@takes_device
 def dense_forward(
     x: Any,
     weight: Any,
@@ -116,7 +117,7 @@ def dense_forward(
         See `activations`.
     arithmetic : str or Arithmetic
         See `Arithmetic`.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -129,7 +130,6 @@ def dense_forward(
         For an argument of a wrong kind, dtype, shape or name.
     """
     function = "dense_forward"
-    check_device(device, function)
     a = _arithmetic(arithmetic)
     code, alpha = activation_code(activation, function)
     rounded = _Rounder(a)
@@ -146,6 +146,7 @@ def dense_forward(
     return DenseOutput(inputs.restore(h.values), inputs.restore(z.values), rounded.events)
 
 
+@takes_device
 def dense_backward(
     grad_output: Any,
     x: Any,
@@ -174,7 +175,7 @@ def dense_backward(
         See `activations`.
     arithmetic : str or Arithmetic
         See `Arithmetic`.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -187,7 +188,6 @@ def dense_backward(
         For an argument of a wrong kind, dtype, shape or name.
     """
     function = "dense_backward"
-    check_device(device, function)
     a = _arithmetic(arithmetic)
     code, alpha = activation_code(activation, function)
     rounded = _Rounder(a)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gradkern._arguments import log2_of_scale, number, positive_integer
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern._descent import Clip, Descent
 from gradkern.arithmetic import STORAGE_FORMATS, ArithmeticLike
 from gradkern.arithmetic import arithmetic as arithmetic_of
@@ -53,6 +53,7 @@ def _weight_format(master_weights: FormatLike | None, storage: str) -> str:
     return name
 
 
+@takes_device
 def descend(
     net: MLP | Dense | list[Dense],
     x: Any,
@@ -114,7 +115,7 @@ def descend(
         Called with each `DescentStep`; a true result ends the run.
     progress : callable, optional
         Called after each step with (steps done, steps in all).
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -138,7 +139,6 @@ def descend(
     >>> gk.descend(net, [[1.0]], [[0.5]], lr=0.1, steps=200, arithmetic="float64").verdict
     'converged'
     """
-    check_device(device, "descend")
     rule, network = arithmetic_of(arithmetic), _network(net, "descend")
     data = _batch(x, network, "descend")
     wanted = check_target(loss, target, (data.shape[0], network.widths[-1]), "descend")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gradkern._arguments import number, positive_integer
 from gradkern._arrays import read
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern._factors import (
     Factor,
     Factors,
@@ -109,6 +109,7 @@ def _chains(net: Any, x: Any, initial: Any) -> tuple[Iterator[list[Factor]], boo
     return (factors_of(network, point) for point in points), single, min(network.widths[0], network.widths[-1])
 
 
+@takes_device
 def jacobian(
     net: MLP | Dense | list[Dense] | RNN,
     x: Any,
@@ -147,7 +148,7 @@ def jacobian(
         Of the random vectors to start from.
     initial : array, (hidden,) or (batch, hidden), optional
         Of an RNN: h_0, default zeros.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -179,7 +180,6 @@ def jacobian(
     >>> net = gk.MLP.random(depth=100, width=64, activation="tanh", init="orthogonal")
     >>> print(gk.jacobian(net, np.zeros(64)))
     """
-    check_device(device, "jacobian")
     chains, single, smallest = _chains(net, x, initial)
     if k is not None:
         k = positive_integer(k, "jacobian", "k")

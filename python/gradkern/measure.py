@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from gradkern import _core
 from gradkern._arguments import log2_of_scale, text_or_none
 from gradkern._arrays import Bits, read
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern.formats import format_ids
 from gradkern.tensor_stats import TensorStats
 
 
+@takes_device
 def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str | None = None) -> TensorStats:
     """Measure a tensor.
 
@@ -29,7 +30,7 @@ def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str 
         `loss_scale_window` and `binades` are of the true values, ``x / scale``.
     name : str, optional
         Kept in the result.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -49,7 +50,6 @@ def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str 
     >>> gk.measure(1024 * gradient, scale=1024).fit("float16").flushed
     Bracket(1, 1)
     """
-    check_device(device, "measure")
     exponent, name = -log2_of_scale(scale, "measure"), text_or_none(name, "measure", "name")
     bits = read(x, "measure: x")
     summary = _core.statistics_of(bits.bits, bits.format_id)

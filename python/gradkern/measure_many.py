@@ -9,7 +9,7 @@ from typing import Any
 
 from gradkern._arguments import log2_of_scale
 from gradkern._arrays import read
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern._progress import byte_bar
 from gradkern.joint_window import listed
 from gradkern.layer_row import GRADIENT_ROLES
@@ -58,6 +58,7 @@ def _batches(found: NamedArrays) -> Iterator[tuple[list[str], list[Read], int]]:
         yield names, reads, size
 
 
+@takes_device
 def measure_many(
     arrays: Any, *, scale: float = 1.0, progress: bool | Callable[[int, int], None] | None = None,
     device: str | None = None,
@@ -79,7 +80,7 @@ def measure_many(
     progress : bool or callable, optional
         A bar on stderr, or ``progress(done_bytes, total_bytes)``. Default: a bar if stderr is a terminal and the work is
         long. The total is 0 where it is not known beforehand.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -95,7 +96,6 @@ def measure_many(
     TensorFileError
         If the file cannot be read; names the tensor.
     """
-    check_device(device, "measure_many")
     exponent = -log2_of_scale(scale, "measure_many")
     if isinstance(arrays, ChainReport):
         if exponent:

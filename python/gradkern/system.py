@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradkern import _core
-from gradkern._backend import get_num_threads, isa, select_isa, set_num_threads, usable_isas
+from gradkern._backend import device_refusals, get_num_threads, isa, select_isa, set_num_threads, usable_isas
 from gradkern._result import Result
 
 
@@ -46,7 +46,7 @@ def info() -> Info:
     """Say what this installation can do: version, instruction sets, threads, devices and why one cannot be used."""
     from importlib.metadata import version  # not at the top: it would be a third of gradkern's import time
 
-    no_cuda = "not part of this build: CPU only"
+    devices = {name: why or "usable" for name, why in device_refusals().items()}
     return Info(
         version=version("gradkern"),
         python=platform.python_version(),
@@ -56,7 +56,7 @@ def info() -> Info:
         isa=isa(),
         isas={name: "usable" if usable else why for name, usable, why in _core.isas()},
         threads=get_num_threads(),
-        devices={"cpu": "usable", "cuda": no_cuda, "simt": no_cuda},
+        devices={"cpu": "usable", **devices},
     )
 
 

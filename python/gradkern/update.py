@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradkern import _core
 from gradkern._arguments import log2_of_scale, number
 from gradkern._arrays import Bits, as_bits_view, empty_stored, read
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern._result import Result
 from gradkern.arithmetic import rounding_mode
 from gradkern.cast import log2_sum
@@ -137,6 +137,7 @@ def update_into(
     return UpdateReport.from_counts(counts)
 
 
+@takes_device
 def sgd_update(
     weight: Any,
     gradient: Any,
@@ -163,7 +164,7 @@ def sgd_update(
         The loss scale that the gradient carries, a power of two.
     rounding, overflow, subnormals, seed
         As for `cast`. Stochastic rounding keeps, on average, updates below half a unit in the last place.
-    device : {None, "cpu"}
+    device : {None, "cpu", "cuda", "simt"}
         Where to compute.
 
     Returns
@@ -191,7 +192,6 @@ def sgd_update(
     ----------
     Gupta et al., "Deep learning with limited numerical precision", ICML 2015, for stochastic rounding of updates.
     """
-    check_device(device, "sgd_update")
     w, g = read(weight, "sgd_update: weight"), read(gradient, "sgd_update: gradient")
     if w.shape != g.shape:
         raise ValueError(f"sgd_update: weight has shape {w.shape}, gradient {g.shape}")

@@ -14,7 +14,7 @@ using test::ProductCase;
 
 executor::Executor device() {
   static executor::DeviceTable table = [] {
-    executor::DeviceTable t = test::device_table();
+    executor::DeviceTable t = test::memory_table();
     t.product = cuda::product;
     return t;
   }();
