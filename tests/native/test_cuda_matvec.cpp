@@ -36,7 +36,7 @@ void one(const Executor& cpu, const Executor& device, FormatId format, std::int6
 
 int main() {
   using namespace gradkern;
-  executor::DeviceTable table = test::host_table();
+  executor::DeviceTable table = test::memory_table();
   table.matvec = cuda::matvec;
   const auto cpu = test::usable_executors().front(), device = executor::device_executor(table);
   struct Shape {
