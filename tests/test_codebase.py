@@ -30,7 +30,7 @@ ARROWS = {
     "mma": NUMBERS,
     "executor": NUMBERS,
     "cpu": NUMBERS | {"simd", "mma", "executor"},
-    "cuda": NUMBERS | {"mma", "executor"},
+    "cuda": NUMBERS | {"mma", "executor", "simt"},
     "simt": {"base", "formats", "mma"},
     "chain": NUMBERS | {"executor"},
     "bindings": NUMBERS | {"mma", "executor", "cpu", "cuda", "chain"},

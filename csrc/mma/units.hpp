@@ -1,0 +1,164 @@
+// The matrix units, as data: which instruction of which GPU multiplies what, and the parameters of its fused steps.
+//
+// One algorithm (model.hpp) with four parameters describes every mixed-precision MMA of NVIDIA's from Volta to Blackwell
+// that has no block scales: L products a step, F fraction bits kept at the common exponent, a floor under that
+// exponent, and how the sum is rounded. How well a row is known is its evidence, one letter a source:
+//   S  recorded outputs of that GPU are reproduced, bit for bit
+//   K  the constants of Khattak and Mikaitis (2025), found by experiment on the GPUs
+//   H  Hawkeye's probes of the GPUs
+//   M  the reference model MMA-Sim (arXiv 2511.10909), validated by its authors on the GPUs
+//   E  mmaemu, an emulator validated on an RTX 4060 and an H100
+//   U  sources disagree, or there is no recording
+#pragma once
+
+#include "formats/format.hpp"
+
+namespace gradkern::mma {
+
+using formats::FormatId;
+
+enum class Unit : int { volta, turing, ampere, ada, hopper, hopper_wgmma, blackwell, blackwell_tcgen05, rtx_blackwell };
+
+inline constexpr const char* unit_names[] = {
+    "volta", "turing", "ampere", "ada", "hopper", "hopper.wgmma", "blackwell", "blackwell.tcgen05", "rtx_blackwell"};
+inline constexpr int unit_count = 9;
+
+// How a step's sum becomes the accumulator: truncated to 23 fraction bits of float32, to 13 of them, or rounded to
+// float16, ties to even.
+enum class Output : int { truncated, truncated13, half };
+
+// One fused multiply-add of `products` products and the accumulator.
+struct Step {
+  int products;        // L
+  int fraction_bits;   // F
+  int exponent_floor;  // EZ
+  Output output;
+};
+
+// chain: k / L steps, k ascending, each taking the accumulator of the one before. halves: the operands become float16;
+// the pairs 0 1, 4 5, 8 9, ... run from +0, then 2 3, 6 7, ... from their result, and C is added by one rounding.
+enum class Form : int { chain, halves };
+
+// What an instruction multiplies. float8: e4m3fn or e5m2, each operand its own.
+enum class Operands : int { float16, bfloat16, tfloat32, float8 };
+
+struct Row {
+  Unit unit;
+  Operands operands;
+  int k;  // products of one output in one instruction; a unit's first row of an operand is its default
+  Form form;
+  int products, fraction_bits, floor_float32, floor_float16;  // floor_float16: 0 where float16 is no accumulator
+  Output float32_output;
+  const char* evidence;
+  const char* instruction;
+};
+
+inline constexpr int no_half = 0;
+
+// clang-format off
+inline constexpr Row rows[] = {
+  {Unit::volta, Operands::float16, 4, Form::chain, 4, 23, -131, -19, Output::truncated, "SKM", "mma.m8n8k4"},
+
+  {Unit::turing, Operands::float16, 8, Form::chain, 8, 24, -132, -20, Output::truncated, "MU", "mma.m16n8k8"},
+  {Unit::turing, Operands::float16, 4, Form::chain, 4, 23, -131, -19, Output::truncated, "MU", "mma.m8n8k4"},
+
+  {Unit::ampere, Operands::float16, 16, Form::chain, 8, 24, -132, -20, Output::truncated, "SKHM", "mma.m16n8k16"},
+  {Unit::ampere, Operands::float16, 8, Form::chain, 8, 24, -132, -20, Output::truncated, "SKHM", "mma.m16n8k8"},
+  {Unit::ampere, Operands::bfloat16, 16, Form::chain, 8, 24, -132, no_half, Output::truncated, "SKHM", "mma.m16n8k16"},
+  {Unit::ampere, Operands::bfloat16, 8, Form::chain, 8, 24, -132, no_half, Output::truncated, "SKHM", "mma.m16n8k8"},
+  {Unit::ampere, Operands::tfloat32, 8, Form::chain, 4, 24, -132, no_half, Output::truncated, "SKHM", "mma.m16n8k8"},
+  {Unit::ampere, Operands::tfloat32, 4, Form::chain, 4, 24, -132, no_half, Output::truncated, "SKHM", "mma.m16n8k4"},
+
+  {Unit::ada, Operands::float16, 16, Form::chain, 8, 24, -132, -20, Output::truncated, "SKM", "mma.m16n8k16"},
+  {Unit::ada, Operands::float16, 8, Form::chain, 8, 24, -132, -20, Output::truncated, "SKM", "mma.m16n8k8"},
+  {Unit::ada, Operands::bfloat16, 16, Form::chain, 8, 24, -132, no_half, Output::truncated, "SKM", "mma.m16n8k16"},
+  {Unit::ada, Operands::bfloat16, 8, Form::chain, 8, 24, -132, no_half, Output::truncated, "SKM", "mma.m16n8k8"},
+  {Unit::ada, Operands::tfloat32, 8, Form::chain, 4, 24, -132, no_half, Output::truncated, "SKM", "mma.m16n8k8"},
+  {Unit::ada, Operands::tfloat32, 4, Form::chain, 4, 24, -132, no_half, Output::truncated, "SKM", "mma.m16n8k4"},
+  {Unit::ada, Operands::float8, 32, Form::chain, 16, 13, -132, -20, Output::truncated13, "SKME", "mma.m16n8k32"},
+
+  {Unit::hopper, Operands::float16, 16, Form::chain, 16, 25, -133, -21, Output::truncated, "SKHM", "mma.m16n8k16"},
+  {Unit::hopper, Operands::float16, 8, Form::chain, 8, 25, -133, -21, Output::truncated, "KM", "mma.m16n8k8"},
+  {Unit::hopper, Operands::bfloat16, 16, Form::chain, 16, 25, -133, no_half, Output::truncated, "SKHM", "mma.m16n8k16"},
+  {Unit::hopper, Operands::bfloat16, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "KM", "mma.m16n8k8"},
+  {Unit::hopper, Operands::tfloat32, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "KM", "mma.m16n8k8"},
+  {Unit::hopper, Operands::tfloat32, 4, Form::chain, 4, 25, -133, no_half, Output::truncated, "SKM", "mma.m16n8k4"},
+  {Unit::hopper, Operands::float8, 32, Form::halves, 16, 25, -133, -21, Output::truncated, "SK", "mma.m16n8k32"},
+
+  {Unit::hopper_wgmma, Operands::float16, 16, Form::chain, 16, 25, -133, -21, Output::truncated, "KM", "wgmma.k16"},
+  {Unit::hopper_wgmma, Operands::bfloat16, 16, Form::chain, 16, 25, -133, no_half, Output::truncated, "KM", "wgmma.k16"},
+  {Unit::hopper_wgmma, Operands::tfloat32, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "KM", "wgmma.k8"},
+  {Unit::hopper_wgmma, Operands::float8, 32, Form::chain, 32, 13, -133, -21, Output::truncated13, "SKME", "wgmma.k32"},
+
+  {Unit::blackwell, Operands::float16, 16, Form::chain, 16, 25, -133, -21, Output::truncated, "SKM", "mma.m16n8k16"},
+  {Unit::blackwell, Operands::float16, 8, Form::chain, 8, 25, -133, -21, Output::truncated, "KM", "mma.m16n8k8"},
+  {Unit::blackwell, Operands::bfloat16, 16, Form::chain, 16, 25, -133, no_half, Output::truncated, "SKM", "mma.m16n8k16"},
+  {Unit::blackwell, Operands::bfloat16, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "KM", "mma.m16n8k8"},
+  {Unit::blackwell, Operands::tfloat32, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "KM", "mma.m16n8k8"},
+  {Unit::blackwell, Operands::tfloat32, 4, Form::chain, 4, 25, -133, no_half, Output::truncated, "SKM", "mma.m16n8k4"},
+  {Unit::blackwell, Operands::float8, 32, Form::halves, 16, 25, -133, -21, Output::truncated, "SK", "mma.m16n8k32"},
+
+  {Unit::blackwell_tcgen05, Operands::float16, 16, Form::chain, 16, 25, -133, -21, Output::truncated, "M", "tcgen05.kind::f16"},
+  {Unit::blackwell_tcgen05, Operands::bfloat16, 16, Form::chain, 16, 25, -133, no_half, Output::truncated, "M", "tcgen05.kind::f16"},
+  {Unit::blackwell_tcgen05, Operands::tfloat32, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "M", "tcgen05.kind::tf32"},
+  {Unit::blackwell_tcgen05, Operands::float8, 32, Form::chain, 32, 25, -133, -21, Output::truncated, "M", "tcgen05.kind::f8f6f4"},
+
+  {Unit::rtx_blackwell, Operands::float16, 16, Form::chain, 16, 25, -133, -21, Output::truncated, "M", "mma.m16n8k16"},
+  {Unit::rtx_blackwell, Operands::float16, 8, Form::chain, 8, 25, -133, -21, Output::truncated, "M", "mma.m16n8k8"},
+  {Unit::rtx_blackwell, Operands::bfloat16, 16, Form::chain, 16, 25, -133, no_half, Output::truncated, "M", "mma.m16n8k16"},
+  {Unit::rtx_blackwell, Operands::bfloat16, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "M", "mma.m16n8k8"},
+  {Unit::rtx_blackwell, Operands::tfloat32, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "M", "mma.m16n8k8"},
+  {Unit::rtx_blackwell, Operands::tfloat32, 4, Form::chain, 4, 25, -133, no_half, Output::truncated, "M", "mma.m16n8k4"},
+  {Unit::rtx_blackwell, Operands::float8, 32, Form::chain, 32, 25, -133, -21, Output::truncated, "M", "mma.m16n8k32"},
+};
+// clang-format on
+
+// One instruction with its operands and accumulator chosen: all that the model needs. k = 0: there is none.
+struct Instruction {
+  FormatId a, b, accumulate;
+  int k;
+  Form form;
+  Step step;
+};
+
+GRADKERN_HD constexpr bool takes(Operands operands, FormatId a, FormatId b) {
+  switch (operands) {
+    case Operands::float16:
+      return a == FormatId::float16 && b == a;
+    case Operands::bfloat16:
+      return a == FormatId::bfloat16 && b == a;
+    case Operands::tfloat32:
+      return a == FormatId::tfloat32 && b == a;
+    default:
+      return (a == FormatId::float8_e4m3fn || a == FormatId::float8_e5m2) &&
+             (b == FormatId::float8_e4m3fn || b == FormatId::float8_e5m2);
+  }
+}
+
+// A row with these formats, which it takes; k = 0 where float16 is no accumulator of it.
+GRADKERN_HD constexpr Instruction instruction_of(const Row& row, FormatId a, FormatId b, FormatId accumulate) {
+  const bool half = accumulate == FormatId::float16;
+  if ((half && row.floor_float16 == no_half) || (!half && accumulate != FormatId::float32)) return {};
+  return {a,
+          b,
+          accumulate,
+          row.k,
+          row.form,
+          {row.products, row.fraction_bits, half ? row.floor_float16 : row.floor_float32,
+           half ? Output::half : row.float32_output}};
+}
+
+// The row of a unit for these operands, or null; k = 0: its default instruction.
+constexpr const Row* find_row(Unit unit, FormatId a, FormatId b, int k) {
+  for (const Row& row : rows)
+    if (row.unit == unit && takes(row.operands, a, b) && (k == 0 || row.k == k)) return &row;
+  return nullptr;
+}
+
+// The instruction of a unit; its k is 0 where there is none.
+constexpr Instruction find(Unit unit, FormatId a, FormatId b, FormatId accumulate, int k = 0) {
+  const Row* row = find_row(unit, a, b, k);
+  return row ? instruction_of(*row, a, b, accumulate) : Instruction{};
+}
+
+}  // namespace gradkern::mma

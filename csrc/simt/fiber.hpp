@@ -1,0 +1,34 @@
+// A stack of its own for every CUDA thread, and the switch between two of them: a dozen instructions that save what a
+// call must preserve, ending in an indirect jump (a return would miss the processor's predictor).
+#pragma once
+
+#include <cstddef>
+
+namespace gradkern::simt {
+
+class Fiber {
+ public:
+  using Entry = void (*)();  // never returns
+
+  Fiber() = default;
+  explicit Fiber(Entry entry);
+  ~Fiber();
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
+
+  void restart();  // forget what runs there; the next switch enters Entry
+  static void go(Fiber& from, Fiber& to);
+  static void arrived();  // the first thing in Entry
+
+ private:
+  void landed();
+
+  Entry entry_ = nullptr;
+  void* stack_pointer_ = nullptr;
+  std::byte* memory_ = nullptr;  // a guard page, then the stack; null for the stack that the operating system made
+  const void* bottom_ = nullptr;
+  std::size_t size_ = 0;
+  void* fake_stack_ = nullptr;  // AddressSanitizer's
+};
+
+}  // namespace gradkern::simt

@@ -1,0 +1,38 @@
+// fma of float16 and bfloat16 on bits, rounded once: the exact x * y + z rounded to odd in double, then to the format.
+#pragma once
+
+#include <cstdint>
+
+#include "base/bits.hpp"
+#include "formats/decode.hpp"
+#include "formats/encode.hpp"
+
+namespace gradkern::simt {
+
+template <class F>
+std::uint16_t fma_bits(std::uint16_t x, std::uint16_t y, std::uint16_t z) {
+  const double product = formats::decode<F>(x) * formats::decode<F>(y), addend = formats::decode<F>(z);  // exact
+  double sum = product + addend;
+  if (sum - sum == 0) {
+    const double added = sum - product;
+    const double error = (product - (sum - added)) + (addend - added);
+    const auto bits = base::bit_cast<std::int64_t>(sum);
+    if (error != 0 && !(bits & 1)) sum = base::bit_cast<double>(bits + ((error > 0) == (sum > 0) ? 1 : -1));
+  }
+  if (sum != sum) return static_cast<std::uint16_t>(formats::Layout<F>::quiet_nan);
+  return formats::encode<F>(sum, formats::Mode{}).bits;
+}
+
+}  // namespace gradkern::simt
+
+namespace gradkern::cuda {
+
+// x * y + z, rounded once, to nearest even; subnormals are kept, every NaN is the positive quiet one.
+inline std::uint16_t fma_f16(std::uint16_t x, std::uint16_t y, std::uint16_t z) {
+  return simt::fma_bits<formats::float16>(x, y, z);
+}
+inline std::uint16_t fma_bf16(std::uint16_t x, std::uint16_t y, std::uint16_t z) {
+  return simt::fma_bits<formats::bfloat16>(x, y, z);
+}
+
+}  // namespace gradkern::cuda
