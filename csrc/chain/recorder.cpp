@@ -31,7 +31,6 @@ ops::RoundingCounts unchanged(const Summary& s) {
 }
 
 executor::ProductArgs completed(executor::ProductArgs args, const Arithmetic& arithmetic, Role role, void* wide) {
-  // A bias gradient is a sum, not a product: nothing is rounded to an operand format.
   // A bias gradient is a sum, not a product: nothing is rounded to an operand format. A unit sums by multiplying with
   // ones, and takes no other.
   const bool is_sum = role == Role::grad_bias && !arithmetic.unit;
