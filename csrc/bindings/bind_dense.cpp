@@ -1,11 +1,11 @@
 // The one product behind dense forward and its three backward products.
 #include "base/expects.hpp"
-#include "bindings/module.hpp"
+#include "bindings/array_view.hpp"
 
 namespace gradkern::bindings {
 namespace {
 
-executor::Operand matrix(const py::array& array, int format, bool transposed, std::int64_t& rows,
+executor::Operand matrix(const ArrayView& array, int format, bool transposed, std::int64_t& rows,
                          std::int64_t& columns) {
   base::expects(array.ndim() == 2, "product: operands are matrices");
   rows = array.shape(transposed ? 1 : 0);
@@ -15,9 +15,10 @@ executor::Operand matrix(const py::array& array, int format, bool transposed, st
   return {id, bits_of(array, id), transposed ? 1 : row_length, transposed ? row_length : 1};
 }
 
-py::array product(const py::array& a, int a_format, bool a_transposed, const py::array& b, int b_format,
-                  bool b_transposed, const std::optional<py::array>& bias, int bias_format, int operands,
+py::object product(const ArrayView& a, int a_format, bool a_transposed, const ArrayView& b, int b_format,
+                   bool b_transposed, const std::optional<ArrayView>& bias, int bias_format, int operands,
                   int accumulate) {
+  const Run run({&a, &b, bias ? &*bias : nullptr});
   executor::ProductArgs args{};
   std::int64_t inner = 0;
   args.a = matrix(a, a_format, a_transposed, args.m, args.k);
@@ -30,12 +31,14 @@ py::array product(const py::array& a, int a_format, bool a_transposed, const py:
     base::expects(bias->size() == args.n, "product: bias has the wrong size");
     args.bias = bits_of(*bias, args.bias_format);
   }
-  py::array wide = wide_array(args.accumulate, {args.m, args.n});
-  args.wide = wide.mutable_data();
-  py::gil_scoped_release release;
-  const auto& e = executor::current();
-  e.products(e, &args, 1);
-  return wide;
+  auto wide = run.wide(args.accumulate, {args.m, args.n});
+  args.wide = wide.data;
+  {
+    py::gil_scoped_release release;
+    const auto& e = run.executor();
+    e.products(e, &args, 1);
+  }
+  return wide.array;
 }
 
 }  // namespace

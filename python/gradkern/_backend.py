@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -11,6 +12,8 @@ from gradkern import _core
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_asked = threading.local()
 
 
 def isa() -> str:
@@ -70,11 +73,18 @@ def computing_on(device: str | None, function: str) -> Iterator[None]:
     """
     if device not in (None, "cpu", "cuda", "simt"):
         raise ValueError(f"{function}: device must be None, 'cpu', 'cuda' or 'simt', got {device!r}")
-    before = _core.use_device(None if device == "cpu" else device)
+    before, asked = _core.use_device(None if device == "cpu" else device), chosen_device()
+    _asked.device = device
     try:
         yield
     finally:
         _core.use_device(before)
+        _asked.device = asked
+
+
+def chosen_device() -> str | None:
+    """Return the device that the call in progress was asked to compute on, or None."""
+    return getattr(_asked, "device", None)
 
 
 def takes_device(function: Callable[P, R]) -> Callable[P, R]:
