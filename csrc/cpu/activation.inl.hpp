@@ -107,39 +107,11 @@ void activation_backward(const executor::ActivationArgs& args, std::int64_t begi
 }
 
 template <class V>
-GRADKERN_HD V elementary(int function, V x) {
-  switch (function) {
-    case 0:
-      return ops::exp(x);
-    case 1:
-      return ops::expm1(x);
-    case 2:
-      return ops::log1p(x);
-    case 3:
-      return ops::tanh(x);
-    case 4:
-      return ops::sigmoid(x);
-    case 5:
-      return ops::erf(x);
-    case 6:
-      return ops::erfc(x);
-    case 7:
-      return ops::normal_cdf(x);
-    case 8:
-      return ops::normal_pdf(x);
-    case 9:
-      return ops::sigmoid_derivative(x);
-    default:
-      return ops::tanh_derivative(x);
-  }
-}
-
-template <class V>
 GRADKERN_HD void elementary_loop(int function, const ops::scalar_t<V>* x, ops::scalar_t<V>* y, std::int64_t size) {
   constexpr std::int64_t lanes = sizeof(V) / sizeof(ops::scalar_t<V>);
   for (std::int64_t i = 0; i < size; i += lanes) {
     const std::int64_t count = size - i < lanes ? size - i : lanes;
-    ops::canonical_nan(elementary(function, V::load_partial(x + i, count))).store_partial(y + i, count);
+    ops::canonical_nan(ops::elementary(function, V::load_partial(x + i, count))).store_partial(y + i, count);
   }
 }
 

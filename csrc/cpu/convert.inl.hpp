@@ -42,7 +42,7 @@ void scalar_block(Conversion<F>& c, Range range) {
     const double exact = c.wide[j] * args.scale;
     const auto encoded = ops::encode_scaled<F>(c.wide[j], exact, args.mode, formats::draw(args.mode, args.stream, i));
     stored[i] = encoded.bits;
-    c.counts.template record<F>(exact, encoded, i, c.sums);
+    ops::record_rounding<F>(exact, encoded, i, c.counts, c.sums);
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "executor/kernels.hpp"
+#include "mma/units.hpp"
 
 namespace gradkern::cpu {
 
@@ -28,6 +29,34 @@ struct ProductRange {
   std::int64_t row_begin, row_end, column_begin, column_end;
 };
 
+// How the exponent of a field becomes a small integer: max(exponent, floor) + bias, and what a zero's is.
+struct ExponentRule {
+  int floor, bias, zero;
+  int least;  // what of a value that is not zero is at least
+  // Above every sum that a zero has part in, below all others.
+  int zero_sum(const ExponentRule& other) const { return least + other.least - 1; }
+};
+
+// Chunks of k, and rows of a, that are packed at a time; whole instructions.
+inline constexpr std::int64_t mma_depth = 64, mma_rows = 128;
+inline constexpr std::int64_t mma_scratch = 320 * 1024;  // bytes
+
+// c = a b on a matrix unit, then + bias, all as float32 values; operands finite.
+struct UnitProduct {
+  mma::Instruction instruction;
+  bool wide;  // in float64 lanes, for exponents of any size
+  ExponentRule a_rule, b_rule;
+  const float* a;
+  std::int64_t a_row, a_step;
+  const float* b;
+  std::int64_t b_step, b_column;
+  const float* bias;  // or null
+  std::int64_t bias_row;
+  float* c;  // rows of n
+  std::int64_t n, k;
+  bool continued;
+};
+
 struct Kernels {
   const char* name;
   int vector_bytes;
@@ -39,6 +68,8 @@ struct Kernels {
   void (*product_bfloat16)(const ProductLanes<double>&, const ProductRange&, double* scratch);
   // float16 operands and sums as bits, where the processor has such an fma; null elsewhere.
   void (*product_half)(const ProductLanes<std::uint16_t>&, const ProductRange&, std::uint16_t* scratch);
+  // scratch: mma_scratch bytes.
+  void (*unit_product)(const UnitProduct&, const ProductRange&, char* scratch);
   void (*widen_f32)(formats::FormatId, const void* stored, std::int64_t begin, std::int64_t end, float* lanes);
   void (*widen_f64)(formats::FormatId, const void* stored, std::int64_t begin, std::int64_t end, double* lanes);
   // Entries [begin, end) of y, for each vector.

@@ -8,6 +8,7 @@
 #include "cpu/dense.inl.hpp"
 #include "cpu/errors.inl.hpp"
 #include "cpu/matvec.inl.hpp"
+#include "cpu/mma.inl.hpp"
 #include "cpu/roofline.inl.hpp"
 #include "cpu/statistics.inl.hpp"
 #include "cpu/update.inl.hpp"
@@ -38,6 +39,7 @@ constexpr Kernels table(const char* name) {
 #else
       nullptr,
 #endif
+      unit_product,
       widen<float>,
       widen<double>,
       matvec,

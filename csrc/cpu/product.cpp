@@ -9,6 +9,7 @@
 #include "base/buffer.hpp"
 #include "base/expects.hpp"
 #include "base/thread_pool.hpp"
+#include "cpu/mma.hpp"
 #include "formats/decode.hpp"
 #include "ops/dense.hpp"
 
@@ -72,6 +73,7 @@ class Batch {
   explicit Batch(const Kernels& kernels) : kernels_(kernels) {}
 
   void add(const ProductArgs& args) {
+    if (args.unit) return add_unit(args);
     const bool double_operands = args.operands == FormatId::float64;
     switch (args.accumulate) {
       case FormatId::float64:
@@ -128,13 +130,16 @@ class Batch {
   }
 
   template <class T>
+  const T* bias_of(const ProductArgs& args) {
+    return lanes_of<T>(args.bias, args.bias_format, args.bias_row ? args.m * args.n : args.n, args.bias_format);
+  }
+
+  template <class T>
   void add(const ProductArgs& args, T* c, Kernel<T> kernel) {
     if (args.m == 0 || args.n == 0) return;
     const T* a = lanes_of<T>(args.a.data, args.a.format, args.m * args.k, args.operands);
     const T* b = lanes_of<T>(args.b.data, args.b.format, args.k * args.n, args.operands);
-    const T* bias =
-        lanes_of<T>(args.bias, args.bias_format, args.bias_row ? args.m * args.n : args.n, args.bias_format);
-    share<T>(args.m, lanes_of_product(args, a, b, bias, c), kernel);
+    share<T>(args.m, lanes_of_product(args, a, b, bias_of<T>(args), c), kernel);
   }
 
   // Through float64 lanes, which hold the accumulator exactly, to the result, which does too.
@@ -145,6 +150,16 @@ class Batch {
     if (args.continued)
       std::copy_n(static_cast<const float*>(args.wide), args.m * args.n, reinterpret_cast<double*>(c.data()));
     add<double>(args, reinterpret_cast<double*>(c.data()), kernel);
+  }
+
+  void add_unit(const ProductArgs& args) {
+    if (args.m == 0 || args.n == 0) return;
+    const float* a = lanes_of<float>(args.a.data, args.a.format, args.m * args.k, args.operands);
+    const float* b = lanes_of<float>(args.b.data, args.b.format, args.k * args.n, args.operands);
+    const UnitPlan& plan = units_.emplace_back(args, a, b, bias_of<float>(args));
+    share<float>(args.m, args.n, args.k, [this, &plan](const ProductRange& range) {
+      plan.run(kernels_, range, reinterpret_cast<char*>(scratch<float>()));
+    });
   }
 
   static bool is_half(const ProductArgs& args) {
@@ -191,20 +206,25 @@ class Batch {
     return p;
   }
 
-  // Ranges of columns, or ranges of rows where there are too few columns, for each thread.
   template <class T>
   void share(std::int64_t m, const ProductLanes<T>& p, Kernel<T> kernel) {
-    work_ += m * p.n * p.k;
-    const std::int64_t threads = m * p.n * p.k < worth_threads ? 1 : base::num_threads();
-    const std::int64_t grains = base::chunk_count(p.n, column_grain<T>);
+    share<T>(m, p.n, p.k, [=](const ProductRange& range) { kernel(p, range, scratch<T>()); });
+  }
+
+  // Ranges of columns, or ranges of rows where there are too few columns, for each thread.
+  template <class T, class Body>
+  void share(std::int64_t m, std::int64_t n, std::int64_t k, Body body) {
+    work_ += m * n * k;
+    const std::int64_t threads = m * n * k < worth_threads ? 1 : base::num_threads();
+    const std::int64_t grains = base::chunk_count(n, column_grain<T>);
     const bool by_column = grains >= threads;
     const std::int64_t parts = std::min(threads, by_column ? grains : m);
     for (std::int64_t t = 0; t < parts; ++t) {
       const auto cut = [&](std::int64_t count, std::int64_t part) { return count * part / parts; };
       const ProductRange range = by_column ? ProductRange{0, m, cut(grains, t) * column_grain<T>,
-                                                          std::min(p.n, cut(grains, t + 1) * column_grain<T>)}
-                                           : ProductRange{cut(m, t), cut(m, t + 1), 0, p.n};
-      tasks_.push_back([=] { kernel(p, range, scratch<T>()); });
+                                                          std::min(n, cut(grains, t + 1) * column_grain<T>)}
+                                           : ProductRange{cut(m, t), cut(m, t + 1), 0, n};
+      tasks_.push_back([=] { body(range); });
     }
   }
 
@@ -222,6 +242,7 @@ class Batch {
 
   const Kernels& kernels_;
   std::deque<Widened> widened_;
+  std::deque<UnitPlan> units_;
   std::deque<std::pair<base::Buffer, ProductArgs>> narrow_, halves_;
   std::vector<std::function<void()>> tasks_;
   std::int64_t work_ = 0;  // multiply-adds of all

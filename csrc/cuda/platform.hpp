@@ -4,7 +4,7 @@
 // Plain CUDA (global names):
 //   __global__ __device__ __host__ __forceinline__ __launch_bounds__ __restrict__ __shared__ __align__
 //   threadIdx blockIdx blockDim gridDim
-//   __syncthreads __syncthreads_or __syncthreads_count __syncwarp __threadfence __threadfence_block __nanosleep
+//   __syncthreads __syncthreads_{or,and,count} __syncwarp __threadfence __threadfence_block __nanosleep
 //   __shfl_sync __shfl_up_sync __shfl_down_sync __shfl_xor_sync      int, unsigned, (unsigned) long long, float, double
 //   __ballot_sync __any_sync __all_sync __match_any_sync __activemask
 //   __reduce_{add,min,max,and,or,xor}_sync                           unsigned

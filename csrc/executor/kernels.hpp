@@ -31,12 +31,15 @@ struct Operand {
 };
 
 // wide[i, j] = fl(... fl(fl(start + a[i,0] b[0,j]) + a[i,1] b[1,j]) ... [+ bias[i,j]]): k ascending, one fma a step, in
-// `accumulate`. start is +0, or what `wide` holds: the end of the chain of an earlier product.
+// `accumulate`. start is +0, or what `wide` holds: the end of the chain of an earlier product. A matrix unit replaces
+// the fma steps by its own, as mma/model.hpp says; start is its first accumulator, and the bias comes after its last.
 struct ProductArgs {
   std::int64_t m, n, k;
   Operand a, b;
   FormatId operands;    // the storage format, or tfloat32: what a and b are rounded to (nearest even) first
-  FormatId accumulate;  // float64, float32, float16 or bfloat16
+  FormatId accumulate;  // float64, float32, float16 or bfloat16; of a unit float32 or float16
+  int unit;             // a mma::Unit, 0 for the fma chain
+  int instruction_k;    // of the unit, 0 for its default
   FormatId bias_format;
   const void* bias;              // (m, n) or null
   std::int64_t bias_row;         // its row stride: 0 for a bias (n,) of every row

@@ -17,11 +17,23 @@ namespace gradkern::mma {
 
 using formats::FormatId;
 
-enum class Unit : int { volta, turing, ampere, ada, hopper, hopper_wgmma, blackwell, blackwell_tcgen05, rtx_blackwell };
+enum class Unit : int {
+  none,
+  volta,
+  turing,
+  ampere,
+  ada,
+  hopper,
+  hopper_wgmma,
+  blackwell,
+  blackwell_tcgen05,
+  rtx_blackwell
+};
 
 inline constexpr const char* unit_names[] = {
-    "volta", "turing", "ampere", "ada", "hopper", "hopper.wgmma", "blackwell", "blackwell.tcgen05", "rtx_blackwell"};
-inline constexpr int unit_count = 9;
+    "none",         "volta", "turing", "ampere", "ada", "hopper", "hopper.wgmma", "blackwell", "blackwell.tcgen05",
+    "rtx_blackwell"};
+inline constexpr int unit_count = 10;
 
 // How a step's sum becomes the accumulator: truncated to 23 fraction bits of float32, to 13 of them, or rounded to
 // float16, ties to even.

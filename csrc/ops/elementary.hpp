@@ -133,4 +133,35 @@ GRADKERN_HD V tanh_derivative(V z) {
   return select(z != z, z, logistic_density(V(-2) * abs(z), 2));
 }
 
+// The function of this number.
+inline constexpr int elementary_count = 11;
+
+template <class V>
+GRADKERN_HD V elementary(int function, V x) {
+  switch (function) {
+    case 0:
+      return exp(x);
+    case 1:
+      return expm1(x);
+    case 2:
+      return log1p(x);
+    case 3:
+      return tanh(x);
+    case 4:
+      return sigmoid(x);
+    case 5:
+      return erf(x);
+    case 6:
+      return erfc(x);
+    case 7:
+      return normal_cdf(x);
+    case 8:
+      return normal_pdf(x);
+    case 9:
+      return sigmoid_derivative(x);
+    default:
+      return tanh_derivative(x);
+  }
+}
+
 }  // namespace gradkern::ops

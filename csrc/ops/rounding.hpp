@@ -73,32 +73,36 @@ GRADKERN_HD formats::Encoded<F> encode_scaled(double x, double exact, const form
   return encoded;
 }
 
+// Counts one element, and adds it to the sums. Counts has what RoundingCounts has; Sums, what RoundingSums has.
+template <class F, class Counts, class Sums>
+GRADKERN_HD void record_rounding(double exact, const formats::Encoded<F>& encoded, std::int64_t index, Counts& counts,
+                                 Sums& sums) {
+  using formats::Event;
+  counts.count(encoded.event);
+  if (encoded.event == Event::overflow && counts.first_overflow < 0) counts.first_overflow = index;
+  if (encoded.event == Event::flushed && counts.first_flushed < 0) counts.first_flushed = index;
+  if (encoded.event == Event::nan || encoded.event == Event::inf) return;
+  const double stored = formats::decode<F>(encoded.bits);
+  const double error = stored - exact;
+  if (!(abs(error) < __builtin_inf())) return;  // overflowed: no finite error
+  sums.signal.add(index, exact);
+  if (!encoded.changed) return;
+  sums.noise.add(index, error);
+  const int exponent = static_cast<int>((to_bits(exact) >> 52) & 0x7FF) - 1023;
+  const int quantum = (exponent > formats::Layout<F>::min_exponent ? exponent : formats::Layout<F>::min_exponent) -
+                      formats::Layout<F>::fraction_bits;
+  const int half = -quantum / 2;  // 2^-quantum itself may be beyond float64
+  const double ulps = abs(error) * formats::exp2i(half) * formats::exp2i(-quantum - half);
+  if (ulps > counts.max_ulp) counts.max_ulp = ulps;
+}
+
 struct RoundingCounts {
   std::int64_t events[formats::event_count] = {};
   std::int64_t first_overflow = -1, first_flushed = -1;
   double max_ulp = 0;
   SquareSum signal, noise;
 
-  template <class F>
-  GRADKERN_HD void record(double exact, const formats::Encoded<F>& encoded, std::int64_t index, RoundingSums& sums) {
-    using formats::Event;
-    ++events[static_cast<int>(encoded.event)];
-    if (encoded.event == Event::overflow && first_overflow < 0) first_overflow = index;
-    if (encoded.event == Event::flushed && first_flushed < 0) first_flushed = index;
-    if (encoded.event == Event::nan || encoded.event == Event::inf) return;
-    const double stored = formats::decode<F>(encoded.bits);
-    const double error = stored - exact;
-    if (!(abs(error) < __builtin_inf())) return;  // overflowed: no finite error
-    sums.signal.add(index, exact);
-    if (!encoded.changed) return;
-    sums.noise.add(index, error);
-    const int exponent = static_cast<int>((to_bits(exact) >> 52) & 0x7FF) - 1023;
-    const int quantum = (exponent > formats::Layout<F>::min_exponent ? exponent : formats::Layout<F>::min_exponent) -
-                        formats::Layout<F>::fraction_bits;
-    const int half = -quantum / 2;  // 2^-quantum itself may be beyond float64
-    const double ulps = abs(error) * formats::exp2i(half) * formats::exp2i(-quantum - half);
-    if (ulps > max_ulp) max_ulp = ulps;
-  }
+  GRADKERN_HD void count(formats::Event event) { ++events[static_cast<int>(event)]; }
 
   // The end of a chunk.
   GRADKERN_HD void add(const RoundingSums& sums) {

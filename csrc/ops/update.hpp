@@ -56,11 +56,10 @@ GRADKERN_HD V descended(V w, V g, V rate) {
   return canonical_nan(fma(-rate, g, w));
 }
 
-// One entry, the definition.
-template <class F>
+// One entry, the definition. Counts has what UpdateCounts has; Sums, what UpdateSums has.
+template <class F, class Counts, class Sums>
 GRADKERN_HD typename F::container update_entry(double w, double g, double rate, const formats::Mode& mode,
-                                               std::uint64_t draw, std::int64_t index, UpdateCounts& counts,
-                                               UpdateSums& sums) {
+                                               std::uint64_t draw, std::int64_t index, Counts& counts, Sums& sums) {
   const double infinity = __builtin_inf(), exact = descended(w, g, rate), wanted = rate * g;
   const bool finite = abs(w) < infinity && abs(g) < infinity;
   const bool beyond = finite && !(abs(exact) < infinity);  // beyond float64 itself

@@ -29,7 +29,7 @@ Converted<F> convert(const std::vector<double>& source, double scale, const form
     const std::uint64_t draw = formats::draw(mode, stream, static_cast<std::int64_t>(i));
     const auto encoded = ops::encode_scaled<F>(source[i], exact, mode, draw);
     result.stored.push_back(encoded.bits);
-    chunk.record<F>(exact, encoded, static_cast<std::int64_t>(i), sums);
+    ops::record_rounding<F>(exact, encoded, static_cast<std::int64_t>(i), chunk, sums);
     if ((i + 1) % convert_chunk == 0 || i + 1 == source.size()) {
       chunk.add(sums);
       result.counts.merge(chunk);

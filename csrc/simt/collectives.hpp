@@ -12,6 +12,9 @@ inline void __syncthreads(GRADKERN_SITE) {
 inline int __syncthreads_or(int predicate, GRADKERN_SITE) {
   return gradkern::simt::block_barrier({"__syncthreads_or", line, file, function}, predicate != 0) != 0;
 }
+inline int __syncthreads_and(int predicate, GRADKERN_SITE) {
+  return gradkern::simt::block_barrier({"__syncthreads_and", line, file, function}, predicate == 0) == 0;
+}
 inline int __syncthreads_count(int predicate, GRADKERN_SITE) {
   return static_cast<int>(gradkern::simt::block_barrier({"__syncthreads_count", line, file, function}, predicate != 0));
 }

@@ -45,6 +45,7 @@ struct Warp {
 };
 
 struct Block;
+class BlockRunner;
 
 struct Thread {
   uint3 index;  // threadIdx
@@ -52,7 +53,7 @@ struct Thread {
   Block* block;
   Warp* warp;
   Fiber* fiber;  // null before the thread starts
-  Site waits;    // where; no operation while it runs
+  Site waits;    // where, while it waits
   bool ended;
   std::uint64_t copy_group;
   std::vector<Copy> copies;
@@ -62,9 +63,11 @@ struct Launch {
   dim3 grid, size;  // gridDim, blockDim
   std::size_t dynamic_bytes;
   std::function<void()> body;  // the kernel with its arguments
+  bool counted = false;        // its traffic
 };
 
 struct Block {
+  BlockRunner* runner;
   const Launch* launch;
   uint3 index;  // blockIdx
   void* dynamic_shared;
@@ -89,6 +92,8 @@ void warp_collective(const Site& site, unsigned mask, Operand& mine, Compute com
   }
 }
 
+void count_access(const Site& site, const void* address, unsigned bytes);
+
 // Ends the launch with an error that names the running thread and the site.
 [[noreturn]] void fail(const Site& site, const std::string& what);
 
@@ -100,7 +105,9 @@ struct Grid : dim3 {
   const char* launcher;
 };
 
-int run(const Launch& launch, const char* launcher);
+inline constexpr std::size_t most_dynamic_bytes = 227 << 10;  // of compute capability 9.0
+
+int run(Launch launch, const char* launcher);
 
 // The order in which the threads of a block start and wake, and in which blocks run: GRADKERN_SIMT_ORDER is forward,
 // reverse or a number, the seed of a shuffle.
@@ -108,7 +115,8 @@ struct Order {
   enum Kind { forward, reverse, shuffled } kind = forward;
   std::uint64_t seed = 0;
 };
-void set_order(Order order);
+Order order_of(const std::string& text);
+void set_order(const Order& order);
 Order order();
 
 // The text of the last launch of this thread of the operating system that failed.

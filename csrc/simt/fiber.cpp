@@ -97,9 +97,6 @@ constexpr std::size_t stack_size = 128 << 10;
 
 std::size_t page_size() { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)); }
 
-thread_local Fiber* previous = nullptr;  // who switched last on this thread of the operating system
-thread_local Fiber* current = nullptr;
-
 }  // namespace
 
 Fiber::Fiber(Entry entry) : entry_(entry), size_(stack_size) {
@@ -138,28 +135,32 @@ void Fiber::restart() {
   stack_pointer_ = frame;
 }
 
+#if defined(GRADKERN_ASAN)
+// AddressSanitizer is told of every switch, before it and after.
+namespace {
+thread_local Fiber *previous = nullptr, *current = nullptr;
+}  // namespace
+
 void Fiber::go(Fiber& from, Fiber& to) {
   previous = &from;
   current = &to;
-#if defined(GRADKERN_ASAN)
   __sanitizer_start_switch_fiber(&from.fake_stack_, to.bottom_, to.size_);
-#endif
   gradkern_switch_stack(&from.stack_pointer_, to.stack_pointer_);
-  from.landed();
+  arrived();
 }
 
-void Fiber::arrived() { current->landed(); }
-
-void Fiber::landed() {
-#if defined(GRADKERN_ASAN)
+void Fiber::arrived() {
   const void* bottom = nullptr;
   std::size_t size = 0;
-  __sanitizer_finish_switch_fiber(fake_stack_, &bottom, &size);
+  __sanitizer_finish_switch_fiber(current->fake_stack_, &bottom, &size);
   if (!previous->memory_) {  // only now is it known where the system's own stack lies
     previous->bottom_ = bottom;
     previous->size_ = size;
   }
-#endif
 }
+#else
+void Fiber::go(Fiber& from, Fiber& to) { gradkern_switch_stack(&from.stack_pointer_, to.stack_pointer_); }
+void Fiber::arrived() {}
+#endif
 
 }  // namespace gradkern::simt

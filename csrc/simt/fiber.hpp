@@ -16,13 +16,11 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  void restart();  // forget what runs there; the next switch enters Entry
+  void restart();  // forget what runs there: the next switch enters Entry
   static void go(Fiber& from, Fiber& to);
   static void arrived();  // the first thing in Entry
 
  private:
-  void landed();
-
   Entry entry_ = nullptr;
   void* stack_pointer_ = nullptr;
   std::byte* memory_ = nullptr;  // a guard page, then the stack; null for the stack that the operating system made

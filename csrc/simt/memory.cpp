@@ -8,12 +8,13 @@ void access(const Site& site, const void* address, unsigned bytes) {
   if (reinterpret_cast<std::uintptr_t>(address) % bytes) {
     fail(site, "the address is no multiple of " + std::to_string(bytes) + " bytes");
   }
+  if (running->block->launch->counted) count_access(site, address, bytes);
 }
 
 void cp_async(const Site& site, void* shared, const void* global, unsigned bytes, unsigned source_bytes) {
   if (source_bytes > bytes) fail(site, "more source bytes than bytes");
-  access(site, shared, bytes);
-  access(site, global, bytes);
+  access({"cp_async, to shared", site.line, site.file, site.function}, shared, bytes);
+  access({"cp_async, from global", site.line, site.file, site.function}, global, bytes);
   std::memset(shared, 0xFF, bytes);  // NaN until it lands
   running->copies.push_back({shared, global, bytes, source_bytes, running->copy_group});
 }

@@ -11,6 +11,7 @@
 #include "simt/intrinsics.hpp"
 #include "simt/memory.hpp"
 #include "simt/tensor_core.hpp"
+#include "simt/traffic.hpp"
 #include "simt/types.hpp"
 
 #define threadIdx (::gradkern::simt::running->index)
@@ -29,8 +30,7 @@ using stream_t = void*;
 template <class... Parameters, class... Arguments>
 int launch(void (*kernel)(Parameters...), simt::Grid grid, dim3 block, std::size_t dynamic_bytes, stream_t,
            Arguments... arguments) {
-  simt::Launch run{grid, block, dynamic_bytes, [=] { kernel(arguments...); }};
-  return simt::run(run, grid.launcher);
+  return simt::run({grid, block, dynamic_bytes, [=] { kernel(arguments...); }}, grid.launcher);
 }
 
 inline const char* error_text(int error) { return error ? simt::last_error() : "no error"; }

@@ -2,8 +2,7 @@
 
 #include <atomic>
 
-#include "formats/decode.hpp"
-#include "formats/encode.hpp"
+#include "mma/model.hpp"
 #include "simt/memory.hpp"
 
 namespace gradkern::simt {
@@ -11,31 +10,22 @@ namespace {
 
 constexpr unsigned whole_warp = 0xFFFFFFFFu;
 
-std::atomic<Architecture> imitated{Architecture::hopper};
+std::atomic<mma::Unit> imitated{mma::Unit::hopper};
 
-int bits_of(formats::FormatId id) {
-  return formats::visit(id, []<class F>(F) { return static_cast<int>(8 * sizeof(typename F::container)); });
-}
-
-struct Tile {  // the matrices of one mma, element by element, as bits
-  std::uint32_t a[16][32], b[32][8], c[16][8];
+struct Tile {  // the matrices of one mma, element by element, as bits; b by columns
+  std::uint32_t a[16][32], b[8][32], c[16][8];
 };
 
-// Stand-in for csrc/mma: the exact sum in double, rounded once.
-double value_of(formats::FormatId id, std::uint32_t bits) {
-  return formats::visit(id,
-                        [bits]<class F>(F) { return formats::decode<F>(static_cast<typename F::container>(bits)); });
-}
-void mma_step(const MmaShape& shape, Tile& tile) {
+void multiply_add(const mma::Instruction& instruction, Tile& tile) {
   for (int row = 0; row < 16; ++row) {
     for (int column = 0; column < 8; ++column) {
-      double sum = value_of(shape.accumulator, tile.c[row][column]);
-      for (int k = 0; k < shape.k; ++k) sum += value_of(shape.a, tile.a[row][k]) * value_of(shape.b, tile.b[k][column]);
-      tile.c[row][column] = formats::visit(shape.accumulator, [sum]<class F>(F) {
-        return static_cast<std::uint32_t>(formats::encode<F>(sum, formats::Mode{}).bits);
-      });
+      tile.c[row][column] = mma::execute(instruction, tile.a[row], tile.b[column], instruction.k, tile.c[row][column]);
     }
   }
+}
+
+int bits_of(formats::FormatId id) {
+  return formats::visit(id, [](auto f) { return static_cast<int>(8 * sizeof(typename decltype(f)::container)); });
 }
 
 struct Fragments {
@@ -43,23 +33,21 @@ struct Fragments {
   std::uint32_t* accumulators;
 };
 
-std::uint32_t element(std::uint32_t word, int index, int bits) {
-  return bits == 32 ? word & ~0x1FFFu
-                    : word >> (index * bits) & ((1u << bits) - 1);  // tfloat32: the unit reads 19 bits
-}
-
 template <class At>
 void gather(const MmaShape& shape, At at, Tile& tile) {
   const int bits = bits_of(shape.a), each = 32 / bits, halves = shape.k / (4 * each);
+  const auto element = [bits](std::uint32_t word, int e) {
+    return word >> (e * bits) & static_cast<std::uint32_t>((std::uint64_t(1) << bits) - 1);
+  };
   for (int lane = 0; lane < 32; ++lane) {
     const Fragments& f = at(static_cast<unsigned>(lane));
     const int group = lane / 4, inner = lane % 4;
     for (int half = 0; half < halves; ++half) {
       for (int e = 0; e < each; ++e) {
         const int k = (4 * half + inner) * each + e;
-        tile.a[group][k] = element(f.a[2 * half], e, bits);
-        tile.a[group + 8][k] = element(f.a[2 * half + 1], e, bits);
-        tile.b[k][group] = element(f.b[half], e, bits);
+        tile.a[group][k] = element(f.a[2 * half], e);
+        tile.a[group + 8][k] = element(f.a[2 * half + 1], e);
+        tile.b[group][k] = element(f.b[half], e);
       }
     }
     for (int i = 0; i < 4; ++i) tile.c[group + 8 * (i / 2)][2 * inner + i % 2] = f.accumulators[i];
@@ -68,16 +56,19 @@ void gather(const MmaShape& shape, At at, Tile& tile) {
 
 }  // namespace
 
-void set_architecture(Architecture wanted) { imitated = wanted; }
-Architecture architecture() { return imitated; }
+void set_architecture(mma::Unit unit) { imitated = unit; }
+mma::Unit architecture() { return imitated; }
 
-void mma(const Site& site, const MmaShape& shape, const std::uint32_t* a, const std::uint32_t* b,
-         std::uint32_t (&accumulators)[4]) {
+void multiply_add(const Site& site, const MmaShape& shape, const std::uint32_t* a, const std::uint32_t* b,
+                  std::uint32_t (&accumulators)[4]) {
+  const mma::Unit unit = architecture();
+  const mma::Instruction instruction = mma::find(unit, shape.a, shape.b, shape.accumulator, shape.k);
+  if (!instruction.k) fail(site, std::string("no such instruction on ") + mma::unit_names[static_cast<int>(unit)]);
   Fragments mine{a, b, accumulators};
-  warp_collective(site, whole_warp, mine, [&shape](auto at) {
+  warp_collective(site, whole_warp, mine, [&](auto at) {
     Tile tile;
     gather(shape, at, tile);
-    mma_step(shape, tile);
+    multiply_add(instruction, tile);
     for (unsigned lane = 0; lane < 32; ++lane) {
       for (unsigned i = 0; i < 4; ++i) {
         at(lane).accumulators[i] = tile.c[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2];

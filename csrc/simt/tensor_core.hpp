@@ -8,14 +8,14 @@
 #include <cstdint>
 
 #include "formats/format.hpp"
+#include "mma/units.hpp"
 #include "simt/executor.hpp"
 
 namespace gradkern::simt {
 
 // The architecture whose matrix units the executor imitates. For the whole process; hopper at first.
-enum class Architecture : int { volta, turing, ampere, ada, hopper, blackwell, rtx_blackwell };
-void set_architecture(Architecture architecture);
-Architecture architecture();
+void set_architecture(mma::Unit unit);
+mma::Unit architecture();
 
 struct MmaShape {
   formats::FormatId a, b, accumulator;  // float32 or float16
@@ -23,8 +23,8 @@ struct MmaShape {
 };
 
 // d = a * b + c of a warp, all fragments as bits: a and b 32-bit registers, c and d one element each.
-void mma(const Site& site, const MmaShape& shape, const std::uint32_t* a, const std::uint32_t* b,
-         std::uint32_t (&accumulators)[4]);
+void multiply_add(const Site& site, const MmaShape& shape, const std::uint32_t* a, const std::uint32_t* b,
+                  std::uint32_t (&accumulators)[4]);
 
 // `count` matrices of 8 rows of 16 bytes; lane l gives row l % 8 of matrix l / 8.
 void ldmatrix(const Site& site, std::uint32_t* registers, int count, bool transposed, const void* row);
@@ -33,7 +33,7 @@ template <class A, class B, int k>
 void mma_float32(const Site& site, float (&d)[4], const std::uint32_t* a, const std::uint32_t* b, const float (&c)[4]) {
   std::uint32_t bits[4];
   for (int i = 0; i < 4; ++i) bits[i] = __builtin_bit_cast(std::uint32_t, c[i]);
-  mma(site, {A::id, B::id, formats::FormatId::float32, k}, a, b, bits);
+  multiply_add(site, {A::id, B::id, formats::FormatId::float32, k}, a, b, bits);
   for (int i = 0; i < 4; ++i) d[i] = __builtin_bit_cast(float, bits[i]);
 }
 
@@ -42,7 +42,7 @@ void mma_float16(const Site& site, std::uint32_t (&d)[2], const std::uint32_t* a
                  const std::uint32_t (&c)[2]) {
   std::uint32_t bits[4];
   for (int i = 0; i < 4; ++i) bits[i] = c[i / 2] >> 16 * (i % 2) & 0xFFFF;
-  mma(site, {A::id, B::id, formats::FormatId::float16, k}, a, b, bits);
+  multiply_add(site, {A::id, B::id, formats::FormatId::float16, k}, a, b, bits);
   for (int r = 0; r < 2; ++r) d[r] = bits[2 * r] | bits[2 * r + 1] << 16;
 }
 

@@ -19,6 +19,10 @@ from gradkern.clip_adaptive import clip_adaptive
 from gradkern.clip_result import ClipResult, NonFinite
 from gradkern.clip_value import clip_by_value
 from gradkern.clippers import QuantileClipper, ZScoreClipper
+from gradkern.compare import compare
+from gradkern.compared_pair import ComparedPair, ComparedRun, Divergence
+from gradkern.compared_tensor import ComparedTensor
+from gradkern.comparison import Comparison
 from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
 from gradkern.descend import descend
 from gradkern.descent_step import DescentStep, NonFiniteOrigin
@@ -76,12 +80,17 @@ __all__ = [
     "CastResult",
     "ChainReport",
     "ClipResult",
+    "ComparedPair",
+    "ComparedRun",
+    "ComparedTensor",
+    "Comparison",
     "Contributions",
     "CudaError",
     "Dense",
     "DenseGradients",
     "DenseOutput",
     "DescentStep",
+    "Divergence",
     "Finding",
     "FlushProfile",
     "FormatFit",
@@ -127,6 +136,7 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
+    "compare",
     "dense_backward",
     "dense_forward",
     "descend",

@@ -13,7 +13,7 @@ using namespace gradkern;
 using formats::FormatId;
 
 mma::Unit unit_of(const std::string& name) {
-  for (int i = 0; i < mma::unit_count; ++i)
+  for (int i = 1; i < mma::unit_count; ++i)
     if (name == mma::unit_names[i]) return static_cast<mma::Unit>(i);
   throw std::invalid_argument("no unit " + name);
 }

@@ -1,0 +1,184 @@
+#include "cpu/mma.hpp"
+
+#include <algorithm>
+
+#include "base/expects.hpp"
+#include "base/thread_pool.hpp"
+#include "mma/model.hpp"
+#include "simd/truncation.hpp"
+
+namespace gradkern::cpu {
+namespace {
+
+using formats::FormatId;
+
+constexpr std::int32_t infinite = 0x7F800000;
+constexpr int most_span = 126;                  // of both operands' exponents, that sums of bytes can hold
+constexpr int least_sum = -95, most_sum = 100;  // of exponents, where no float32 lane under- or overflows
+
+std::int32_t magnitude_of(float x) { return base::bit_cast<std::int32_t>(x) & 0x7FFFFFFF; }
+
+// The exponents of the finite values that are not zero.
+struct Exponents {
+  std::int32_t low = infinite - 1, high = 1;  // magnitudes as bits
+  bool special = false;
+
+  void merge(const Exponents& other) {
+    low = std::min(low, other.low);
+    high = std::max(high, other.high);
+    special |= other.special;
+  }
+};
+
+Exponents survey(const float* values, std::int64_t begin, std::int64_t end) {
+  std::int32_t low = infinite - 1, high = 1, largest = 0;
+  for (std::int64_t i = begin; i < end; ++i) {
+    const std::int32_t m = magnitude_of(values[i]);
+    const std::int32_t finite = m < infinite ? m : 0;
+    largest = m > largest ? m : largest;
+    high = finite > high ? finite : high;
+    low = finite != 0 && finite < low ? finite : low;
+  }
+  return {low, high, largest >= infinite};
+}
+
+Exponents survey(const float* values, std::int64_t size) {
+  constexpr std::int64_t chunk = 65536;
+  std::vector<Exponents> parts(static_cast<std::size_t>(base::chunk_count(size, chunk)));
+  base::parallel_for(static_cast<std::int64_t>(parts.size()), [&](std::int64_t c) {
+    parts[static_cast<std::size_t>(c)] = survey(values, c * chunk, std::min(size, (c + 1) * chunk));
+  });
+  Exponents all;
+  for (const Exponents& part : parts) all.merge(part);
+  if (all.low > all.high) all.low = all.high = 127 << 23;  // zeros only
+  return all;
+}
+
+// The exponent of a subnormal's field.
+int exponent_floor(FormatId format, mma::Form form) {
+  if (form == mma::Form::halves) return -14;  // as float16
+  return formats::visit(format, [](auto f) { return formats::Layout<decltype(f)>::min_exponent; });
+}
+
+// A float8 operand keeps its own format; the others are what the product rounds them to.
+FormatId unit_format(FormatId given, FormatId operands) {
+  const bool is_float8 = given == FormatId::float8_e4m3fn || given == FormatId::float8_e5m2;
+  return is_float8 ? given : operands;
+}
+
+std::uint32_t pattern(FormatId format, float value) {
+  return formats::visit(format, [&](auto f) {
+    return static_cast<std::uint32_t>(formats::encode<decltype(f)>(static_cast<double>(value), {}).bits);
+  });
+}
+
+float value_of(FormatId accumulate, std::uint32_t bits) {
+  if (accumulate == FormatId::float32) return base::bit_cast<float>(bits);
+  if (bits == mma::Hardware::nan(mma::Output::half))
+    return base::bit_cast<float>(mma::Hardware::nan(mma::Output::truncated));
+  return static_cast<float>(formats::decode<formats::float16>(static_cast<std::uint16_t>(bits)));
+}
+
+}  // namespace
+
+UnitPlan::UnitPlan(const executor::ProductArgs& args, const float* a, const float* b, const float* bias)
+    : product_{}, a_(a), b_(b) {
+  UnitProduct& p = product_;
+  p.instruction = mma::find(static_cast<mma::Unit>(args.unit), unit_format(args.a.format, args.operands),
+                            unit_format(args.b.format, args.operands), args.accumulate, args.instruction_k);
+  base::expects(p.instruction.k > 0, "product: the matrix unit has no instruction for these formats");
+  const Exponents left = survey(a, args.m * args.k), right = survey(b, args.k * args.n);
+  const auto rule = [&](FormatId format, const Exponents& e, int& low, int& high) {
+    const int floor = exponent_floor(format, p.instruction.form);
+    low = std::max((e.low >> 23) - 127, floor);
+    high = std::max((e.high >> 23) - 127, floor);
+    return ExponentRule{floor, 0, -2000, 0};
+  };
+  int a_low = 0, a_high = 0, b_low = 0, b_high = 0;
+  p.a_rule = rule(p.instruction.a, left, a_low, a_high);
+  p.b_rule = rule(p.instruction.b, right, b_low, b_high);
+  p.wide = a_high - a_low + b_high - b_low > most_span || a_low + b_low < least_sum || a_high + b_high > most_sum;
+  if (!p.wide) {
+    // A zero's sum with any other stays below any sum without one.
+    const int a_least = b_high - b_low + 1, b_least = a_high - a_low + 1;
+    p.a_rule = {p.a_rule.floor, a_least - a_low, 0, a_least};
+    p.b_rule = {p.b_rule.floor, b_least - b_low, 0, b_least};
+  }
+  p.a = a;
+  p.a_row = args.a.row_stride;
+  p.a_step = args.a.column_stride;
+  p.b = b;
+  p.b_step = args.b.row_stride;
+  p.b_column = args.b.column_stride;
+  p.bias = bias;
+  p.bias_row = args.bias_row;
+  p.c = static_cast<float*>(args.wide);
+  p.n = args.n;
+  p.k = args.k;
+  p.continued = args.continued != nullptr;
+  if (left.special || right.special) set_aside(args);
+}
+
+// The loop sees zeros in place of what is not finite.
+void UnitPlan::set_aside(const executor::ProductArgs& args) {
+  const auto look = [&](const float* values, std::int64_t size, std::vector<float>& finite) {
+    finite.assign(values, values + size);
+    for (float& x : finite) x = magnitude_of(x) < infinite ? x : 0.0f;
+    return finite.data();
+  };
+  const auto worst = [&](const float* values, std::int64_t step) {
+    Kind kind = Kind::finite;
+    for (std::int64_t k = 0; k < args.k; ++k) {
+      const std::int32_t m = magnitude_of(values[k * step]);
+      kind = std::max(kind, m < infinite ? Kind::finite : m == infinite ? Kind::infinite : Kind::nan);
+    }
+    return kind;
+  };
+  for (std::int64_t i = 0; i < args.m; ++i) rows_.push_back(worst(a_ + i * product_.a_row, product_.a_step));
+  for (std::int64_t j = 0; j < args.n; ++j) columns_.push_back(worst(b_ + j * product_.b_column, product_.b_step));
+  product_.a = look(a_, args.m * args.k, finite_a_);
+  product_.b = look(b_, args.k * args.n, finite_b_);
+}
+
+float UnitPlan::model(const std::vector<std::uint32_t>& row, std::int64_t i, std::int64_t j) const {
+  const UnitProduct& p = product_;
+  std::vector<std::uint32_t> column(row.size());
+  for (std::size_t k = 0; k < column.size(); ++k)
+    column[k] = pattern(p.instruction.b, b_[static_cast<std::int64_t>(k) * p.b_step + j * p.b_column]);
+  const float start = p.continued ? p.c[i * p.n + j] : 0.0f;
+  const FormatId acc = p.instruction.accumulate;
+  std::uint32_t d = mma::walk(p.instruction, row.data(), column.data(), p.k, pattern(acc, start));
+  if (p.bias) d = mma::add(acc, d, pattern(acc, p.bias[i * p.bias_row + j]));
+  return value_of(acc, d);
+}
+
+std::vector<UnitPlan::Fix> UnitPlan::fixes(const ProductRange& range) const {
+  std::vector<Fix> list;
+  if (rows_.empty()) return list;
+  const UnitProduct& p = product_;
+  const float nan = base::bit_cast<float>(mma::Hardware::nan(mma::Output::truncated));
+  std::vector<std::uint32_t> row(static_cast<std::size_t>(p.k));
+  for (std::int64_t i = range.row_begin; i < range.row_end; ++i) {
+    bool ready = false;
+    for (std::int64_t j = range.column_begin; j < range.column_end; ++j) {
+      const Kind kind = std::max(rows_[static_cast<std::size_t>(i)], columns_[static_cast<std::size_t>(j)]);
+      if (kind == Kind::finite) continue;
+      if (kind == Kind::infinite && !ready) {
+        for (std::size_t k = 0; k < row.size(); ++k)
+          row[k] = pattern(p.instruction.a, a_[i * p.a_row + static_cast<std::int64_t>(k) * p.a_step]);
+        ready = true;
+      }
+      list.push_back({i * p.n + j, kind == Kind::nan ? nan : model(row, i, j)});
+    }
+  }
+  return list;
+}
+
+void UnitPlan::run(const Kernels& kernels, const ProductRange& range, char* scratch) const {
+  const simd::NearestEven guard;
+  const std::vector<Fix> list = fixes(range);
+  kernels.unit_product(product_, range, scratch);
+  for (const Fix& fix : list) product_.c[fix.at] = fix.value;
+}
+
+}  // namespace gradkern::cpu

@@ -1,0 +1,37 @@
+// A product on a matrix unit, made ready for the instruction set's loop: which lanes hold its exponents, and which
+// outputs have an infinite or NaN operand. Those are the scalar model's.
+#pragma once
+
+#include <vector>
+
+#include "cpu/kernels.hpp"
+
+namespace gradkern::cpu {
+
+class UnitPlan {
+ public:
+  // a, b and bias: the operands' values as they lie, rounded to what the unit takes.
+  UnitPlan(const executor::ProductArgs& args, const float* a, const float* b, const float* bias);
+
+  // Any range, on any thread; scratch: mma_scratch bytes.
+  void run(const Kernels& kernels, const ProductRange& range, char* scratch) const;
+
+ private:
+  enum class Kind : std::uint8_t { finite, infinite, nan };  // the worst entry of a row of a, or of a column of b
+
+  struct Fix {
+    std::int64_t at;
+    float value;
+  };
+
+  void set_aside(const executor::ProductArgs& args);
+  float model(const std::vector<std::uint32_t>& row, std::int64_t i, std::int64_t j) const;
+  std::vector<Fix> fixes(const ProductRange& range) const;
+
+  UnitProduct product_;
+  const float *a_, *b_;               // with what is not finite
+  std::vector<Kind> rows_, columns_;  // empty where all is finite
+  std::vector<float> finite_a_, finite_b_;
+};
+
+}  // namespace gradkern::cpu

@@ -1,0 +1,142 @@
+// The CUDA kernels of products by fma, run on the host: bit for bit what the CPU computes, in any order of threads.
+#include "check.hpp"
+#include "cuda/kernels.hpp"
+#include "device_table.hpp"
+#include "product_cases.hpp"
+#include "simt/executor.hpp"
+
+namespace gradkern {
+namespace {
+
+using test::FormatId;
+using test::Placement;
+using test::ProductCase;
+
+executor::Executor device() {
+  static executor::DeviceTable table = [] {
+    executor::DeviceTable t = test::memory_table();
+    t.product = cuda::product;
+    return t;
+  }();
+  return executor::device_executor(table);
+}
+
+void compare(const executor::Executor& cpu, const ProductCase& c) {
+  const test::Product product(c);
+  const auto truth = product.computed(cpu, false);
+  const auto got = product.computed(device(), true);
+  CHECK(got == truth, test::text_of(c));
+}
+
+// Contiguous, contiguous and unaligned, with gaps; each transposed or not.
+Placement placement(std::uint64_t seed) {
+  const auto draw = [&](std::uint64_t index, std::uint64_t below) {
+    return static_cast<std::int64_t>(formats::random_bits(seed, index) % below);
+  };
+  const bool transposed = draw(0, 2) != 0;
+  switch (draw(1, 4)) {
+    case 0:
+      return {transposed, draw(2, 3), draw(3, 9), draw(4, 9)};
+    case 1:
+      return {transposed, 0, draw(3, 9), draw(4, 9)};
+    default:
+      return {transposed, 0, 0, 0};
+  }
+}
+
+ProductCase random_case(std::int64_t m, std::int64_t n, std::int64_t k, FormatId a, FormatId b, FormatId operands,
+                        FormatId accumulate, std::uint64_t seed) {
+  return {m,
+          n,
+          k,
+          a,
+          b,
+          operands,
+          accumulate,
+          placement(2 * seed),
+          placement(2 * seed + 1),
+          seed % 3 == 0   ? 0
+          : seed % 3 == 1 ? 1
+                          : m,
+          seed % 4 == 1,
+          seed,
+          seed % 2 ? 0u : 40u};
+}
+
+template <class Body>
+void for_arithmetics(Body body) {
+  constexpr FormatId accumulators[] = {FormatId::float64, FormatId::float32, FormatId::float16, FormatId::bfloat16};
+  for (const FormatId accumulate : accumulators) {
+    for (const FormatId storage : test::storage_formats) {
+      body(storage, storage, storage, accumulate);
+      const bool wider = storage == FormatId::float64 || storage == FormatId::float32;
+      if (wider) body(storage, storage, FormatId::tfloat32, accumulate);
+    }
+    body(FormatId::tfloat32, FormatId::tfloat32, FormatId::tfloat32, accumulate);
+    body(FormatId::float8_e4m3fn, FormatId::float8_e5m2, FormatId::float8_e4m3fn, accumulate);
+    body(FormatId::float8_e5m2, FormatId::float16, FormatId::float16, accumulate);
+  }
+}
+
+void ragged_sizes(const executor::Executor& cpu) {
+  constexpr std::int64_t depths[] = {0, 1, 2, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 130};
+  constexpr std::int64_t sides[] = {1, 2, 4, 5, 15, 16, 17, 31, 32, 33, 64, 65, 70};
+  for_arithmetics([&](FormatId a, FormatId b, FormatId operands, FormatId accumulate) {
+    std::uint64_t seed = 1;
+    for (const std::int64_t k : depths) {
+      for (int draw = 0; draw < 3; ++draw, ++seed) {
+        const auto side = [&](std::uint64_t i) { return sides[formats::random_bits(seed, i) % std::size(sides)]; };
+        compare(cpu, random_case(side(5), side(6), k, a, b, operands, accumulate, seed));
+      }
+    }
+  });
+}
+
+// Enough rows and columns for the large tiles.
+void large_tiles(const executor::Executor& cpu) {
+  for_arithmetics([&](FormatId a, FormatId b, FormatId operands, FormatId accumulate) {
+    for (std::uint64_t seed = 1; seed <= 2; ++seed)
+      compare(cpu, random_case(690, 705 + static_cast<std::int64_t>(seed), 18, a, b, operands, accumulate, seed));
+  });
+  constexpr FormatId within[] = {FormatId::float32, FormatId::float16, FormatId::float8_e5m2};
+  for (std::uint64_t seed = 0; seed < 16; ++seed) {
+    const FormatId f = within[seed % std::size(within)];
+    const auto draw = static_cast<std::int64_t>(seed % 5);
+    compare(cpu, random_case(1500 + draw, 1412 + draw, 7 + 3 * draw, f, f, f, FormatId::float32, seed));
+  }
+}
+
+// Results in device memory that is not aligned to 16 bytes, and rows of several lengths.
+void unaligned_results(const executor::Executor& cpu) {
+  for (const FormatId f : {FormatId::float64, FormatId::float32}) {
+    for (std::int64_t n = 28; n <= 36; ++n) {
+      for (std::int64_t offset = 0; offset < 4; ++offset) {
+        ProductCase c = random_case(20, n, 5, f, f, f, f, static_cast<std::uint64_t>(4 * n + 1));
+        const test::Product product(c);
+        const std::int64_t bytes = f == FormatId::float64 ? 8 : 4;
+        void* memory = nullptr;
+        cuda::allocate(&memory, (20 * n + 4) * bytes, nullptr);
+        const auto truth = product.computed(cpu, false);
+        const auto got = product.computed(device(), true, offset, memory);
+        cuda::release(memory, nullptr);
+        CHECK(got == truth, test::text_of(c), "offset", offset);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gradkern
+
+int main() {
+  using namespace gradkern;
+  const executor::Executor cpu = test::usable_executors().back();
+  for (const simt::Order order :
+       {simt::Order{simt::Order::forward, 0}, {simt::Order::reverse, 0}, {simt::Order::shuffled, 3}}) {
+    simt::set_order(order);
+    ragged_sizes(cpu);
+    unaligned_results(cpu);
+  }
+  large_tiles(cpu);
+  return test::report();
+}
