@@ -72,6 +72,11 @@ def as_bits_view(array: Any) -> Any:
     return array if isinstance(array, _core.DeviceArray) else array.view(_UNSIGNED[array.dtype.itemsize])
 
 
+def on_host(array: Any) -> Any:
+    """Return an array on a device as NumPy's, waiting for it; others as they are."""
+    return array.to_host() if isinstance(array, _core.DeviceArray) else array
+
+
 def same_kind(result: Any) -> Any:
     """Give a result back as NumPy has it."""
     return result
@@ -201,12 +206,12 @@ def check_one_place(function: str, **arguments: Bits | None) -> None:
     check_places(function, ((name, bits) for name, bits in arguments.items() if bits is not None))
 
 
-def check_places(function: str, arguments: Iterable[tuple[str, Bits]]) -> None:
-    """Do the same for arrays by name."""
+def check_places(function: str, arguments: Iterable[tuple[str, Bits]], numbers: bool = True) -> None:
+    """Do the same for arrays by name; `numbers`: single ones on the host go anywhere."""
     first: tuple[str, str] | None = None
     for name, bits in arguments:
         where = bits.place
-        if where == "the host" and not bits.shape:
+        if numbers and where == "the host" and not bits.shape:
             continue
         first = first or (name, where)
         if where != first[1]:
