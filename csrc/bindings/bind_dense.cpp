@@ -1,4 +1,6 @@
 // The one product behind dense forward and its three backward products.
+#include <cstring>
+
 #include "base/expects.hpp"
 #include "bindings/array_view.hpp"
 
@@ -17,8 +19,8 @@ executor::Operand matrix(const ArrayView& array, int format, bool transposed, st
 
 py::object product(const ArrayView& a, int a_format, bool a_transposed, const ArrayView& b, int b_format,
                    bool b_transposed, const std::optional<ArrayView>& bias, int bias_format, int operands,
-                  int accumulate) {
-  const Run run({&a, &b, bias ? &*bias : nullptr});
+                  int accumulate, int unit, int instruction_k, const std::optional<ArrayView>& start) {
+  const Run run({&a, &b, bias ? &*bias : nullptr, start ? &*start : nullptr});
   executor::ProductArgs args{};
   std::int64_t inner = 0;
   args.a = matrix(a, a_format, a_transposed, args.m, args.k);
@@ -26,6 +28,8 @@ py::object product(const ArrayView& a, int a_format, bool a_transposed, const Ar
   base::expects(inner == args.k, "product: the inner sizes differ");
   args.operands = format_from(operands);
   args.accumulate = format_from(accumulate);
+  args.unit = unit;
+  args.instruction_k = instruction_k;
   args.bias_format = format_from(bias_format);
   if (bias) {
     base::expects(bias->size() == args.n, "product: bias has the wrong size");
@@ -33,6 +37,18 @@ py::object product(const ArrayView& a, int a_format, bool a_transposed, const Ar
   }
   auto wide = run.wide(args.accumulate, {args.m, args.n});
   args.wide = wide.data;
+  const executor::ProductArgs before{};
+  if (start) {
+    base::expects(start->size() == args.m * args.n, "product: start has the wrong size");
+    const void* data = bits_of(*start, executor::wide_format(args.accumulate));
+    const py::ssize_t bytes = start->size() * start->itemsize();
+    if (const Place* place = run.place()) {
+      place->check(place->table().copy(wide.data, data, bytes, place->stream), "copy");
+    } else {
+      std::memcpy(wide.data, data, static_cast<std::size_t>(bytes));
+    }
+    args.continued = &before;
+  }
   {
     py::gil_scoped_release release;
     const auto& e = run.executor();
@@ -46,8 +62,11 @@ py::object product(const ArrayView& a, int a_format, bool a_transposed, const Ar
 void bind_dense(py::module_& m) {
   m.def("product", &product, py::arg("a"), py::arg("a_format"), py::arg("a_transposed"), py::arg("b"),
         py::arg("b_format"), py::arg("b_transposed"), py::arg("bias").none(true), py::arg("bias_format"),
-        py::arg("operands"), py::arg("accumulate"),
-        "a (m, k) times b (k, n) plus bias (n,), one fma a step in `accumulate`, before rounding to storage.");
+        py::arg("operands"), py::arg("accumulate"), py::arg("unit") = 0, py::arg("instruction_k") = 0,
+        py::arg("start").none(true) = py::none(),
+        "a (m, k) times b (k, n) plus bias (n,), one fma a step in `accumulate`, or on a matrix unit, from `start` or "
+        "+0, "
+        "before rounding to storage.");
 }
 
 }  // namespace gradkern::bindings

@@ -134,8 +134,11 @@ void Recorder::round(Stored& stored, const Source& wide) {
 }
 
 void Recorder::fill_in(executor::ProductArgs& args, Role role, Stored& wide) const {
-  // A bias gradient is a sum, not a product: nothing is rounded to an operand format.
-  args.operands = role == Role::grad_bias ? arithmetic_.storage : arithmetic_.operands;
+  // A bias gradient is a sum, not a product: nothing is rounded to an operand format. A unit sums by multiplying with
+  // ones, and takes no other.
+  const bool is_sum = role == Role::grad_bias && !arithmetic_.unit;
+  args.operands = is_sum ? arithmetic_.storage : arithmetic_.operands;
+  args.unit = arithmetic_.unit;
   args.accumulate = arithmetic_.accumulate;
   args.bias_format = arithmetic_.storage;
   args.wide = wide.writable();

@@ -16,6 +16,7 @@ struct Arithmetic {
   FormatId storage, operands, accumulate;
   formats::Mode mode;
   bool stored_output_derivative;
+  int unit = 0;  // as executor::ProductArgs has it
 };
 
 struct Activation {

@@ -36,6 +36,7 @@ from gradkern.errors import (
     TensorFileError,
     UnsupportedIsaError,
 )
+from gradkern.explain import Explanation, explain
 from gradkern.findings import Finding
 from gradkern.fit import FormatFit, ScaleWindow
 from gradkern.flush_profile import FlushProfile
@@ -44,6 +45,7 @@ from gradkern.gradient_group import GradientGroup
 from gradkern.jacobian import jacobian
 from gradkern.measure import measure
 from gradkern.measure_many import measure_many
+from gradkern.mma import mma
 from gradkern.net import MLP, Dense
 from gradkern.rate import Rate
 from gradkern.recurrent import RNN
@@ -91,6 +93,7 @@ __all__ = [
     "DenseOutput",
     "DescentStep",
     "Divergence",
+    "Explanation",
     "Finding",
     "FlushProfile",
     "FormatFit",
@@ -140,6 +143,7 @@ __all__ = [
     "dense_backward",
     "dense_forward",
     "descend",
+    "explain",
     "finfo",
     "formats",
     "get_num_threads",
@@ -149,6 +153,7 @@ __all__ = [
     "jacobian",
     "measure",
     "measure_many",
+    "mma",
     "probe",
     "selftest",
     "set_num_threads",

@@ -55,9 +55,20 @@ def set_num_threads(n: int) -> None:
     _core.set_num_threads(int(n))
 
 
-def device_refusals() -> dict[str, str]:
-    """Every device beside the CPU: "" where it can be used, else exactly why not."""
-    return {name: _core.device_why_not(name) for name in ("cuda", "simt")}
+def device_states() -> dict[str, str]:
+    """Every device beside the CPU: "usable: " and what it is, else exactly why not."""
+    return {name: _core.device_why_not(name) or _usable(name) for name in ("cuda", "simt")}
+
+
+def _usable(library: str) -> str:
+    try:
+        found = _core.devices(library)
+    except RuntimeError as error:  # CudaError
+        return str(error)
+    shown = [
+        f"{name}, sm_{major}{minor}, {memory / 1e9:.0f} GB" if major else name for name, major, minor, memory in found
+    ]
+    return "usable: " + "; ".join(shown)
 
 
 @contextmanager

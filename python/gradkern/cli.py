@@ -1,4 +1,4 @@
-"""The command line: ``gradkern probe``, ``measure``, ``compare``, ``sweep``, ``descend``, ``lecture``, ``info``, ``selftest``."""
+"""The command line ``gradkern``: ``probe`` and the commands of the other cli modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradkern import _cli_output, cli_compare, cli_descend, cli_lecture, cli_measure, cli_sweep
+from gradkern import _cli_output, cli_compare, cli_descend, cli_explain, cli_lecture, cli_measure, cli_sweep
 from gradkern._cli_output import CLOSED_PIPE, FOUND, HEALTHY, INTERRUPTED, USAGE, FailOn
 from gradkern._text import printable
 
@@ -178,6 +178,7 @@ app.command(epilog=cli_measure.EXAMPLES + "\n" + _cli_output.CODES)(cli_measure.
 app.command(epilog=cli_compare.EXAMPLES + "\n" + _cli_output.CODES)(cli_compare.compare)
 app.command(epilog=cli_sweep.EXAMPLES + "\n" + cli_sweep.CODES)(cli_sweep.sweep)
 app.command(epilog=cli_lecture.EXAMPLES)(cli_lecture.lecture)
+app.command(epilog=cli_explain.EXAMPLES)(cli_explain.explain)
 app.command(epilog=cli_descend.EXAMPLES + "\n" + _cli_output.CODES)(cli_descend.descend)
 
 
