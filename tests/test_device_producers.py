@@ -1,6 +1,7 @@
 """Streams and refusals of producers of device memory, over the host's imitation of a device."""
 
 import gc
+import os
 import subprocess
 import sys
 
@@ -62,7 +63,10 @@ def test_written_in_place():
 
 REFUSED = [
     (lambda: CudaInterface(X, stream=0), "cast: x: .*stream 0 is ambiguous"),
-    (lambda: CudaInterface(X, strides=(4, 12)), r"must be C-contiguous and native on its device, got strides \(4, 12\)"),
+    (
+        lambda: CudaInterface(X, strides=(4, 12)),
+        r"must be C-contiguous and native on its device, got strides \(4, 12\)",
+    ),
     (lambda: CudaInterface(X, typestr=">f4"), "must be C-contiguous and native on its device"),
     (lambda: CudaInterface(X, typestr="<i4"), "cast: x: dtype must be a floating-point format of gradkern, got int32"),
     (lambda: CudaInterface(X, mask=X), "entries are masked"),
@@ -136,7 +140,7 @@ def test_a_broken_library_breaks_nothing(tmp_path, percent):
     package = _core.__file__.rpartition("/")[0]
     run = subprocess.run(
         [sys.executable, "-c", BROKEN, package, str(tmp_path), str(percent)],
-        capture_output=True, text=True, check=False, env={"PATH": "", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True, text=True, check=False, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == ["libgradkern_simt.so is broken: cut short, or no library", "1"]

@@ -57,9 +57,10 @@ class Bits:
         return self.bits, self.format_id
 
     @property
-    def values(self) -> Any:
-        """The argument as an array of its own dtype, of NumPy or a `DeviceArray`."""
-        return self.bits.view(finfo(self.format).dtype)
+    def values(self) -> NDArray[Any]:
+        """The argument as an array of its own dtype: NumPy's, or a `DeviceArray`, which stands for one."""
+        found: NDArray[Any] = self.bits.view(finfo(self.format).dtype)
+        return found
 
     @property
     def place(self) -> str:

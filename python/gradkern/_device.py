@@ -121,18 +121,19 @@ def _view(x: Any, writes: bool) -> DeviceView:
     if is_jax(x):
         if writes:
             raise TypeError("JAX arrays are immutable; pass out='new'")
-        return DeviceView(_core.dlpack_device_view(_capsule(x), CUDA, _LEGACY_STREAM), to_jax)
+        return _of_dlpack(x, to_jax)
     if hasattr(x, "__dlpack__"):
-        return DeviceView(_core.dlpack_device_view(_capsule(x), CUDA, _LEGACY_STREAM), same_array)
+        return _of_dlpack(x, same_array)
     return DeviceView(_of_interface(x, x.__cuda_array_interface__), same_array)
 
 
-def _capsule(x: Any) -> Any:
+def _of_dlpack(x: Any, restore: Callable[[Any], Any]) -> DeviceView:
     """Ask for the memory, ready in the order of CUDA's default stream."""
     try:
-        return x.__dlpack__(stream=_LEGACY_STREAM, max_version=(1, 0))
+        capsule = x.__dlpack__(stream=_LEGACY_STREAM, max_version=(1, 0))
     except TypeError:  # a producer from before DLPack 1.0
-        return x.__dlpack__(stream=_LEGACY_STREAM)
+        capsule = x.__dlpack__(stream=_LEGACY_STREAM)
+    return DeviceView(_core.dlpack_device_view(capsule, CUDA, _LEGACY_STREAM), restore)
 
 
 def _must_copy(why: str, writes: bool) -> None:
@@ -236,4 +237,3 @@ def _of_interface(x: Any, interface: dict[str, Any]) -> _core.DeviceArray:
     if stream == 0:
         raise TypeError("__cuda_array_interface__: stream 0 is ambiguous; 1 is CUDA's default stream")
     return _core.DeviceArray.borrow(CUDA, pointer or 0, shape, dtype.name, -1, stream or 0, x, not read_only)
-
