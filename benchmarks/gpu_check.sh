@@ -14,7 +14,7 @@ capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 
 start=$SECONDS
 "$python" -m pip install --quiet --no-index --no-deps --no-build-isolation --target "$scratch/site" \
   -C build-dir="$scratch/build" -C cmake.define.GRADKERN_CUDA=ON \
-  -C cmake.define.GRADKERN_CUDA_ARCHITECTURES="$capability-real" -C cmake.version="" -C ninja.version="" . \
+  -C cmake.define.GRADKERN_CUDA_ARCHITECTURES="$capability-real" . \
   > "$scratch/build.log" 2>&1 || { tail -60 "$scratch/build.log"; exit 1; }
 echo "built for sm_$capability in $((SECONDS - start)) s"
 export PYTHONPATH="$scratch/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1

@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(threads) forward_kernel(const ActivationArgs a
   if (vectors && first + n <= args.size) {
     T x[n];
     load_lanes(args.format, args.pre_activation, first, x);
-#pragma unroll entries_at_once<T>
+#pragma unroll entries_at_once < T>
     for (int k = 0; k < n; ++k) shift_in(x, forward_of<A>(x[0], alpha));
     store_values(wide + first, x);
   } else {
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(threads) backward_kernel(const ActivationArgs 
     T x[n], h[n] = {};
     load_lanes(args.format, args.pre_activation, first, x);
     if (stored) load_lanes(args.format, args.output, first, h);
-#pragma unroll entries_at_once<T>
+#pragma unroll entries_at_once < T>
     for (int k = 0; k < n; ++k) {
       shift_in(x, slope_of<A>(x[0], stored, h[0], alpha));
       shift_in(h, T(0));

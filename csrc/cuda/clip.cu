@@ -71,8 +71,7 @@ __global__ __launch_bounds__(list_threads, 12) void survey_kernel(ClipList list,
   const ListChunk chunk = chunk_of(list);
   const int b = threadIdx.x / list_lanes;
   const auto* x = static_cast<const typename F::container*>(chunk.tensor->source) + chunk.begin + b * list_block;
-  const BlockSurvey found =
-      survey_block<F>(x, block_size(chunk.count, b), stages_of_half<survey_stages>(stages, b), p);
+  const BlockSurvey found = survey_block<F>(x, block_size(chunk.count, b), stages_of_half<survey_stages>(stages, b), p);
   if (threadIdx.x % list_lanes == 0) blocks[b] = found;
   __syncthreads();
   if (threadIdx.x != 0) return;
@@ -94,7 +93,6 @@ __global__ __launch_bounds__(list_threads, 12) void survey_kernel(ClipList list,
 template <class F>
 __device__ __forceinline__ typename F::container scaled(typename F::container stored, const ops::ClipFactor& factor,
                                                         float first, bool plain, bool zero, EntryCounts& counts) {
-  using L = formats::Layout<F>;
   const auto define = [&] {
     ops::ClipCounts own;
     const auto result = ops::clip_entry<F>(stored, factor, zero, own);

@@ -74,19 +74,20 @@ __device__ __forceinline__ void each_entry(const ListChunk& chunk, bool write, b
                                            Change change) {
   using C = typename F::container;
   constexpr int together = 16 / sizeof(C);
-  const C* source = static_cast<const C*>(chunk.tensor->source) + chunk.begin;
-  C* target = static_cast<C*>(chunk.tensor->target) + chunk.begin;
+  const C* source = in_global(static_cast<const C*>(chunk.tensor->source) + chunk.begin);
+  C* target = in_global(static_cast<C*>(chunk.tensor->target) + chunk.begin);
   EntryCounts counts;
   if (write) {
     always |= source != target;
-    const bool aligned = (reinterpret_cast<std::uintptr_t>(source) | reinterpret_cast<std::uintptr_t>(target)) % 16 == 0;
+    const bool aligned =
+        (reinterpret_cast<std::uintptr_t>(source) | reinterpret_cast<std::uintptr_t>(target)) % 16 == 0;
     const int groups = aligned ? chunk.count / together : 0;
 #pragma unroll 2
     for (int g = threadIdx.x; g < groups; g += list_threads) {
       const uint4 loaded = load_128(source + g * together);
       const auto changed = changed_group<C>(loaded, [&](C stored) { return change(stored, counts); });
-      const bool differs = ((changed.x ^ loaded.x) | (changed.y ^ loaded.y) | (changed.z ^ loaded.z) |
-                            (changed.w ^ loaded.w)) != 0;
+      const bool differs =
+          ((changed.x ^ loaded.x) | (changed.y ^ loaded.y) | (changed.z ^ loaded.z) | (changed.w ^ loaded.w)) != 0;
       if (always || differs) store_128(target + g * together, changed);
     }
 #pragma unroll 1

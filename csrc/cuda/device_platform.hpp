@@ -33,12 +33,19 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t dyn
   return cudaGetLastError();
 }
 
-inline const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+inline const char* launch_error(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
 template <class T>
 struct identity {
   using type = T;
 };
+
+// A pointer out of a list in memory, which the compiler cannot tell from one to shared memory.
+template <class T>
+__device__ __forceinline__ T* in_global(T* p) {
+  __builtin_assume(__isGlobal(p));
+  return p;
+}
 
 template <class T>
 __device__ __forceinline__ T load(const T* from) {

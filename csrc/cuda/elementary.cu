@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(threads) elementary_kernel(const T* x, T* y, s
   if (vectors && first + n <= size) {
     T value[n];
     load_group_of<F>(x, first, value);
-#pragma unroll entries_at_once<T>
+#pragma unroll entries_at_once < T>
     for (int k = 0; k < n; ++k) shift_in(value, evaluate<function>(value[0]));
     store_values(y + first, value);
   } else {

@@ -29,6 +29,20 @@ __device__ __forceinline__ float decode_f32(std::uint32_t bits) {
   }
 }
 
+// Entry `index` of a tensor, as float or double.
+template <class T>
+__device__ __forceinline__ T load_value(FormatId format, const void* data, std::int64_t index) {
+  return formats::visit(format, [&](auto f) {
+    using F = decltype(f);
+    const auto bits = load(static_cast<const typename F::container*>(data) + index);
+    if constexpr (F::id == FormatId::float64) {
+      return static_cast<T>(formats::decode<F>(bits));
+    } else {
+      return static_cast<T>(decode_f32<F>(bits));
+    }
+  });
+}
+
 // The pattern of a float32 that F, float16 or bfloat16, represents exactly.
 template <class F>
 __device__ __forceinline__ std::uint16_t encode_exact(float x) {

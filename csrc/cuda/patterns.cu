@@ -74,7 +74,8 @@ __global__ __launch_bounds__(pattern_threads, 2) void patterns_kernel(const type
   const std::int64_t thread = std::int64_t(blockIdx.x) * pattern_threads + threadIdx.x,
                      threads = std::int64_t(gridDim.x) * pattern_threads;
   const std::int64_t misaligned = reinterpret_cast<std::uintptr_t>(x) % 16 / sizeof(C);
-  const std::int64_t head = min(size, std::int64_t(misaligned ? together - misaligned : 0)), groups = (size - head) / together;
+  const std::int64_t head = min(size, std::int64_t(misaligned ? together - misaligned : 0)),
+                     groups = (size - head) / together;
   if (thread < head) count(x[thread], thread);
 #pragma unroll 1
   for (std::int64_t g = thread; g < groups; g += threads) {

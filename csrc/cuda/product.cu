@@ -6,21 +6,13 @@
 //                 memory while the next tile's loads are under way.
 // product_exact   the rest, in float64 lanes: one thread an output, every step by ops/dense.hpp.
 #include "cuda/kernels.hpp"
+#include "cuda/product_result.hpp"
 #include "cuda/product_tile.hpp"
 
 namespace gradkern::cuda {
 namespace {
 
 using executor::ProductArgs;
-
-struct Epilogue {
-  void* wide;
-  const void* bias;
-  FormatId bias_format;
-  std::int64_t bias_row;
-  bool continued;
-  bool aligned;  // rows of wide, to 16 bytes
-};
 
 struct ProductTask {
   TileSource a, b;
@@ -39,19 +31,6 @@ struct TileShape {
   static_assert(threads_n % 8 == 0 && m / rows % 4 == 0);
 };
 
-template <class T>
-__device__ __forceinline__ T load_value(FormatId format, const void* data, std::int64_t index) {
-  return formats::visit(format, [&](auto f) {
-    using F = decltype(f);
-    const auto bits = load(static_cast<const typename F::container*>(data) + index);
-    if constexpr (F::id == FormatId::float64) {
-      return static_cast<T>(formats::decode<F>(bits));
-    } else {
-      return static_cast<T>(decode_f32<F>(bits));
-    }
-  });
-}
-
 template <class Lane>
 __device__ __forceinline__ typename Lane::wide finish(const Epilogue& out, int row, int column,
                                                       typename Lane::type sum) {
@@ -60,40 +39,6 @@ __device__ __forceinline__ typename Lane::wide finish(const Epilogue& out, int r
     sum = Lane::step(Lane::one(), Lane::from_wide(bias), sum);
   }
   return ops::canonical_nan(Lane::to_wide(sum));
-}
-
-// Four neighbours of the result, of which `count` exist.
-template <class Wide>
-__device__ __forceinline__ void load_four(const Wide* from, int count, bool aligned, Wide (&x)[4]) {
-  if (aligned && count >= 4) {
-    if constexpr (sizeof(Wide) == 4) {
-      const auto four = base::bit_cast<float4>(load_128(from));
-      x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
-    } else {
-      const auto low = base::bit_cast<double2>(load_128(from)), high = base::bit_cast<double2>(load_128(from + 2));
-      x[0] = low.x, x[1] = low.y, x[2] = high.x, x[3] = high.y;
-    }
-  } else {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) x[e] = e < count ? load(from + e) : Wide(0);
-  }
-}
-
-template <class Wide>
-__device__ __forceinline__ void store_four(Wide* to, int count, bool aligned, const Wide (&x)[4]) {
-  if (aligned && count >= 4) {
-    if constexpr (sizeof(Wide) == 4) {
-      store_128(to, base::bit_cast<uint4>(float4{x[0], x[1], x[2], x[3]}));
-    } else {
-      store_128(to, base::bit_cast<uint4>(double2{x[0], x[1]}));
-      store_128(to + 2, base::bit_cast<uint4>(double2{x[2], x[3]}));
-    }
-  } else {
-#pragma unroll
-    for (int e = 0; e < 4; ++e) {
-      if (e < count) store(to + e, x[e]);
-    }
-  }
 }
 
 // +0, or what the result holds.
@@ -292,18 +237,14 @@ int product(const ProductArgs* args, Stream stream) {
   constexpr std::int64_t largest = (std::int64_t(1) << 31) - 256;
   if (args->m > largest || args->n > largest || args->k > largest) return invalid_value;
   if (args->m == 0 || args->n == 0) return 0;
+  if (args->unit != 0) return mma_product(args, stream);
   ProductTask task{};
   task.a = tile_source(args->a, args->operands, args->m, args->k, args->a.row_stride, args->a.column_stride);
   task.b = tile_source(args->b, args->operands, args->n, args->k, args->b.column_stride, args->b.row_stride);
   task.m = static_cast<int>(args->m);
   task.n = static_cast<int>(args->n);
   task.k = static_cast<int>(args->k);
-  task.out = {args->wide,
-              args->bias,
-              args->bias_format,
-              args->bias_row,
-              args->continued != nullptr,
-              args->n % 4 == 0 && reinterpret_cast<std::uintptr_t>(args->wide) % 16 == 0};
+  task.out = epilogue_of(*args);
   const bool double_operands = args->operands == FormatId::float64;
   switch (args->accumulate) {
     case FormatId::float64:

@@ -22,7 +22,8 @@ template <class F>
 struct Window {
   static constexpr int first = BinadeRange<F>::first > -120 ? BinadeRange<F>::first : -120;
   static constexpr int last = BinadeRange<F>::last < 128 ? BinadeRange<F>::last : 128;
-  static constexpr int cells = (last - first) * ops::cell_count, offset = (first - BinadeRange<F>::first) * ops::cell_count;
+  static constexpr int cells = (last - first) * ops::cell_count,
+                       offset = (first - BinadeRange<F>::first) * ops::cell_count;
 };
 
 using Cells = unsigned long long;  // a tensor's, in global memory
@@ -33,7 +34,7 @@ constexpr int nowhere = 0x7FFFFFFF;
 template <class U>
 struct Found {
   U amax = 0, least = ~U(0);
-  unsigned signs = 0;  // zeros, and negative entries times 2^16: a block has at most 2048
+  unsigned signs = 0;    // zeros, and negative entries times 2^16: a block has at most 2048
   unsigned special = 0;  // of a lane NaNs, infinities and negative ones in bytes: it has at most 128
   int first_nonfinite = nowhere;
 };
@@ -106,7 +107,7 @@ __device__ __forceinline__ void count_cell(int binade, int cell, unsigned* count
   if (static_cast<unsigned>(row) < static_cast<unsigned>(W::last - W::first)) {
     atomicAdd(counted + row * ops::cell_count + cell, 1u);
   } else {
-    atomicAdd(cells + (W::offset + row * ops::cell_count + cell), 1ull);
+    atomicAdd(in_global(cells) + (W::offset + row * ops::cell_count + cell), 1ull);
   }
 }
 
@@ -144,8 +145,15 @@ __device__ __forceinline__ BlockFound<U> block_of(const Found<U>& lane, int size
   const auto least = [](auto a, auto b) { return min(a, b); };
   const auto sum = [](auto a, auto b) { return a + b; };
   const unsigned signs = reduce_lanes(lane.signs, sum);
-  BlockFound<U> block{reduce_lanes(lane.amax, most), reduce_lanes(lane.least, least), static_cast<int>(signs & 0xFFFF),
-                      static_cast<int>(signs >> 16), 0, 0, 0, reduce_lanes(lane.first_nonfinite, least), size};
+  BlockFound<U> block{reduce_lanes(lane.amax, most),
+                      reduce_lanes(lane.least, least),
+                      static_cast<int>(signs & 0xFFFF),
+                      static_cast<int>(signs >> 16),
+                      0,
+                      0,
+                      0,
+                      reduce_lanes(lane.first_nonfinite, least),
+                      size};
   if (__any_sync(~0u, block.first_nonfinite != nowhere)) {
     block.nan = static_cast<int>(reduce_lanes(lane.special & 0xFF, sum));
     block.pos_inf = static_cast<int>(reduce_lanes(lane.special >> 8 & 0xFF, sum));
@@ -264,7 +272,7 @@ __global__ __launch_bounds__(list_threads, 12) void statistics_kernel(Statistics
   __syncthreads();
   sum_deviations(s);
   for (int c = threadIdx.x; c < W::cells; c += list_threads)
-    if (const unsigned count = s.counted[c]) atomicAdd(s.cells + (W::offset + c), static_cast<Cells>(count));
+    if (const unsigned count = s.counted[c]) atomicAdd(in_global(s.cells) + (W::offset + c), static_cast<Cells>(count));
   __syncthreads();
   if (const int b = threadIdx.x; b < list_blocks) finish_block(s, b);
   if (const int b = threadIdx.x - 32; b >= 0 && b < list_blocks) {

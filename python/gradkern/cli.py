@@ -1,6 +1,4 @@
-"""The command line: ``gradkern probe``, ``measure``, ``compare``, ``sweep``, ``descend``, ``explain``, ``lecture``,
-``info``, ``selftest``.
-"""
+"""The command line ``gradkern``: ``probe`` and the commands of the other cli modules."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradkern import _core
 from gradkern._arrays import Bits, as_bits_view, read
-from gradkern._backend import check_device
+from gradkern._backend import takes_device
 from gradkern._order import order_of
 from gradkern._units import FLOAT8, Accumulator, accumulator, find
 from gradkern.formats import finfo, format_ids
@@ -42,6 +42,7 @@ def _accumulated(wide: NDArray[Any], acc: Accumulator) -> NDArray[Any]:
     return d
 
 
+@takes_device
 def mma(
     a: Any,
     b: Any,
@@ -101,7 +102,6 @@ def mma(
     >>> [float(gk.mma(a, b, c, unit=u)[0, 0]) for u in ("float32", "volta", "ampere", "hopper")]
     [-0.875, 0.0, -0.5, -0.75]
     """
-    check_device(device, "mma")
     acc = accumulator(unit, "mma: unit")
     left, right = _matrix(a, "a"), _matrix(b, "b")
     if left.shape[1] != right.shape[0]:

@@ -63,8 +63,8 @@ inline std::uint32_t noise(std::uint64_t i) {
 
 }  // namespace gradkern::test
 
-#define RUN(...)                                                          \
-  do {                                                                    \
-    const int error_of_run = ::gradkern::test::run(__VA_ARGS__);          \
-    CHECK(error_of_run == 0, ::gradkern::cuda::error_text(error_of_run)); \
+#define RUN(...)                                                            \
+  do {                                                                      \
+    const int error_of_run = ::gradkern::test::run(__VA_ARGS__);            \
+    CHECK(error_of_run == 0, ::gradkern::cuda::launch_error(error_of_run)); \
   } while (false)

@@ -131,7 +131,7 @@ void add_all(Batch& batch, FormatId format) {
 
 int main() {
   using namespace gradkern;
-  executor::DeviceTable table = test::host_table();
+  executor::DeviceTable table = test::memory_table();
   table.clip_survey = cuda::clip_survey;
   table.clip_scale = cuda::clip_scale;
   table.clip_clamp = cuda::clip_clamp;

@@ -63,7 +63,7 @@ __global__ void mma_of_float8(float* out) {
 
 // That the launch failed, and that its error says what and, unless it is 0, on which line.
 void failed_with(int error, const char* what, int line) {
-  const std::string text = cuda::error_text(error), place = "test_simt_faults.cpp:" + std::to_string(line) + ")";
+  const std::string text = cuda::launch_error(error), place = "test_simt_faults.cpp:" + std::to_string(line) + ")";
   CHECK(error != 0 && text.find(what) != std::string::npos, text, "lacks", what);
   CHECK(line == 0 || text.find(place) != std::string::npos, text, "lacks", place);
 }

@@ -1,0 +1,180 @@
+// The CUDA kernels of products on matrix units, run on the host, where mma.sync computes as the model of the imitated
+// unit does: bit for bit what the CPU computes for that unit, in any order of threads.
+#include "check.hpp"
+#include "cuda/kernels.hpp"
+#include "device_table.hpp"
+#include "mma/units.hpp"
+#include "product_cases.hpp"
+#include "simt/executor.hpp"
+#include "simt/tensor_core.hpp"
+
+namespace gradkern {
+namespace {
+
+using mma::Operands;
+using mma::Unit;
+using test::FormatId;
+using test::Placement;
+using test::ProductCase;
+
+executor::Executor device() {
+  static executor::DeviceTable table = [] {
+    executor::DeviceTable t = test::memory_table();
+    t.product = cuda::product;
+    return t;
+  }();
+  return executor::device_executor(table);
+}
+
+void compare(const executor::Executor& cpu, const ProductCase& c) {
+  const test::Product product(c);
+  simt::set_architecture(static_cast<Unit>(c.unit));
+  const auto truth = product.computed(cpu, false);
+  const auto got = product.computed(device(), true);
+  CHECK(got == truth, test::text_of(c), mma::unit_names[c.unit], "k", c.instruction_k, "layout", c.a_at.gap,
+        c.a_at.extra, c.a_at.offset, c.b_at.gap, c.b_at.extra, c.b_at.offset, "continued", c.continued, "bias",
+        c.bias_rows);
+}
+
+std::int64_t draw(std::uint64_t seed, std::uint64_t index, std::uint64_t below) {
+  return static_cast<std::int64_t>(formats::random_bits(seed, index) % below);
+}
+
+// Mostly lines that can be copied 16 bytes at a time, whatever the size of the matrix.
+Placement placement(std::uint64_t seed, std::int64_t rows, std::int64_t columns) {
+  const bool transposed = draw(seed, 0, 2) != 0;
+  if (draw(seed, 1, 4) == 0) return {transposed, draw(seed, 2, 2), draw(seed, 3, 9), draw(seed, 4, 9)};
+  const std::int64_t line = transposed ? rows : columns;
+  return {transposed, 0, (line + 15) / 16 * 16 - line, 0};
+}
+
+struct Formats {
+  FormatId a, b, operands;
+};
+
+std::vector<Formats> formats_of(Operands operands) {
+  using enum FormatId;
+  switch (operands) {
+    case Operands::float16:
+      return {{float16, float16, float16}};
+    case Operands::bfloat16:
+      return {{bfloat16, bfloat16, bfloat16}};
+    case Operands::tfloat32:
+      return {{float32, float32, tfloat32}, {tfloat32, tfloat32, tfloat32}, {float32, float16, tfloat32}};
+    default:
+      return {{float8_e4m3fn, float8_e4m3fn, float8_e4m3fn},
+              {float8_e5m2, float8_e5m2, float8_e5m2},
+              {float8_e4m3fn, float8_e5m2, float8_e4m3fn},
+              {float8_e5m2, float8_e4m3fn, float8_e5m2}};
+  }
+}
+
+bool has_kernel(const mma::Row& row) {
+  return row.unit != Unit::hopper_wgmma && row.unit != Unit::blackwell_tcgen05 &&
+         !(row.operands == Operands::float16 && row.k == 4);
+}
+
+template <class Body>
+void for_instructions(Body body) {
+  for (const mma::Row& row : mma::rows) {
+    for (const FormatId accumulate : {FormatId::float32, FormatId::float16}) {
+      if (!has_kernel(row) || (accumulate == FormatId::float16 && row.floor_float16 == mma::no_half)) continue;
+      for (const Formats& f : formats_of(row.operands)) body(row, f, accumulate);
+    }
+  }
+}
+
+ProductCase make(const mma::Row& row, const Formats& f, FormatId accumulate, std::int64_t m, std::int64_t n,
+                 std::int64_t k, std::uint64_t seed) {
+  ProductCase c{};
+  c.m = m;
+  c.n = n;
+  c.k = k;
+  c.a_format = f.a;
+  c.b_format = f.b;
+  c.operands = f.operands;
+  c.accumulate = accumulate;
+  c.a_at = placement(2 * seed, m, k);
+  c.b_at = placement(2 * seed + 1, k, n);
+  c.bias_rows = seed % 3 == 0 ? 0 : seed % 3 == 1 ? 1 : m;
+  c.continued = seed % 4 == 1;
+  c.seed = seed;
+  c.special_period = seed % 2 ? 0 : 60;
+  c.unit = static_cast<int>(row.unit);
+  c.instruction_k = row.k;
+  return c;
+}
+
+// period: how many of the cases this order of threads leaves to the others.
+void ragged_sizes(const executor::Executor& cpu, std::uint64_t period) {
+  constexpr std::int64_t depths[] = {0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 130};
+  constexpr std::int64_t sides[] = {1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 65};
+  std::uint64_t seed = 0;
+  for_instructions([&](const mma::Row& row, const Formats& f, FormatId accumulate) {
+    for (const std::int64_t k : depths) {
+      if (++seed % period) continue;
+      compare(cpu, make(row, f, accumulate, sides[draw(seed, 5, std::size(sides))],
+                        sides[draw(seed, 6, std::size(sides))], k, seed));
+    }
+  });
+}
+
+// Enough rows and columns for large tiles, in every layout that they copy.
+void large_tiles(const executor::Executor& cpu) {
+  std::uint64_t seed = 0;
+  const auto compare_layouts = [&](Unit unit, Operands operands, const Formats& f, FormatId accumulate) {
+    const mma::Row& row = *mma::find_row(unit, f.operands, f.operands, 0);
+    CHECK(row.operands == operands);
+    for (const auto& [a, b] : {std::pair{false, true}, {false, false}, {true, false}}) {
+      ++seed;
+      ProductCase c = make(row, f, accumulate, 1170, 1240, 9 + static_cast<std::int64_t>(seed) * 5 % 40, seed);
+      c.a_at = {a, 0, (16 - (a ? c.m : c.k) % 16) % 16, 0};
+      c.b_at = {b, 0, (16 - (b ? c.k : c.n) % 16) % 16, 0};
+      compare(cpu, c);
+    }
+  };
+  using enum FormatId;
+  compare_layouts(Unit::hopper, Operands::float16, {float16, float16, float16}, float32);
+  compare_layouts(Unit::ampere, Operands::float16, {float16, float16, float16}, float16);
+  compare_layouts(Unit::ampere, Operands::bfloat16, {bfloat16, bfloat16, bfloat16}, float32);
+  compare_layouts(Unit::hopper, Operands::tfloat32, {float32, float32, tfloat32}, float32);
+  compare_layouts(Unit::ampere, Operands::tfloat32, {tfloat32, tfloat32, tfloat32}, float32);
+  compare_layouts(Unit::ada, Operands::float8, {float8_e4m3fn, float8_e4m3fn, float8_e4m3fn}, float32);
+}
+
+// What mma.sync cannot do is refused.
+void refusals() {
+  for (const mma::Row& row : mma::rows) {
+    if (has_kernel(row)) continue;
+    executor::ProductArgs args{};
+    const Formats f = formats_of(row.operands)[0];
+    float wide = 0, x = 1;
+    args.m = args.n = args.k = 1;
+    args.a = args.b = {f.operands, &x, 1, 1};
+    args.operands = f.operands;
+    args.accumulate = FormatId::float32;
+    args.unit = static_cast<int>(row.unit);
+    args.instruction_k = row.k;
+    args.wide = &wide;
+    CHECK(cuda::product(&args, nullptr) == 801, mma::unit_names[args.unit], row.k);
+    CHECK(wide == 0);
+  }
+}
+
+}  // namespace
+}  // namespace gradkern
+
+int main() {
+  using namespace gradkern;
+  const executor::Executor cpu = test::usable_executors().back();
+  refusals();
+  std::uint64_t period = 1;
+  for (const simt::Order order :
+       {simt::Order{simt::Order::forward, 0}, {simt::Order::reverse, 0}, {simt::Order::shuffled, 3}}) {
+    simt::set_order(order);
+    ragged_sizes(cpu, period);
+    period += 2;
+  }
+  large_tiles(cpu);
+  return test::report();
+}
