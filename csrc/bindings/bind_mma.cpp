@@ -1,6 +1,7 @@
 // The table of matrix units, and their scalar model: what tests compare the kernels with, and `explain` shows.
 #include "base/expects.hpp"
 #include "bindings/module.hpp"
+#include "cpu/product.hpp"
 #include "mma/trace.hpp"
 
 namespace gradkern::bindings {
@@ -43,6 +44,16 @@ py::list matrix_units() {
   return list;
 }
 
+py::list own_instructions() {
+  py::list list;
+  const auto& kernels = *static_cast<const cpu::Kernels*>(executor::host().kernels);
+  for (const mma::Unit unit : {mma::Unit::x86_amx, mma::Unit::x86_avx512_bf16, mma::Unit::x86_avx512_fp16})
+    for (const mma::Row& row : mma::rows)
+      if (row.unit == unit && cpu::has_own_instruction(kernels, row.form))
+        list.append(mma::unit_names[static_cast<int>(unit)]);
+  return list;
+}
+
 // d (m, n) from a (m, k), b (n, k) and c (m, n), all raw patterns.
 Words mma_model(int unit, int a_format, int b_format, int accumulate, int instruction_k, const Words& a, const Words& b,
                 const Words& c, bool right_by_columns) {
@@ -78,6 +89,8 @@ py::dict mma_trace(int unit, int a_format, int b_format, int accumulate, const W
 
 void bind_mma(py::module_& m) {
   m.def("matrix_units", &matrix_units, "The instructions of every matrix unit, a unit's default first.");
+  m.def("own_instructions", &own_instructions,
+        "The units that this processor has, of those that the instruction set in use reaches.");
   m.def("mma_model", &mma_model, py::arg("unit"), py::arg("a_format"), py::arg("b_format"), py::arg("accumulate"),
         py::arg("instruction_k"), py::arg("a"), py::arg("b"), py::arg("c"), py::arg("right_by_columns") = false,
         "The scalar model of a unit: raw patterns (m, k), (n, k) and (m, n) to (m, n).");

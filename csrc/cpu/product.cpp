@@ -60,12 +60,10 @@ char* bfloat_scratch_of_thread() {
   return buffer.data() + (64 - reinterpret_cast<std::uintptr_t>(buffer.data()) % 64) % 64;
 }
 
-// The kernel of this processor's own instruction for such a unit, or null: its kernels have shorter vectors, it has no
-// such instruction, or GRADKERN_UNITS=software asks for the models.
-BfloatKernel own_instruction(const Kernels& kernels, mma::Form form) {
+// The kernel of this processor's own instruction for a unit of bfloat16, or null.
+BfloatKernel bfloat_kernel(const Kernels& kernels, mma::Form form) {
 #if defined(GRADKERN_HAS_BFLOAT16_KERNELS)
-  const char* wish = std::getenv("GRADKERN_UNITS");
-  if (kernels.vector_bytes < 64 || (wish && std::strcmp(wish, "software") == 0)) return nullptr;
+  if (kernels.vector_bytes < 64) return nullptr;
   if (form == mma::Form::amx && has_amx_bf16()) return amx_product;
   if (form == mma::Form::pairs && has_avx512_bf16()) return avx512_bf16_product;
 #else
@@ -73,6 +71,11 @@ BfloatKernel own_instruction(const Kernels& kernels, mma::Form form) {
   static_cast<void>(form);
 #endif
   return nullptr;
+}
+
+bool asks_for_software() {
+  const char* wish = std::getenv("GRADKERN_UNITS");
+  return wish && std::strcmp(wish, "software") == 0;
 }
 
 template <class T>
@@ -179,14 +182,16 @@ class Batch {
 
   void add_unit(const ProductArgs& args) {
     const mma::Instruction instruction = unit_instruction(args);
+    const bool software = asks_for_software();
     if (instruction.form == mma::Form::fused_half) {  // the fma chain by another name
       ProductArgs chain = args;
       chain.unit = 0;
-      return add(chain);
+      return software ? add_narrow(chain, kernels_.product_float16) : add(chain);
     }
     if (args.m == 0 || args.n == 0) return;
-    if (args.k > 0 && args.a.format == FormatId::bfloat16 && args.b.format == FormatId::bfloat16)
-      if (const BfloatKernel kernel = own_instruction(kernels_, instruction.form)) return add_bfloat(args, kernel);
+    const BfloatKernel kernel = software ? nullptr : bfloat_kernel(kernels_, instruction.form);
+    if (kernel && args.k > 0 && args.a.format == FormatId::bfloat16 && args.b.format == FormatId::bfloat16)
+      return add_bfloat(args, kernel);
     const float* a = lanes_of<float>(args.a.data, args.a.format, args.m * args.k, args.operands);
     const float* b = lanes_of<float>(args.b.data, args.b.format, args.k * args.n, args.operands);
     const UnitPlan& plan = units_.emplace_back(args, a, b, bias_of<float>(args));
@@ -303,6 +308,10 @@ class Batch {
 };
 
 }  // namespace
+
+bool has_own_instruction(const Kernels& kernels, mma::Form form) {
+  return form == mma::Form::fused_half ? kernels.product_half != nullptr : bfloat_kernel(kernels, form) != nullptr;
+}
 
 void packed_products(const Kernels& kernels, const ProductArgs* products, std::int64_t count) {
   Batch batch(kernels);
