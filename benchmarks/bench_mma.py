@@ -29,7 +29,7 @@ SHORT = {
 SIZE = 512
 ALL = [
     (i, operand, fmt) for i in _units.instructions() for fmt in i.accumulators
-    for operand in (_units.FLOAT8 if i.operands == "float8" else (i.operands,))
+    for operand in (_units.FLOAT8 if i.operands == "float8" else (i.operands,)) if not i.rounds_each
 ]  # fmt: skip
 
 

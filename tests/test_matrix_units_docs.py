@@ -21,6 +21,8 @@ def table() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for i in _units.instructions():
+        if i.rounds_each:
+            continue
         floor = str(i.floor_float32) if i.floor_float16 is None else f"{i.floor_float32} / {i.floor_float16}"
         output = "13 bits" if i.float32_output == "truncated13" else "23 bits"
         name = f"{i.instruction}, as halves" if i.halves else i.instruction

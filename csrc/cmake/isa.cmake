@@ -10,6 +10,14 @@ function(gradkern_add_isa name)
   set_property(GLOBAL APPEND PROPERTY GRADKERN_ISAS ${name})
 endfunction()
 
+# gradkern_add_instruction(<name> <flags>...): the product by one instruction, as an object library of its own.
+function(gradkern_add_instruction name)
+  add_library(gradkern_cpu_${name} OBJECT cpu/product_${name}.cpp)
+  target_link_libraries(gradkern_cpu_${name} PRIVATE gradkern_policy)
+  target_compile_options(gradkern_cpu_${name} PRIVATE ${ARGN})
+  target_sources(gradkern_kernels PRIVATE $<TARGET_OBJECTS:gradkern_cpu_${name}>)
+endfunction()
+
 # gradkern_isa_runs(<name> <variable>): whether programs compiled for this instruction set run on the build machine.
 function(gradkern_isa_runs name variable)
   set(features_avx2 avx2 fma f16c bmi bmi2)

@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace gradkern::cpu {
 namespace {
@@ -43,6 +47,30 @@ bool has_avx512fp16() {
   return has_avx512() && (leaf(7).d & avx512_fp16) == avx512_fp16;
 }
 
+bool has_avx512_bf16() {
+  constexpr unsigned avx512_bf16 = 1u << 5;
+  if (!has_avx512() || leaf(7).a < 1) return false;
+  Registers r;
+  __cpuid_count(7, 1, r.a, r.b, r.c, r.d);
+  return (r.a & avx512_bf16) != 0;
+}
+
+// Linux saves tiles only for processes that have asked for them.
+bool has_amx_bf16() {
+#if defined(__linux__)
+  static const bool granted = [] {
+    constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24, both = amx_bf16 | amx_tile;
+    constexpr unsigned state_tiles = 0x60000;
+    constexpr long request_permission = 0x1023, tile_data = 18;
+    return has_avx512() && (leaf(7).d & both) == both && (saved_state() & state_tiles) == state_tiles &&
+           syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  }();
+  return granted;
+#else
+  return false;
+#endif
+}
+
 }  // namespace gradkern::cpu
 
 #else
@@ -51,6 +79,8 @@ namespace gradkern::cpu {
 bool has_avx2_fma() { return false; }
 bool has_avx512() { return false; }
 bool has_avx512fp16() { return false; }
+bool has_avx512_bf16() { return false; }
+bool has_amx_bf16() { return false; }
 }  // namespace gradkern::cpu
 
 #endif

@@ -57,6 +57,29 @@ struct UnitProduct {
   bool continued;
 };
 
+// c += a b of bfloat16 bits by the processor's own instruction, then + bias.
+struct BfloatProduct {
+  const std::uint16_t* a;
+  std::int64_t a_row, a_step;
+  const std::uint16_t* b;
+  std::int64_t b_step, b_column;
+  const float* bias;  // or null
+  std::int64_t bias_row;
+  float* c;  // rows of n
+  std::int64_t n, k;
+  bool continued;
+};
+
+using BfloatKernel = void (*)(const BfloatProduct&, const ProductRange&, char* scratch);
+
+// How a BfloatKernel packs: all k of a block, so many rows of a and one panel of columns of b.
+inline constexpr std::int64_t bfloat_depth = 512, bfloat_rows = 1024, bfloat_columns = 32;
+inline constexpr std::int64_t bfloat_scratch = 2 * bfloat_depth * (bfloat_rows + bfloat_columns) + 64;  // bytes
+
+// Of mma/cpu_units.hpp's amx and pairs; each an object of its own, for processors that have it.
+void amx_product(const BfloatProduct&, const ProductRange&, char* scratch);
+void avx512_bf16_product(const BfloatProduct&, const ProductRange&, char* scratch);
+
 struct Kernels {
   const char* name;
   int vector_bytes;

@@ -10,6 +10,7 @@
 #include "cpu/matvec.inl.hpp"
 #include "cpu/mma.inl.hpp"
 #include "cpu/roofline.inl.hpp"
+#include "cpu/rounded_units.inl.hpp"
 #include "cpu/statistics.inl.hpp"
 #include "cpu/update.inl.hpp"
 
@@ -25,6 +26,12 @@ inline constexpr int tile_rows = 12;
 inline constexpr int tile_rows = 6;
 #endif
 
+void any_unit_product(const UnitProduct& u, const ProductRange& range, char* scratch) {
+  const simd::NearestEven guard;
+  if (mma::rounds_each(u.instruction.form)) return rounded_unit_product<tile_rows>(u, range, scratch);
+  unit_product(u, range, scratch);
+}
+
 constexpr Kernels table(const char* name) {
   return {
       name,
@@ -39,7 +46,7 @@ constexpr Kernels table(const char* name) {
 #else
       nullptr,
 #endif
-      unit_product,
+      any_unit_product,
       widen<float>,
       widen<double>,
       matvec,

@@ -81,13 +81,40 @@ float value_of(FormatId accumulate, std::uint32_t bits) {
 
 }  // namespace
 
+mma::Instruction unit_instruction(const executor::ProductArgs& args) {
+  const mma::Instruction i = mma::find(static_cast<mma::Unit>(args.unit), unit_format(args.a.format, args.operands),
+                                       unit_format(args.b.format, args.operands), args.accumulate, args.instruction_k);
+  base::expects(i.k > 0, "product: the matrix unit has no instruction for these formats");
+  if (i.form != mma::Form::torch) return i;
+  const bool by_columns = args.b.row_stride == 1 && args.b.column_stride != 1;
+  base::expects(args.m * args.k * args.n <= mma::torch_threshold || args.k <= mma::torch_most_k,
+                "product: how torch_cpu cuts sums of more than 512 products into blocks depends on their shape and is "
+                "not known");
+  return mma::torch_instruction(i, args.m, args.k, args.n, by_columns);
+}
+
 UnitPlan::UnitPlan(const executor::ProductArgs& args, const float* a, const float* b, const float* bias)
     : product_{}, a_(a), b_(b) {
   UnitProduct& p = product_;
-  p.instruction = mma::find(static_cast<mma::Unit>(args.unit), unit_format(args.a.format, args.operands),
-                            unit_format(args.b.format, args.operands), args.accumulate, args.instruction_k);
-  base::expects(p.instruction.k > 0, "product: the matrix unit has no instruction for these formats");
-  const Exponents left = survey(a, args.m * args.k), right = survey(b, args.k * args.n);
+  p.instruction = unit_instruction(args);
+  p.a = a;
+  p.a_row = args.a.row_stride;
+  p.a_step = args.a.column_stride;
+  p.b = b;
+  p.b_step = args.b.row_stride;
+  p.b_column = args.b.column_stride;
+  p.bias = bias;
+  p.bias_row = args.bias_row;
+  p.c = static_cast<float*>(args.wide);
+  p.n = args.n;
+  p.k = args.k;
+  p.continued = args.continued != nullptr;
+  if (!mma::rounds_each(p.instruction.form)) survey_exponents(args);
+}
+
+void UnitPlan::survey_exponents(const executor::ProductArgs& args) {
+  UnitProduct& p = product_;
+  const Exponents left = survey(a_, args.m * args.k), right = survey(b_, args.k * args.n);
   const auto rule = [&](FormatId format, const Exponents& e, int& low, int& high) {
     const int floor = exponent_floor(format, p.instruction.form);
     low = std::max((e.low >> 23) - 127, floor);
@@ -104,18 +131,6 @@ UnitPlan::UnitPlan(const executor::ProductArgs& args, const float* a, const floa
     p.a_rule = {p.a_rule.floor, a_least - a_low, 0, a_least};
     p.b_rule = {p.b_rule.floor, b_least - b_low, 0, b_least};
   }
-  p.a = a;
-  p.a_row = args.a.row_stride;
-  p.a_step = args.a.column_stride;
-  p.b = b;
-  p.b_step = args.b.row_stride;
-  p.b_column = args.b.column_stride;
-  p.bias = bias;
-  p.bias_row = args.bias_row;
-  p.c = static_cast<float*>(args.wide);
-  p.n = args.n;
-  p.k = args.k;
-  p.continued = args.continued != nullptr;
   if (left.special || right.special) set_aside(args);
 }
 
@@ -152,6 +167,17 @@ float UnitPlan::model(const std::vector<std::uint32_t>& row, std::int64_t i, std
   return value_of(acc, d);
 }
 
+// Products too small for anything but the model.
+void UnitPlan::run_model(const ProductRange& range) const {
+  const UnitProduct& p = product_;
+  std::vector<std::uint32_t> row(static_cast<std::size_t>(p.k));
+  for (std::int64_t i = range.row_begin; i < range.row_end; ++i) {
+    for (std::size_t k = 0; k < row.size(); ++k)
+      row[k] = pattern(p.instruction.a, a_[i * p.a_row + static_cast<std::int64_t>(k) * p.a_step]);
+    for (std::int64_t j = range.column_begin; j < range.column_end; ++j) p.c[i * p.n + j] = model(row, i, j);
+  }
+}
+
 std::vector<UnitPlan::Fix> UnitPlan::fixes(const ProductRange& range) const {
   std::vector<Fix> list;
   if (rows_.empty()) return list;
@@ -176,6 +202,8 @@ std::vector<UnitPlan::Fix> UnitPlan::fixes(const ProductRange& range) const {
 
 void UnitPlan::run(const Kernels& kernels, const ProductRange& range, char* scratch) const {
   const simd::NearestEven guard;
+  const mma::Form form = product_.instruction.form;
+  if (form == mma::Form::interleaved || form == mma::Form::registers) return run_model(range);
   const std::vector<Fix> list = fixes(range);
   kernels.unit_product(product_, range, scratch);
   for (const Fix& fix : list) product_.c[fix.at] = fix.value;

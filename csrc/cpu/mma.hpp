@@ -8,6 +8,9 @@
 
 namespace gradkern::cpu {
 
+// The instruction of a product on a unit. Raises std::invalid_argument where there is none.
+mma::Instruction unit_instruction(const executor::ProductArgs& args);
+
 class UnitPlan {
  public:
   // a, b and bias: the operands' values as they lie, rounded to what the unit takes.
@@ -24,8 +27,10 @@ class UnitPlan {
     float value;
   };
 
+  void survey_exponents(const executor::ProductArgs& args);
   void set_aside(const executor::ProductArgs& args);
   float model(const std::vector<std::uint32_t>& row, std::int64_t i, std::int64_t j) const;
+  void run_model(const ProductRange& range) const;
   std::vector<Fix> fixes(const ProductRange& range) const;
 
   UnitProduct product_;

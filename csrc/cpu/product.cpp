@@ -1,6 +1,8 @@
 #include "cpu/product.hpp"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <utility>
@@ -9,9 +11,12 @@
 #include "base/buffer.hpp"
 #include "base/expects.hpp"
 #include "base/thread_pool.hpp"
+#include "cpu/cpuid.hpp"
 #include "cpu/mma.hpp"
 #include "formats/decode.hpp"
+#include "mma/cpu_units.hpp"
 #include "ops/dense.hpp"
+#include "simd/truncation.hpp"
 
 namespace gradkern::cpu {
 namespace {
@@ -48,6 +53,29 @@ template <class T>
 T* scratch() {
   thread_local std::vector<T> buffer(static_cast<std::size_t>(product_scratch));
   return buffer.data();
+}
+
+char* bfloat_scratch_of_thread() {
+  thread_local std::vector<char> buffer(static_cast<std::size_t>(bfloat_scratch));
+  return buffer.data() + (64 - reinterpret_cast<std::uintptr_t>(buffer.data()) % 64) % 64;
+}
+
+// The kernel of this processor's own instruction for a unit of bfloat16, or null.
+BfloatKernel bfloat_kernel(const Kernels& kernels, mma::Form form) {
+#if defined(GRADKERN_HAS_BFLOAT16_KERNELS)
+  if (kernels.vector_bytes < 64) return nullptr;
+  if (form == mma::Form::amx && has_amx_bf16()) return amx_product;
+  if (form == mma::Form::pairs && has_avx512_bf16()) return avx512_bf16_product;
+#else
+  static_cast<void>(kernels);
+  static_cast<void>(form);
+#endif
+  return nullptr;
+}
+
+bool asks_for_software() {
+  const char* wish = std::getenv("GRADKERN_UNITS");
+  return wish && std::strcmp(wish, "software") == 0;
 }
 
 template <class T>
@@ -153,12 +181,43 @@ class Batch {
   }
 
   void add_unit(const ProductArgs& args) {
+    const mma::Instruction instruction = unit_instruction(args);
+    const bool software = asks_for_software();
+    if (instruction.form == mma::Form::fused_half) {  // the fma chain by another name
+      ProductArgs chain = args;
+      chain.unit = 0;
+      return software ? add_narrow(chain, kernels_.product_float16) : add(chain);
+    }
     if (args.m == 0 || args.n == 0) return;
+    const BfloatKernel kernel = software ? nullptr : bfloat_kernel(kernels_, instruction.form);
+    if (kernel && args.k > 0 && args.a.format == FormatId::bfloat16 && args.b.format == FormatId::bfloat16)
+      return add_bfloat(args, kernel);
     const float* a = lanes_of<float>(args.a.data, args.a.format, args.m * args.k, args.operands);
     const float* b = lanes_of<float>(args.b.data, args.b.format, args.k * args.n, args.operands);
     const UnitPlan& plan = units_.emplace_back(args, a, b, bias_of<float>(args));
     share<float>(args.m, args.n, args.k, [this, &plan](const ProductRange& range) {
       plan.run(kernels_, range, reinterpret_cast<char*>(scratch<float>()));
+    });
+  }
+
+  // bfloat16 as it lies, by the processor's own instruction.
+  void add_bfloat(const ProductArgs& args, BfloatKernel kernel) {
+    const auto bits = [](const void* data) { return static_cast<const std::uint16_t*>(data); };
+    const BfloatProduct p{bits(args.a.data),
+                          args.a.row_stride,
+                          args.a.column_stride,
+                          bits(args.b.data),
+                          args.b.row_stride,
+                          args.b.column_stride,
+                          bias_of<float>(args),
+                          args.bias_row,
+                          static_cast<float*>(args.wide),
+                          args.n,
+                          args.k,
+                          args.continued != nullptr};
+    share<float>(args.m, args.n, args.k, [=](const ProductRange& range) {
+      const simd::NearestEven guard;
+      kernel(p, range, bfloat_scratch_of_thread());
     });
   }
 
@@ -249,6 +308,10 @@ class Batch {
 };
 
 }  // namespace
+
+bool has_own_instruction(const Kernels& kernels, mma::Form form) {
+  return form == mma::Form::fused_half ? kernels.product_half != nullptr : bfloat_kernel(kernels, form) != nullptr;
+}
 
 void packed_products(const Kernels& kernels, const ProductArgs* products, std::int64_t count) {
   Batch batch(kernels);

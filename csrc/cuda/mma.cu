@@ -44,8 +44,14 @@ int mma_product(const ProductArgs* args, Stream stream) {
   const auto unit = static_cast<mma::Unit>(args->unit);
   const FormatId a = unit_format(args->a.format, args->operands), b = unit_format(args->b.format, args->operands);
   const mma::Instruction instruction = mma::find(unit, a, b, args->accumulate, args->instruction_k);
+  if (instruction.form == mma::Form::fused_half) {  // the fma chain by another name
+    ProductArgs chain = *args;
+    chain.unit = 0;
+    return product(&chain, stream);
+  }
   // mma.m8n8k4 is Volta's own.
-  if (instruction.k == 0 || !is_synchronous(unit) || (a == FormatId::float16 && instruction.k == 4))
+  if (instruction.k == 0 || mma::rounds_each(instruction.form) || !is_synchronous(unit) ||
+      (a == FormatId::float16 && instruction.k == 4))
     return not_supported;
   MmaTask task{};
   task.a = source_of(args->a, a, args->m, args->k, args->a.row_stride, args->a.column_stride);

@@ -10,7 +10,7 @@
 #include "base/bits.hpp"
 #include "formats/decode.hpp"
 #include "formats/encode.hpp"
-#include "mma/units.hpp"
+#include "mma/cpu_units.hpp"
 
 namespace gradkern::mma {
 
@@ -181,6 +181,7 @@ GRADKERN_HD std::uint32_t execute(const Instruction& instruction, const std::uin
 template <class Rules = Hardware>
 GRADKERN_HD std::uint32_t walk(const Instruction& instruction, const std::uint32_t* a, const std::uint32_t* b,
                                std::int64_t size, std::uint32_t c) {
+  if (rounds_each(instruction.form)) return walk_rounding_each(instruction, a, b, size, c);
   for (std::int64_t i = 0; i < size; i += instruction.k) {
     const int count = size - i < instruction.k ? static_cast<int>(size - i) : instruction.k;
     c = execute<Rules>(instruction, a + i, b + i, count, c);

@@ -9,6 +9,10 @@
 //   M  the reference model MMA-Sim (arXiv 2511.10909), validated by its authors on the GPUs
 //   E  mmaemu, an emulator validated on an RTX 4060 and an H100
 //   U  sources disagree, or there is no recording
+//   X  compared, bit for bit, with the instruction or the library itself, by the tests
+//   D  the vendor's documents
+// Units that round after every addition, those of CPUs, of CUDA cores and of libraries, are rows too: a form says which
+// rule of cpu_units.hpp is theirs, and the four parameters say nothing.
 #pragma once
 
 #include "formats/format.hpp"
@@ -27,13 +31,34 @@ enum class Unit : int {
   hopper_wgmma,
   blackwell,
   blackwell_tcgen05,
-  rtx_blackwell
+  rtx_blackwell,
+  x86_amx,
+  x86_avx512_bf16,
+  x86_avx512_fp16,
+  cuda_hfma,
+  cuda_hmul_hadd,
+  numpy,
+  torch_cpu
 };
 
-inline constexpr const char* unit_names[] = {
-    "none",         "volta", "turing", "ampere", "ada", "hopper", "hopper.wgmma", "blackwell", "blackwell.tcgen05",
-    "rtx_blackwell"};
-inline constexpr int unit_count = 10;
+inline constexpr const char* unit_names[] = {"none",
+                                             "volta",
+                                             "turing",
+                                             "ampere",
+                                             "ada",
+                                             "hopper",
+                                             "hopper.wgmma",
+                                             "blackwell",
+                                             "blackwell.tcgen05",
+                                             "rtx_blackwell",
+                                             "x86.amx",
+                                             "x86.avx512_bf16",
+                                             "x86.avx512_fp16",
+                                             "cuda.hfma",
+                                             "cuda.hmul_hadd",
+                                             "numpy",
+                                             "torch_cpu"};
+inline constexpr int unit_count = 17;
 
 // How a step's sum becomes the accumulator: truncated to 23 fraction bits of float32, to 13 of them, or rounded to
 // float16, ties to even.
@@ -49,7 +74,30 @@ struct Step {
 
 // chain: k / L steps, k ascending, each taking the accumulator of the one before. halves: the operands become float16;
 // the pairs 0 1, 4 5, 8 9, ... run from +0, then 2 3, 6 7, ... from their result, and C is added by one rounding.
-enum class Form : int { chain, halves };
+// The others round each operation, products one by one: see cpu_units.hpp. torch is what torch_form makes of it.
+enum class Form : int {
+  chain,
+  halves,
+  amx,
+  pairs,
+  fused_half,
+  separate_half,
+  rounded_float,
+  fused_float,
+  interleaved,
+  registers,
+  torch
+};
+inline constexpr const char* form_names[] = {"chain",       "halves",        "amx",           "pairs",
+                                             "fused_half",  "separate_half", "rounded_float", "fused_float",
+                                             "interleaved", "registers",     "torch"};
+
+GRADKERN_HD constexpr bool rounds_each(Form form) { return form > Form::halves; }
+
+// Whether float16 is the accumulator, and the only one.
+GRADKERN_HD constexpr bool half_only(Form form) {
+  return form == Form::fused_half || form == Form::separate_half || form == Form::rounded_float;
+}
 
 // What an instruction multiplies. float8: e4m3fn or e5m2, each operand its own.
 enum class Operands : int { float16, bfloat16, tfloat32, float8 };
@@ -122,6 +170,15 @@ inline constexpr Row rows[] = {
   {Unit::rtx_blackwell, Operands::tfloat32, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "M", "mma.m16n8k8"},
   {Unit::rtx_blackwell, Operands::tfloat32, 4, Form::chain, 4, 25, -133, no_half, Output::truncated, "M", "mma.m16n8k4"},
   {Unit::rtx_blackwell, Operands::float8, 32, Form::chain, 32, 25, -133, -21, Output::truncated, "M", "mma.m16n8k32"},
+
+  {Unit::x86_amx, Operands::bfloat16, 32, Form::amx, 0, 0, 0, no_half, Output::truncated, "X", "TDPBF16PS"},
+  {Unit::x86_avx512_bf16, Operands::bfloat16, 2, Form::pairs, 0, 0, 0, no_half, Output::truncated, "X", "VDPBF16PS"},
+  {Unit::x86_avx512_fp16, Operands::float16, 1, Form::fused_half, 0, 0, 0, no_half, Output::half, "X", "VFMADDPH"},
+  {Unit::cuda_hfma, Operands::float16, 1, Form::fused_half, 0, 0, 0, no_half, Output::half, "D", "__hfma"},
+  {Unit::cuda_hmul_hadd, Operands::float16, 1, Form::separate_half, 0, 0, 0, no_half, Output::half, "D", "__hmul_rn, __hadd_rn"},
+  {Unit::numpy, Operands::float16, 1, Form::rounded_float, 0, 0, 0, no_half, Output::half, "X", "numpy.matmul"},
+  {Unit::torch_cpu, Operands::float16, 1, Form::torch, 0, 0, 0, no_half, Output::truncated, "X", "torch.matmul"},
+  {Unit::torch_cpu, Operands::bfloat16, 1, Form::torch, 0, 0, 0, no_half, Output::truncated, "X", "torch.matmul"},
 };
 // clang-format on
 
@@ -147,10 +204,14 @@ GRADKERN_HD constexpr bool takes(Operands operands, FormatId a, FormatId b) {
   }
 }
 
-// A row with these formats, which it takes; k = 0 where float16 is no accumulator of it.
+GRADKERN_HD constexpr bool accumulates_half(const Row& row) {
+  return half_only(row.form) || row.floor_float16 != no_half;
+}
+
+// A row with these formats, which it takes; k = 0 where this is no accumulator of it.
 GRADKERN_HD constexpr Instruction instruction_of(const Row& row, FormatId a, FormatId b, FormatId accumulate) {
   const bool half = accumulate == FormatId::float16;
-  if ((half && row.floor_float16 == no_half) || (!half && accumulate != FormatId::float32)) return {};
+  if (half ? !accumulates_half(row) : accumulate != FormatId::float32 || half_only(row.form)) return {};
   return {a,
           b,
           accumulate,

@@ -18,6 +18,8 @@ EVIDENCE = {
     "M": "the reference model MMA-Sim 2.1.1 agrees (arXiv 2511.10909)",
     "E": "the emulator mmaemu agrees",
     "U": "sources disagree, or there is no recording",
+    "X": "compared bit for bit, by the tests, with the instruction or the library itself",
+    "D": "defined by the vendor's documents",
 }
 
 
@@ -31,8 +33,11 @@ class Instruction:
         Whose it is, its name, and what it multiplies (``float8``: e4m3fn or e5m2, each operand its own).
     k : int
         Products of one output.
-    halves : bool
-        Operands become float16, two interleaved halves run from +0, and C is added last by one rounding.
+    form : str
+        ``chain``: fused steps in k ascending. ``halves``: operands become float16, two interleaved halves run from +0, and C is
+        added last by one rounding. Others round each operation (`rounds_each`), and have no L, F and EZ.
+    accumulators : tuple of str
+        Formats that it accumulates in, the default first.
     products, fraction_bits : int
         L and F: products of one fused step, bits kept below the largest exponent.
     floor_float32, floor_float16 : int or None
@@ -48,7 +53,8 @@ class Instruction:
     operands: str
     instruction: str
     k: int
-    halves: bool
+    form: str
+    accumulators: tuple[str, ...]
     products: int
     fraction_bits: int
     floor_float32: int
@@ -57,9 +63,14 @@ class Instruction:
     evidence: str
 
     @property
-    def accumulators(self) -> tuple[str, ...]:
-        """Formats that it accumulates in."""
-        return ("float32",) if self.floor_float16 is None else ("float32", "float16")
+    def halves(self) -> bool:
+        """Whether it works in two halves."""
+        return self.form == "halves"
+
+    @property
+    def rounds_each(self) -> bool:
+        """Whether it rounds after each operation, and has no fused steps."""
+        return self.form not in ("chain", "halves")
 
     def floor(self, accumulate: str) -> int | None:
         """EZ with this accumulator."""
@@ -85,6 +96,11 @@ def unit_ids() -> dict[str, int]:
     return {i.unit: i.unit_id for i in instructions()}
 
 
+@cache
+def _default_format(unit: str) -> str:
+    return next(i.accumulators[0] for i in instructions() if i.unit == unit)
+
+
 def operand_kind(fmt: str) -> str:
     """Write a format as the table does."""
     return "float8" if fmt in FLOAT8 else fmt
@@ -102,7 +118,7 @@ class Accumulator:
         """As `accumulate` has it."""
         if self.unit is None:
             return self.format
-        return self.unit if self.format == "float32" else f"{self.unit}/{self.format}"
+        return self.unit if self.format == _default_format(self.unit) else f"{self.unit}/{self.format}"
 
     @property
     def unit_id(self) -> int:
@@ -122,7 +138,7 @@ def accumulator(name: FormatLike, argument: str) -> Accumulator:
     chain = None
     with suppress(ValueError):
         if unit in unit_ids():
-            fmt = format_name(fmt) if slash else "float32"
+            fmt = format_name(fmt) if slash else _default_format(unit)
             if fmt in ("float32", "float16"):
                 return Accumulator(fmt, unit)
         else:

@@ -43,9 +43,9 @@ class Arithmetic:
         What a product's inputs are rounded to first: ``storage`` (default), or ``"tfloat32"`` with float32 storage.
     accumulate : str
         How a dot product is summed. ``float32``, ``float64``, ``float16`` or ``bfloat16``: one correctly rounded fused
-        multiply-add a step in that format, k ascending. Or a matrix unit, as of a GPU: see `mma` for their names, and `explain`.
-        Its accumulator starts at +0, or at the sum that goes on; a bias is added after its last step, rounded once to the
-        accumulator.
+        multiply-add a step in that format, k ascending. Or a unit of a GPU, a CPU or a library: see `mma` for their names,
+        and `explain`. Its accumulator starts at +0, or at the sum that goes on; a bias is added after its last step,
+        rounded once to the accumulator.
     rounding : {"nearest_even", "toward_zero", "stochastic"}
         Rounding to storage. Stochastic rounding draws from a counter-based generator and `seed`: it is reproducible.
     overflow : {"ieee", "saturate"}

@@ -12,6 +12,7 @@ import numpy as np
 from gradkern import _core
 from gradkern._arrays import as_bits_view
 from gradkern._result import Result
+from gradkern._rounded_units import LIMITS, RULES
 from gradkern._units import EVIDENCE, Accumulator, Instruction, accumulator, find, instructions, unit_ids
 from gradkern.arithmetic import Arithmetic, ArithmeticLike, arithmetic
 from gradkern.formats import finfo, format_ids, format_name
@@ -140,7 +141,8 @@ def explain(arithmetic: ArithmeticLike) -> Explanation:
     operands = a.operands or a.storage
     if acc.unit is None:
         return _chain(a, operands, acc)
-    return _unit(a, find(acc, operands, operands, "explain"), operands, acc)
+    found = find(acc, operands, operands, "explain")
+    return (_rounded_unit if found.rounds_each else _unit)(a, found, operands, acc)
 
 
 def _unit(a: Arithmetic, i: Instruction, operands: str, acc: Accumulator) -> Explanation:
@@ -179,25 +181,39 @@ def _unit_example(i: Instruction, operands: str, acc: Accumulator) -> WorkedExam
     return WorkedExample(x, y, c, exact, float(result), exponent, quantum, t["terms"], t["sum"])
 
 
+def _rounded_unit(a: Arithmetic, i: Instruction, operands: str, acc: Accumulator) -> Explanation:
+    order, rounding = RULES[i.form]
+    description = f"{operands} products on {i.unit} ({i.instruction}), {acc.format} sums: {order}."
+    parameters = {"instruction": i.instruction, "k": i.k, "rounding": rounding, "evidence": i.evidence}
+    evidence = [EVIDENCE[letter] for letter in i.evidence]
+    evidence += [LIMITS[i.unit]] if i.unit in LIMITS else []
+    return Explanation(
+        str(a), description, operands, acc.format, parameters, evidence, _sum_example(operands, operands, acc)
+    )
+
+
 def _chain(a: Arithmetic, operands: str, acc: Accumulator) -> Explanation:
     description = (
         f"{a.storage} tensors, {operands} products summed in {acc.format}: one fused multiply-add a step, k ascending from +0, "
         "each rounded once to nearest, ties to even; then the bias, rounded once; then one rounding to storage."
     )
+    example = _sum_example(format_name(a.storage), operands, acc)
+    parameters = {"step": "fma", "accumulator": acc.format, "order": "k ascending"}
+    evidence = ["defined: IEEE 754 fused multiply-add, bits tested on every instruction set"]
+    return Explanation(str(a), description, operands, acc.format, parameters, evidence, example)
+
+
+def _sum_example(storage: str, operands: str, acc: Accumulator) -> WorkedExample:
     x, y, c = _TIE
     d = np.array([[c]])
     wide = np.float64 if acc.format == "float64" else np.float32
     ids = format_ids()
-    storage = format_name(a.storage)
     left, right = (as_bits_view(np.array(v).astype(finfo(storage).dtype)) for v in ([x], [[w] for w in y]))
     wide_d = _core.product(
-        left, ids[storage], False, right, ids[storage], False, None, 0, ids[operands], ids[acc.format], 0, 0,
-        as_bits_view(d.astype(wide)),
+        left, ids[storage], False, right, ids[storage], False, None, 0, ids[operands], ids[acc.format],
+        acc.unit_id, 0, as_bits_view(d.astype(wide)),
     )  # fmt: skip
-    example = WorkedExample(x, y, c, float(np.dot(x, y) + c), float(wide_d[0, 0]))
-    parameters = {"step": "fma", "accumulator": acc.format, "order": "k ascending"}
-    evidence = ["defined: IEEE 754 fused multiply-add, bits tested on every instruction set"]
-    return Explanation(str(a), description, operands, acc.format, parameters, evidence, example)
+    return WorkedExample(x, y, c, float(np.dot(x, y) + c), float(wide_d[0, 0]))
 
 
 _arithmetic = arithmetic

@@ -70,8 +70,9 @@ def mma(
         In the accumulator's format. Default: +0.
     unit : str
         ``volta``, ``turing``, ``ampere``, ``ada``, ``hopper``, ``hopper.wgmma``, ``blackwell``, ``blackwell.tcgen05`` or
-        ``rtx_blackwell``, with a float32 accumulator, or a float16 one as in ``hopper/float16``; or an fma chain, ``float32``,
-        ``float64``, ``float16``, ``bfloat16``.
+        ``rtx_blackwell``, with a float32 accumulator, or a float16 one as in ``hopper/float16``; or one that rounds after
+        each operation (docs/cpu_units.md): ``x86.amx``, ``x86.avx512_bf16``, ``x86.avx512_fp16``, ``cuda.hfma``,
+        ``cuda.hmul_hadd``, ``numpy``, ``torch_cpu``; or an fma chain, ``float32``, ``float64``, ``float16``, ``bfloat16``.
     instruction_k : int, optional
         Products of one instruction, where a unit has several for these operands. Default: its largest. On Hopper and Blackwell
         two instructions of 8 do not add as one of 16.
