@@ -209,7 +209,7 @@ def chain(width: int, batch: int, arithmetic: str) -> dict[str, Any]:
         model(there).sum().backward()
 
     t = seconds({
-        "probe": lambda: gk.probe(net, x, arithmetic=arithmetic, reference=False, device="cuda", progress=False),
+        "probe": lambda: gk.probe(net, x, arithmetic=arithmetic, reference=False, device="cuda"),
         "torch": rival,
     }, wall=True, budget=1.0)  # fmt: skip
     return {"ms": 1e3 * t["probe"], "rate": f"{1e6 * t['probe'] / depth:.0f} us a layer", "rival": "torch, unmeasured",

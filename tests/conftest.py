@@ -11,7 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from gradkern import _backend
+from gradkern import _backend, _core
 
 INF, NAN = math.inf, math.nan
 
@@ -32,6 +32,15 @@ def threads(request):
     _backend.set_num_threads(request.param)
     yield request.param
     _backend.set_num_threads(before)
+
+
+@pytest.fixture(params=["simt", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """Run on each device that is usable here, by its name."""
+    refusal = _core.device_why_not(request.param)
+    if refusal:
+        pytest.skip(f"device {request.param!r} cannot be used: {refusal}")
+    return request.param
 
 
 _baseline: dict = {}

@@ -1,6 +1,6 @@
 // Activations over stored tensors, and the elementary functions they are made of.
 #include "base/expects.hpp"
-#include "bindings/module.hpp"
+#include "bindings/array_view.hpp"
 #include "cpu/kernels.hpp"
 
 namespace gradkern::bindings {
@@ -11,24 +11,28 @@ ops::ActivationId activation_from(int id) {
   return static_cast<ops::ActivationId>(id);
 }
 
-py::array forward(const py::array& pre_activation, int format, int activation, double alpha) {
-  py::array wide = wide_array(format_from(format), {pre_activation.size()});
+py::object forward(const ArrayView& pre_activation, int format, int activation, double alpha) {
+  const Run run({&pre_activation});
+  auto wide = run.wide(format_from(format), {pre_activation.size()});
   executor::ActivationArgs args{};
   args.size = pre_activation.size();
   args.activation = activation_from(activation);
   args.alpha = alpha;
   args.format = format_from(format);
   args.pre_activation = bits_of(pre_activation, args.format);
-  args.wide = wide.mutable_data();
-  py::gil_scoped_release release;
-  const auto& e = executor::current();
-  e.activation_forward(e, args);
-  return wide;
+  args.wide = wide.data;
+  {
+    py::gil_scoped_release release;
+    const auto& e = run.executor();
+    e.activation_forward(e, args);
+  }
+  return wide.array;
 }
 
-py::array backward(const py::array& grad_output, const py::array& pre_activation,
-                   const std::optional<py::array>& output, int format, int activation, double alpha) {
-  py::array wide = wide_array(format_from(format), {pre_activation.size()});
+py::object backward(const ArrayView& grad_output, const ArrayView& pre_activation,
+                    const std::optional<ArrayView>& output, int format, int activation, double alpha) {
+  const Run run({&grad_output, &pre_activation, output ? &*output : nullptr});
+  auto wide = run.wide(format_from(format), {pre_activation.size()});
   executor::ActivationArgs args{};
   args.size = pre_activation.size();
   base::expects(grad_output.size() == args.size && (!output || output->size() == args.size),
@@ -39,11 +43,13 @@ py::array backward(const py::array& grad_output, const py::array& pre_activation
   args.pre_activation = bits_of(pre_activation, args.format);
   args.grad_output = bits_of(grad_output, args.format);
   args.output = output ? bits_of(*output, args.format) : nullptr;
-  args.wide = wide.mutable_data();
-  py::gil_scoped_release release;
-  const auto& e = executor::current();
-  e.activation_backward(e, args);
-  return wide;
+  args.wide = wide.data;
+  {
+    py::gil_scoped_release release;
+    const auto& e = run.executor();
+    e.activation_backward(e, args);
+  }
+  return wide.array;
 }
 
 int elementary_from(const std::string& name) {

@@ -1,5 +1,6 @@
-// chain::Run: Python gives the net and the loss gradient, and reads the records back.
+// chain::Probe: Python gives the net and the loss gradient, and reads the records back.
 #include "bindings/chain_arguments.hpp"
+#include "chain/device_run.hpp"
 #include "chain/run.hpp"
 
 namespace gradkern::bindings {
@@ -63,8 +64,14 @@ class PyRun {
     const chain::Arithmetic arithmetic{format_from(storage),     format_from(operands),
                                        format_from(accumulate),  mode_from(rounding, overflow, subnormals, seed),
                                        stored_output_derivative, unit};
-    run_ = std::make_unique<chain::Run>(executor::current(), arithmetic, std::move(list), source_of(input), batch,
-                                        loss_scale, with_reference, keep_tensors, measured);
+    const executor::Executor& e = executor::current();
+    if (e.device && !with_reference && !keep_tensors) {
+      run_ = std::make_unique<chain::DeviceRun>(e, arithmetic, std::move(list), source_of(input), batch, loss_scale,
+                                                measured);
+    } else {
+      run_ = std::make_unique<chain::Run>(e, arithmetic, std::move(list), source_of(input), batch, loss_scale,
+                                          with_reference, keep_tensors, measured);
+    }
   }
 
   std::int64_t planned_bytes() const { return run().planned_bytes(); }
@@ -110,7 +117,7 @@ class PyRun {
   }
 
  private:
-  chain::Run& run() const {
+  chain::Probe& run() const {
     base::expects(run_ != nullptr, "probe: the records were taken already");
     return *run_;
   }
@@ -119,7 +126,7 @@ class PyRun {
   std::int64_t batch_;
   std::vector<std::int64_t> widths_;
   std::vector<py::array> kept_;
-  std::unique_ptr<chain::Run> run_;
+  std::unique_ptr<chain::Probe> run_;
 };
 
 }  // namespace

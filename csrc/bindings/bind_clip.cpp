@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "base/expects.hpp"
+#include "bindings/array_view.hpp"
 #include "bindings/in_place.hpp"
 
 namespace gradkern::bindings {
@@ -26,7 +27,7 @@ class ClipGroup {
  public:
   // Sources and, if they are to be clipped, targets: as many arrays of the same sizes and formats. Each is cut into equal
   // rows, tensors of their own; `rows` may be empty, for one each.
-  ClipGroup(std::vector<py::array> sources, std::vector<py::array> targets, const std::vector<int>& format_ids,
+  ClipGroup(std::vector<ArrayView> sources, std::vector<ArrayView> targets, const std::vector<int>& format_ids,
             const std::vector<std::int64_t>& rows)
       : sources_(std::move(sources)), targets_(std::move(targets)) {
     const std::size_t count = sources_.size();
@@ -94,9 +95,10 @@ class ClipGroup {
     ops::Survey total;
     std::int64_t entries = 0;
     std::vector<ops::Survey> surveys(tensors_.size());
+    const Run run(sources_);
     {
       py::gil_scoped_release release;
-      const auto& e = executor::current();
+      const auto& e = run.executor();
       e.clip_survey(e, tensors_.data(), static_cast<std::int64_t>(tensors_.size()), norm, surveys.data());
       for (std::size_t i = 0; i < counted; ++i) {
         total.merge(surveys[i]);
@@ -166,12 +168,13 @@ class ClipGroup {
     return static_cast<std::size_t>(a.size());
   }
 
-  template <class Run>
-  py::tuple finish(const std::vector<py::tuple>& back, Run run, std::size_t count) {
+  template <class Work>
+  py::tuple finish(const std::vector<py::tuple>& back, Work work, std::size_t count) {
     std::vector<ops::ClipCounts> counts(count);
+    const Run run(sources_);
     {
       py::gil_scoped_release release;
-      run(executor::current(), static_cast<std::int64_t>(count), counts.data());
+      work(run.executor(), static_cast<std::int64_t>(count), counts.data());
     }
     for (const py::tuple& item : back)
       if (PyObject_SetItem(py::object(item[0]).ptr(), py::object(item[1]).ptr(), py::object(item[2]).ptr()) != 0)
@@ -181,7 +184,7 @@ class ClipGroup {
     return py::make_tuple(total.flushed, total.subnormal, total.overflow, total.changed);
   }
 
-  std::vector<py::array> sources_, targets_;
+  std::vector<ArrayView> sources_, targets_;
   py::object owners_;  // of plain arrays
   bool writable_ = false;
   std::vector<executor::ClipTensor> tensors_;
@@ -193,7 +196,7 @@ class ClipGroup {
 void bind_clip(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(SurveyRecord, size, nan, inf, first_nonfinite, exponent, amax, mantissa);
   py::class_<ClipGroup>(m, "ClipGroup")
-      .def(py::init<std::vector<py::array>, std::vector<py::array>, const std::vector<int>&,
+      .def(py::init<std::vector<ArrayView>, std::vector<ArrayView>, const std::vector<int>&,
                     const std::vector<std::int64_t>&>(),
            py::arg("sources"), py::arg("targets"), py::arg("formats"), py::arg("rows") = std::vector<std::int64_t>())
       .def_static("in_place", &ClipGroup::in_place, py::arg("arrays"), py::arg("formats"), py::arg("tensor_type"))

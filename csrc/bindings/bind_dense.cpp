@@ -2,12 +2,12 @@
 #include <cstring>
 
 #include "base/expects.hpp"
-#include "bindings/module.hpp"
+#include "bindings/array_view.hpp"
 
 namespace gradkern::bindings {
 namespace {
 
-executor::Operand matrix(const py::array& array, int format, bool transposed, std::int64_t& rows,
+executor::Operand matrix(const ArrayView& array, int format, bool transposed, std::int64_t& rows,
                          std::int64_t& columns) {
   base::expects(array.ndim() == 2, "product: operands are matrices");
   rows = array.shape(transposed ? 1 : 0);
@@ -17,9 +17,10 @@ executor::Operand matrix(const py::array& array, int format, bool transposed, st
   return {id, bits_of(array, id), transposed ? 1 : row_length, transposed ? row_length : 1};
 }
 
-py::array product(const py::array& a, int a_format, bool a_transposed, const py::array& b, int b_format,
-                  bool b_transposed, const std::optional<py::array>& bias, int bias_format, int operands,
-                  int accumulate, int unit, int instruction_k, const std::optional<py::array>& start) {
+py::object product(const ArrayView& a, int a_format, bool a_transposed, const ArrayView& b, int b_format,
+                   bool b_transposed, const std::optional<ArrayView>& bias, int bias_format, int operands,
+                  int accumulate, int unit, int instruction_k, const std::optional<ArrayView>& start) {
+  const Run run({&a, &b, bias ? &*bias : nullptr, start ? &*start : nullptr});
   executor::ProductArgs args{};
   std::int64_t inner = 0;
   args.a = matrix(a, a_format, a_transposed, args.m, args.k);
@@ -34,19 +35,26 @@ py::array product(const py::array& a, int a_format, bool a_transposed, const py:
     base::expects(bias->size() == args.n, "product: bias has the wrong size");
     args.bias = bits_of(*bias, args.bias_format);
   }
-  py::array wide = wide_array(args.accumulate, {args.m, args.n});
-  args.wide = wide.mutable_data();
+  auto wide = run.wide(args.accumulate, {args.m, args.n});
+  args.wide = wide.data;
   const executor::ProductArgs before{};
   if (start) {
     base::expects(start->size() == args.m * args.n, "product: start has the wrong size");
-    std::memcpy(args.wide, bits_of(*start, executor::wide_format(args.accumulate)),
-                static_cast<std::size_t>(wide.nbytes()));
+    const void* data = bits_of(*start, executor::wide_format(args.accumulate));
+    const py::ssize_t bytes = start->size() * start->itemsize();
+    if (const Place* place = run.place()) {
+      place->check(place->table().copy(wide.data, data, bytes, place->stream), "copy");
+    } else {
+      std::memcpy(wide.data, data, static_cast<std::size_t>(bytes));
+    }
     args.continued = &before;
   }
-  py::gil_scoped_release release;
-  const auto& e = executor::current();
-  e.products(e, &args, 1);
-  return wide;
+  {
+    py::gil_scoped_release release;
+    const auto& e = run.executor();
+    e.products(e, &args, 1);
+  }
+  return wide.array;
 }
 
 }  // namespace

@@ -4,10 +4,25 @@
 #include <utility>
 #include <vector>
 
-#include "bindings/dlpack.hpp"
-#include "bindings/module.hpp"
+#include "bindings/device_array.hpp"
 
 namespace gradkern::bindings {
+
+std::string type_name(dlpack::DataType type) {
+  const std::string bits = std::to_string(type.bits);
+  const bool integer_width = type.bits == 8 || type.bits == 16 || type.bits == 32 || type.bits == 64;
+  if (type.lanes == 1) {
+    if (type.code == dlpack::code_int && integer_width) return "int" + bits;
+    if (type.code == dlpack::code_uint && integer_width) return "uint" + bits;
+    if (type.code == dlpack::code_float && integer_width && type.bits != 8) return "float" + bits;
+    if (type.code == dlpack::code_bfloat && type.bits == 16) return "bfloat16";
+    if (type.code == dlpack::code_bool && type.bits == 8) return "bool";
+    if (type.code == dlpack::code_float8_e4m3fn && type.bits == 8) return "float8_e4m3fn";
+    if (type.code == dlpack::code_float8_e5m2 && type.bits == 8) return "float8_e5m2";
+  }
+  throw py::type_error("DLPack data type not supported: code " + std::to_string(type.code) + ", " + bits + " bits, " +
+                       std::to_string(type.lanes) + " lanes");
+}
 
 namespace {
 
@@ -39,22 +54,6 @@ std::string device_name(dlpack::Device device) {
 void check_device(dlpack::Device device) {
   if (device.type == dlpack::cpu || device.type == dlpack::cuda_host || device.type == dlpack::cuda_managed) return;
   throw py::type_error("the array is on " + device_name(device) + ", which the host cannot read");
-}
-
-std::string type_name(dlpack::DataType type) {
-  const std::string bits = std::to_string(type.bits);
-  const bool integer_width = type.bits == 8 || type.bits == 16 || type.bits == 32 || type.bits == 64;
-  if (type.lanes == 1) {
-    if (type.code == dlpack::code_int && integer_width) return "int" + bits;
-    if (type.code == dlpack::code_uint && integer_width) return "uint" + bits;
-    if (type.code == dlpack::code_float && integer_width && type.bits != 8) return "float" + bits;
-    if (type.code == dlpack::code_bfloat && type.bits == 16) return "bfloat16";
-    if (type.code == dlpack::code_bool && type.bits == 8) return "bool";
-    if (type.code == dlpack::code_float8_e4m3fn && type.bits == 8) return "float8_e4m3fn";
-    if (type.code == dlpack::code_float8_e5m2 && type.bits == 8) return "float8_e5m2";
-  }
-  throw py::type_error("DLPack data type not supported: code " + std::to_string(type.code) + ", " + bits + " bits, " +
-                       std::to_string(type.lanes) + " lanes");
 }
 
 py::dtype unsigned_of(int bytes) {
@@ -113,19 +112,43 @@ py::tuple view(const dlpack::Tensor& t, bool writeable, Owner owner) {
   return py::make_tuple(std::move(array), std::move(name));
 }
 
-py::tuple dlpack_view(const py::object& capsule) {
+// Takes the capsule's tensor, and returns what `use` makes of it: (tensor, writeable, owner).
+template <class Use>
+auto with_tensor(const py::object& capsule, Use use) {
   if (PyCapsule_IsValid(capsule.ptr(), dlpack::VersionedTensor::name)) {
     auto [managed, owner] = consume<dlpack::VersionedTensor>(capsule);
     if (managed->major != dlpack::major_version) {
       throw py::type_error("DLPack version " + std::to_string(managed->major) + " is not supported, only 1 and before");
     }
-    return view(managed->tensor, (managed->flags & dlpack::read_only) == 0, std::move(owner));
+    return use(managed->tensor, (managed->flags & dlpack::read_only) == 0, std::move(owner));
   }
   if (PyCapsule_IsValid(capsule.ptr(), dlpack::ManagedTensor::name)) {
     auto [managed, owner] = consume<dlpack::ManagedTensor>(capsule);
-    return view(managed->tensor, false, std::move(owner));  // it cannot say whether its memory may be written
+    return use(managed->tensor, false, std::move(owner));  // it cannot say whether its memory may be written
   }
   throw py::type_error("not a DLPack capsule that is still unused");
+}
+
+py::tuple dlpack_view(const py::object& capsule) { return with_tensor(capsule, view); }
+
+DeviceArray device_view(const py::object& capsule, const std::string& library, std::uintptr_t stream) {
+  return with_tensor(capsule, [&](const dlpack::Tensor& t, bool writeable, Owner owner) {
+    if (t.device.type != dlpack::cuda && t.device.type != dlpack::cuda_managed)
+      throw py::type_error("the array is on " + device_name(t.device) + ", not on a CUDA device");
+    const std::string name = type_name(t.dtype);
+    const Extent e = extent_of(t, t.dtype.bits / 8);
+    std::int64_t dense = t.dtype.bits / 8;
+    for (int d = t.ndim - 1; d >= 0 && !e.empty; --d) {
+      if (e.shape[d] != 1 && e.strides[d] != dense)
+        throw py::type_error("must be C-contiguous on its device; copy it there first");
+      dense *= e.shape[d];
+    }
+    py::capsule base(owner.get(), owner.get_deleter());
+    owner.release();  // NOLINT: the capsule owns it now
+    const Place place = place_of(library, t.device.type == dlpack::cuda ? t.device.id : -1, stream, capsule);
+    char* data = t.data == nullptr ? nullptr : static_cast<char*>(t.data) + t.byte_offset;
+    return borrow(place, data, e.shape, name, std::move(base), writeable);
+  });
 }
 
 }  // namespace
@@ -133,6 +156,8 @@ py::tuple dlpack_view(const py::object& capsule) {
 void bind_dlpack(py::module_& m) {
   m.def("dlpack_view", &dlpack_view, py::arg("capsule"),
         "(bits, dtype name) of a DLPack capsule: a view as unsigned integers that keeps the producer's memory alive.");
+  m.def("dlpack_device_view", &device_view, py::arg("capsule"), py::arg("library"), py::arg("stream"),
+        "A DeviceArray over a DLPack capsule's memory, ready in the order of a stream.");
 }
 
 }  // namespace gradkern::bindings

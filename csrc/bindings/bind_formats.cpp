@@ -2,7 +2,8 @@
 #include <cmath>
 
 #include "base/expects.hpp"
-#include "bindings/module.hpp"
+#include "bindings/array_view.hpp"
+#include "bindings/pending_counts.hpp"
 
 namespace gradkern::bindings {
 
@@ -12,13 +13,6 @@ formats::FormatId format_from(int id) {
 }
 
 namespace {
-
-void check_bits(const py::array& array, formats::FormatId format) {
-  const py::ssize_t bytes =
-      formats::visit(format, [](auto f) { return static_cast<py::ssize_t>(sizeof(typename decltype(f)::container)); });
-  base::expects(array.itemsize() == bytes, "array: the item size does not fit the format");
-  base::expects((array.flags() & py::array::c_style) != 0, "array: must be C-contiguous");
-}
 
 py::dict describe(formats::FormatId id) {
   return formats::visit(id, [](auto f) {
@@ -43,16 +37,6 @@ py::dict describe(formats::FormatId id) {
 }
 
 }  // namespace
-
-const void* bits_of(const py::array& array, formats::FormatId format) {
-  check_bits(array, format);
-  return array.data();
-}
-
-void* writable_bits_of(py::array& array, formats::FormatId format) {
-  check_bits(array, format);
-  return array.mutable_data();
-}
 
 formats::Mode mode_from(int rounding, int overflow, int subnormals, std::uint64_t seed) {
   base::expects(rounding >= 0 && rounding <= 2 && overflow >= 0 && overflow <= 1 && subnormals >= 0 && subnormals <= 1,
@@ -91,8 +75,8 @@ void bind_formats(py::module_& m) {
       "The constants of every format, in the order of their ids.");
   m.def(
       "convert",
-      [](const py::array& source, int source_format, py::array stored, int format, double scale, int rounding,
-         int overflow, int subnormals, std::uint64_t seed, std::uint64_t stream) {
+      [](const ArrayView& source, int source_format, const ArrayView& stored, int format, double scale, int rounding,
+         int overflow, int subnormals, std::uint64_t seed, std::uint64_t stream) -> py::object {
         ops::RoundingCounts counts;
         executor::ConvertArgs args{};
         args.size = source.size();
@@ -104,16 +88,19 @@ void bind_formats(py::module_& m) {
         args.scale = scale;
         args.mode = mode_from(rounding, overflow, subnormals, seed);
         args.stream = stream;
+        const Run run({&source, &stored});
+        if (source.place() && stored.place()) return py::cast(PendingCounts(*run.place(), args));
         args.counts = &counts;
         {
           py::gil_scoped_release release;
-          const auto& e = executor::current();
+          const auto& e = run.executor();
           e.convert(e, args);
         }
         return counts_to_dict(counts);
       },
       py::arg("source"), py::arg("source_format"), py::arg("stored"), py::arg("format"), py::arg("scale"),
-      py::arg("rounding"), py::arg("overflow"), py::arg("subnormals"), py::arg("seed"), py::arg("stream"));
+      py::arg("rounding"), py::arg("overflow"), py::arg("subnormals"), py::arg("seed"), py::arg("stream"),
+      "Counts of a rounding, as a dict; on a device PendingCounts, which waits for them when they are fetched.");
 }
 
 }  // namespace gradkern::bindings

@@ -1,6 +1,6 @@
 // chain::Tangent and the slopes of a chain: Python gives the factors, and blocks of vectors to send through them.
 #include "base/expects.hpp"
-#include "bindings/module.hpp"
+#include "bindings/array_view.hpp"
 #include "chain/tangent.hpp"
 
 namespace gradkern::bindings {

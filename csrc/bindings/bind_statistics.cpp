@@ -3,7 +3,7 @@
 #include <tuple>
 
 #include "base/expects.hpp"
-#include "bindings/module.hpp"
+#include "bindings/array_view.hpp"
 #include "bindings/summary.hpp"
 
 namespace gradkern::bindings {
@@ -52,8 +52,9 @@ ops::Moments moments_from(const MomentsTuple& t) {
           std::get<3>(t), sum_from(std::get<4>(t)), sum_from(std::get<5>(t))};
 }
 
-py::tuple statistics(const std::vector<py::array>& tensors, const std::vector<int>& format_ids) {
+py::tuple statistics(const std::vector<ArrayView>& tensors, const std::vector<int>& format_ids) {
   base::expects(tensors.size() == format_ids.size(), "statistics: tensors and formats differ in number");
+  const Run run(tensors);
   std::vector<chain::Source> stored;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const auto format = format_from(format_ids[i]);
@@ -62,7 +63,7 @@ py::tuple statistics(const std::vector<py::array>& tensors, const std::vector<in
   std::vector<chain::Summary> summaries;
   {
     py::gil_scoped_release release;
-    summaries = chain::summarise(executor::current(), stored);
+    summaries = chain::summarise(run.executor(), stored);
   }
   py::array_t<Record> records(static_cast<py::ssize_t>(summaries.size()));
   std::int64_t rows = 0;
@@ -83,13 +84,14 @@ void bind_statistics(py::module_& m) {
                        finite, mean, mean_rest, l1, deviations, squares, first_binade, row_begin, row_end);
   m.def(
       "statistics_of",
-      [](const py::array& tensor, int format_id) {
+      [](const ArrayView& tensor, int format_id) {
+        const Run run({&tensor});
         const auto format = format_from(format_id);
         const chain::Source stored{format, bits_of(tensor, format), tensor.size()};
         chain::Summary summary;
         {
           py::gil_scoped_release release;
-          summary = chain::summarise(executor::current(), stored);
+          summary = chain::summarise(run.executor(), stored);
         }
         return summary_to_dict(summary);
       },

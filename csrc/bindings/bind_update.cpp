@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "base/expects.hpp"
-#include "bindings/module.hpp"
+#include "bindings/array_view.hpp"
 
 namespace gradkern::bindings {
 namespace {

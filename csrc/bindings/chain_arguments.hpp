@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "base/expects.hpp"
-#include "bindings/module.hpp"
+#include "bindings/array_view.hpp"
 #include "bindings/summary.hpp"
 #include "chain/recorder.hpp"
 

@@ -8,7 +8,7 @@ namespace gradkern::bindings::dlpack {
 inline constexpr std::uint32_t major_version = 1;
 inline constexpr std::uint64_t read_only = 1;  // of VersionedTensor::flags
 
-enum DeviceType : std::int32_t { cpu = 1, cuda_host = 3, cuda_managed = 13 };
+enum DeviceType : std::int32_t { cpu = 1, cuda = 2, cuda_host = 3, cuda_managed = 13 };
 
 enum TypeCode : std::uint8_t {
   code_int = 0,

@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   gradkern::cpu::register_executors();
   gradkern::bindings::bind_system(m);
   gradkern::bindings::bind_formats(m);
+  gradkern::bindings::bind_device(m);
   gradkern::bindings::bind_dlpack(m);
   gradkern::bindings::bind_activation(m);
   gradkern::bindings::bind_dense(m);

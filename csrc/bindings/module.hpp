@@ -14,6 +14,7 @@ namespace py = pybind11;
 void bind_system(py::module_& m);
 void bind_formats(py::module_& m);
 void bind_dlpack(py::module_& m);
+void bind_device(py::module_& m);
 void bind_activation(py::module_& m);
 void bind_dense(py::module_& m);
 void bind_mma(py::module_& m);
@@ -25,10 +26,6 @@ void bind_update(py::module_& m);
 void bind_jacobian(py::module_& m);
 
 formats::FormatId format_from(int id);
-
-// The data of a C-contiguous array whose items are as wide as the format's container.
-const void* bits_of(const py::array& array, formats::FormatId format);
-void* writable_bits_of(py::array& array, formats::FormatId format);
 
 // An array for a wide result (executor::wide_format).
 py::array wide_array(formats::FormatId computed_in, std::vector<py::ssize_t> shape);

@@ -14,12 +14,12 @@ struct Sizes {
   std::int64_t weights = 0, outputs = 0, biases = 0;
 };
 
-std::int64_t record_bytes(const Recorder& recorder) {
-  const std::int64_t cells = typical_binades * ops::cell_count * static_cast<std::int64_t>(sizeof(std::int64_t));
-  return static_cast<std::int64_t>(sizeof(Record)) + cells * (recorder.with_reference() ? 2 : 1);
-}
-
 }  // namespace
+
+std::int64_t record_bytes(bool with_reference) {
+  const std::int64_t cells = typical_binades * ops::cell_count * static_cast<std::int64_t>(sizeof(std::int64_t));
+  return static_cast<std::int64_t>(sizeof(Record)) + cells * (with_reference ? 2 : 1);
+}
 
 std::int64_t Run::planned_bytes() const {
   Sizes all, most;
@@ -55,7 +55,7 @@ std::int64_t Run::planned_bytes() const {
     const std::int64_t kept = 4 * all.outputs + 2 * input + 2 * (all.weights + all.biases);
     bytes += (storage + (recorder_.with_reference() ? 8 : 0)) * kept;
   }
-  return bytes + records * record_bytes(recorder_);
+  return bytes + records * record_bytes(recorder_.with_reference());
 }
 
 std::int64_t Recurrence::planned_bytes() const {
@@ -78,7 +78,7 @@ std::int64_t Recurrence::planned_bytes() const {
     const std::int64_t kept = steps * (values + 4 * units) + 2 * weights;
     bytes += (storage + (recorder_.with_reference() ? real : 0)) * kept;
   }
-  return bytes + (6 * steps + 12) * record_bytes(recorder_);
+  return bytes + (6 * steps + 12) * record_bytes(recorder_.with_reference());
 }
 
 }  // namespace gradkern::chain

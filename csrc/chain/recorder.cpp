@@ -16,7 +16,8 @@ bool shows_stalls(Role role) {
          role == Role::grad_pre_activation;
 }
 
-// What rounding did to a tensor that was in storage already.
+}  // namespace
+
 ops::RoundingCounts unchanged(const Summary& s) {
   using formats::Event;
   ops::RoundingCounts counts;
@@ -29,7 +30,29 @@ ops::RoundingCounts unchanged(const Summary& s) {
   return counts;
 }
 
-}  // namespace
+executor::ProductArgs completed(executor::ProductArgs args, const Arithmetic& arithmetic, Role role, void* wide) {
+  // A bias gradient is a sum, not a product: nothing is rounded to an operand format. A unit sums by multiplying with
+  // ones, and takes no other.
+  const bool is_sum = role == Role::grad_bias && !arithmetic.unit;
+  args.operands = is_sum ? arithmetic.storage : arithmetic.operands;
+  args.unit = arithmetic.unit;
+  args.accumulate = arithmetic.accumulate;
+  args.bias_format = arithmetic.storage;
+  args.wide = wide;
+  return args;
+}
+
+executor::ActivationArgs activation_args(const Arithmetic& arithmetic, Activation activation, std::int64_t size,
+                                         const void* z, void* wide) {
+  executor::ActivationArgs args{};
+  args.size = size;
+  args.activation = activation.id;
+  args.alpha = activation.alpha;
+  args.format = arithmetic.storage;
+  args.pre_activation = z;
+  args.wide = wide;
+  return args;
+}
 
 Recorder::Recorder(const Executor& executor, Arithmetic arithmetic, double loss_scale, bool with_reference,
                    bool keep_tensors, bool measured)
@@ -48,10 +71,6 @@ void Recorder::round(Stored& stored, const Source& wide, double scale, const Rou
   stored.resize(arithmetic_.storage, wide.size);
   executor_.convert(executor_, {wide.size, wide.format, arithmetic_.storage, wide.data, stored.writable(), scale,
                                 how.mode, how.stream, measured_ ? &counts : nullptr});
-}
-
-bool Recorder::is_storage(FormatId format) const {
-  return format == arithmetic_.storage && arithmetic_.mode.subnormals == formats::Subnormals::keep;
 }
 
 Stored& Recorder::wide_for(Stored& result, Stored& scratch, FormatId format, std::int64_t size) {
@@ -133,17 +152,6 @@ void Recorder::round(Stored& stored, const Source& wide) {
   round(stored, wide, 1.0, {arithmetic_.mode, stream_++}, counts);
 }
 
-void Recorder::fill_in(executor::ProductArgs& args, Role role, Stored& wide) const {
-  // A bias gradient is a sum, not a product: nothing is rounded to an operand format. A unit sums by multiplying with
-  // ones, and takes no other.
-  const bool is_sum = role == Role::grad_bias && !arithmetic_.unit;
-  args.operands = is_sum ? arithmetic_.storage : arithmetic_.operands;
-  args.unit = arithmetic_.unit;
-  args.accumulate = arithmetic_.accumulate;
-  args.bias_format = arithmetic_.storage;
-  args.wide = wide.writable();
-}
-
 void Recorder::products(std::vector<Product> list, double log2_scale) {
   std::vector<executor::ProductArgs> args;
   wide_.resize(std::max(wide_.size(), list.size()));
@@ -151,7 +159,7 @@ void Recorder::products(std::vector<Product> list, double log2_scale) {
   for (std::size_t i = 0; i < list.size(); ++i) {
     Product& p = list[i];
     if (!p.wide) p.wide = &wide_for(*p.result, wide_[i], format, p.args.m * p.args.n);
-    fill_in(p.args, p.role, *p.wide);
+    p.args = completed(p.args, arithmetic_, p.role, p.wide->writable());
     args.push_back(p.args);
   }
   executor_.products(executor_, args.data(), static_cast<std::int64_t>(args.size()));
@@ -164,12 +172,12 @@ void Recorder::products(std::vector<Product> list, double log2_scale) {
 
 void Recorder::sums(executor::ProductArgs args, Role role, Stored& wide) const {
   wide.resize(executor::wide_format(arithmetic_.accumulate), args.m * args.n);
-  fill_in(args, role, wide);
+  args = completed(args, arithmetic_, role, wide.writable());
   executor_.products(executor_, &args, 1);
 }
 
 void Recorder::phi(Activation activation, const Stored& z, Stored& wide) const {
-  executor_.activation_forward(executor_, activation_args(activation, z, wide));
+  executor_.activation_forward(executor_, activation_forward_args(activation, z, wide));
 }
 
 void Recorder::phi_backward(Activation activation, const Stored& dh, const Stored& z, const Stored& h, Stored& wide,
@@ -177,21 +185,14 @@ void Recorder::phi_backward(Activation activation, const Stored& dh, const Store
   executor_.activation_backward(executor_, activation_backward_args(activation, dh, z, h, wide, slope));
 }
 
-executor::ActivationArgs Recorder::activation_args(Activation activation, const Stored& z, Stored& wide) const {
+executor::ActivationArgs Recorder::activation_forward_args(Activation activation, const Stored& z, Stored& wide) const {
   wide.resize(executor::wide_format(arithmetic_.storage), z.size);
-  executor::ActivationArgs args{};
-  args.size = z.size;
-  args.activation = activation.id;
-  args.alpha = activation.alpha;
-  args.format = arithmetic_.storage;
-  args.pre_activation = z.data();
-  args.wide = wide.writable();
-  return args;
+  return activation_args(arithmetic_, activation, z.size, z.data(), wide.writable());
 }
 
 executor::ActivationArgs Recorder::activation_backward_args(Activation activation, const Stored& dh, const Stored& z,
                                                             const Stored& h, Stored& wide, Stored* slope) const {
-  executor::ActivationArgs args = activation_args(activation, z, wide);
+  executor::ActivationArgs args = activation_forward_args(activation, z, wide);
   args.grad_output = dh.data();
   args.output = arithmetic_.stored_output_derivative ? h.data() : nullptr;
   if (slope) {
@@ -203,7 +204,7 @@ executor::ActivationArgs Recorder::activation_backward_args(Activation activatio
 
 void Recorder::activate(Activation activation, const Stored& z, Stored& h, std::int64_t layer, const Reference* truth) {
   Stored& wide = wide_for(h, wide_[0], executor::wide_format(arithmetic_.storage), z.size);
-  const executor::ActivationArgs args = activation_args(activation, z, wide);
+  const executor::ActivationArgs args = activation_forward_args(activation, z, wide);
   executor_.activation_forward(executor_, args);
   store(h, wide.source(), 1.0, layer, Role::activation, truth, 0,
         [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {

@@ -17,6 +17,9 @@ struct Arithmetic {
   formats::Mode mode;
   bool stored_output_derivative;
   int unit = 0;  // as executor::ProductArgs has it
+
+  // Whether a value of this format is rounded to storage by doing nothing: NaN payloads apart.
+  bool is_storage(FormatId format) const { return format == storage && mode.subnormals == formats::Subnormals::keep; }
 };
 
 struct Activation {
@@ -67,6 +70,13 @@ inline executor::ProductArgs product(std::int64_t m, std::int64_t n, std::int64_
   return p;
 }
 
+// The arguments of an operation in an arithmetic, whoever runs it; wide is where the values before rounding go.
+executor::ProductArgs completed(executor::ProductArgs args, const Arithmetic&, Role, void* wide);
+executor::ActivationArgs activation_args(const Arithmetic&, Activation, std::int64_t size, const void* z, void* wide);
+
+// What rounding did to a tensor that was in storage already.
+ops::RoundingCounts unchanged(const Summary& s);
+
 // Called between layers with (steps done, steps in all); an exception from it ends the run.
 using Poll = std::function<void(std::int64_t, std::int64_t)>;
 
@@ -85,8 +95,7 @@ class Recorder {
   bool measures() const { return measured_; }
   double loss_scale() const { return loss_scale_; }
   double log2_loss_scale() const { return log2_loss_scale_; }
-  // Whether a value of this format is rounded to storage by doing nothing: NaN payloads apart.
-  bool is_storage(FormatId format) const;
+  bool is_storage(FormatId format) const { return arithmetic_.is_storage(format); }
   // The truth where it is known, as the functions below take it.
   const Reference* known(const Reference& truth) const { return with_reference_ ? &truth : nullptr; }
 
@@ -159,8 +168,7 @@ class Recorder {
                                     const Attribution& attribution);
   // A NaN that was given may have a payload, which storing drops.
   void drop_payloads(Stored& stored, Record& record);
-  void fill_in(executor::ProductArgs& args, Role role, Stored& wide) const;
-  executor::ActivationArgs activation_args(Activation, const Stored& z, Stored& wide) const;
+  executor::ActivationArgs activation_forward_args(Activation, const Stored& z, Stored& wide) const;
   executor::ActivationArgs activation_backward_args(Activation, const Stored& dh, const Stored& z, const Stored& h,
                                                     Stored& wide, Stored* slope) const;
 

@@ -13,6 +13,17 @@ std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
 
 }  // namespace
 
+void check_shapes(const std::vector<Layer>& layers, const Source& input, std::int64_t batch) {
+  base::expects(!layers.empty(), "probe: a net needs at least one layer");
+  base::expects(input.size == batch * layers[0].n_in, "probe: x does not fit the first layer");
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const Layer& layer = layers[l];
+    base::expects(layer.weight.size == layer.n_in * layer.n_out, "probe: weight has the wrong size");
+    base::expects(!layer.bias.data || layer.bias.size == layer.n_out, "probe: bias has the wrong size");
+    base::expects(l == 0 || layers[l - 1].n_out == layer.n_in, "probe: layers do not chain");
+  }
+}
+
 Run::Run(const Executor& executor, Arithmetic arithmetic, std::vector<Layer> layers, Source input, std::int64_t batch,
          double loss_scale, bool with_reference, bool keep_tensors, bool measured)
     : recorder_(executor, arithmetic, loss_scale, with_reference, keep_tensors, measured),
@@ -20,14 +31,7 @@ Run::Run(const Executor& executor, Arithmetic arithmetic, std::vector<Layer> lay
       input_(input),
       batch_(batch),
       ones_(static_cast<std::size_t>(batch), 1.0f) {
-  base::expects(!layers_.empty(), "probe: a net needs at least one layer");
-  base::expects(input_.size == batch_ * layers_[0].n_in, "probe: x does not fit the first layer");
-  for (std::size_t l = 0; l < layers_.size(); ++l) {
-    const Layer& layer = layers_[l];
-    base::expects(layer.weight.size == layer.n_in * layer.n_out, "probe: weight has the wrong size");
-    base::expects(!layer.bias.data || layer.bias.size == layer.n_out, "probe: bias has the wrong size");
-    base::expects(l == 0 || layers_[l - 1].n_out == layer.n_in, "probe: layers do not chain");
-  }
+  check_shapes(layers_, input_, batch_);
 }
 
 void Run::forward(const Poll& poll) {

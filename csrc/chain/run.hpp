@@ -1,42 +1,26 @@
-// A probe: forward and backward through the layers in a chosen arithmetic, the reference chain beside it, and one
-// record per layer and role of what every rounding did. See the arithmetic contract for the rounding points.
-//
-//   forward    z_l = fl(h_{l-1} W_l^T + b_l),  h_l = fl(phi(z_l)),  h_0 = fl(x)
-//   backward   dz_l = fl(dh_l phi'(z_l)),  dW_l = fl(dz_l^T h_{l-1}),  db_l = fl(sum_i dz_l[i]),
-//              dh_{l-1} = fl(dz_l W_l)
-// with dh_L = fl(loss gradient times loss scale), given by the caller.
+// The probe that works through one layer after the other on any executor, with the reference chain beside it on request.
 #pragma once
 
 #include <vector>
 
-#include "chain/recorder.hpp"
+#include "chain/probe.hpp"
 
 namespace gradkern::chain {
 
-struct Layer {
-  std::int64_t n_in, n_out;
-  Source weight, bias;  // (n_out, n_in), (n_out,) or no bias: data null
-  Activation activation;
-};
-
-class Run {
+class Run final : public Probe {
  public:
   // Without measuring, records hold nothing but layer and role: what measuring costs is the difference.
   Run(const Executor& executor, Arithmetic arithmetic, std::vector<Layer> layers, Source input, std::int64_t batch,
       double loss_scale, bool with_reference, bool keep_tensors, bool measured);
 
-  // What the run holds when it holds most, from the shapes: tensors, working space and records.
-  std::int64_t planned_bytes() const;
+  std::int64_t planned_bytes() const override;
+  void forward(const Poll& poll) override;
+  void backward(std::vector<double> gradient, Reference reference_gradient, const Poll& poll) override;
 
-  void forward(const Poll& poll);
-  // gradient: of the loss with respect to the stored output, before the loss scale; reference_gradient * 2^exponent
-  // likewise.
-  void backward(std::vector<double> gradient, Reference reference_gradient, const Poll& poll);
-
-  std::vector<double> output() const;
-  const Reference& reference_output() const { return reference_activations_.back(); }
+  std::vector<double> output() const override;
+  const Reference& reference_output() const override { return reference_activations_.back(); }
   const std::vector<Record>& records() const { return recorder_.records(); }
-  std::vector<Record> take_records() { return recorder_.take_records(); }
+  std::vector<Record> take_records() override { return recorder_.take_records(); }
 
  private:
   // Samples need one another in no layer: see chain/run_span.cpp.

@@ -1,9 +1,8 @@
 #include "chain/summary.hpp"
 
 namespace gradkern::chain {
-namespace {
 
-Summary trim(const ops::Statistics& s) {
+Summary trimmed(const ops::Statistics& s) {
   const auto& b = s.binades;
   const auto empty = [&](int binade) {
     for (int c = 0; c < ops::cell_count; ++c)
@@ -21,8 +20,6 @@ Summary trim(const ops::Statistics& s) {
   return result;
 }
 
-}  // namespace
-
 Summary summarise(const executor::Executor& e, const Source& tensor) { return summarise(e, std::vector{tensor})[0]; }
 
 std::vector<Summary> summarise(const executor::Executor& e, const std::vector<Source>& tensors) {
@@ -30,7 +27,7 @@ std::vector<Summary> summarise(const executor::Executor& e, const std::vector<So
   for (const Source& t : tensors) args.push_back({t.size, t.format, t.data});
   std::vector<Summary> summaries(tensors.size());
   e.statistics(e, args.data(), static_cast<std::int64_t>(args.size()),
-               [&](std::int64_t i, const ops::Statistics& s) { summaries[static_cast<std::size_t>(i)] = trim(s); });
+               [&](std::int64_t i, const ops::Statistics& s) { summaries[static_cast<std::size_t>(i)] = trimmed(s); });
   return summaries;
 }
 

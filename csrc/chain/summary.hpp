@@ -16,6 +16,8 @@ struct Summary {
   std::vector<std::int64_t> cells;  // (binades, ops::cell_count)
 };
 
+Summary trimmed(const ops::Statistics& statistics);
+
 Summary summarise(const executor::Executor& e, const Source& tensor);
 
 // One summary per tensor; threads share the small ones out, and share the work of each large one.

@@ -74,8 +74,8 @@ __device__ __forceinline__ void each_entry(const ListChunk& chunk, bool write, b
                                            Change change) {
   using C = typename F::container;
   constexpr int together = 16 / sizeof(C);
-  const C* source = static_cast<const C*>(chunk.tensor->source) + chunk.begin;
-  C* target = static_cast<C*>(chunk.tensor->target) + chunk.begin;
+  const C* source = in_global(static_cast<const C*>(chunk.tensor->source) + chunk.begin);
+  C* target = in_global(static_cast<C*>(chunk.tensor->target) + chunk.begin);
   EntryCounts counts;
   if (write) {
     always |= source != target;

@@ -40,6 +40,13 @@ struct identity {
   using type = T;
 };
 
+// A pointer out of a list in memory, which the compiler cannot tell from one to shared memory.
+template <class T>
+__device__ __forceinline__ T* in_global(T* p) {
+  __builtin_assume(__isGlobal(p));
+  return p;
+}
+
 template <class T>
 __device__ __forceinline__ T load(const T* from) {
   return *from;

@@ -102,7 +102,7 @@ __device__ __forceinline__ void walk(const C* x, Index count, unsigned char* buf
   }
   __syncwarp(half_warp);
 #pragma unroll 1
-  for (Index j = whole * entries + lane; j < count; j += list_lanes) visit(j, x[j]);
+  for (Index j = whole * entries + lane; j < count; j += list_lanes) visit(j, in_global(x)[j]);
 }
 
 // How many entries of a chunk's are those of one block.

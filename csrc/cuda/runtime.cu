@@ -39,6 +39,8 @@ const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaEr
 
 int set_device(int device) { return taken(cudaSetDevice(device)); }
 
+int get_device(int* device) { return taken(cudaGetDevice(device)); }
+
 int device_of(const void* pointer, int* device) {
   cudaPointerAttributes attributes{};
   *device = -1;
@@ -63,6 +65,16 @@ int clear(void* pointer, std::int64_t bytes, Stream stream) {
 }
 
 int synchronize(Stream stream) { return taken(cudaStreamSynchronize(native(stream))); }
+
+int stream_wait(Stream later, Stream earlier) {
+  cudaEvent_t reached = nullptr;
+  int error = taken(cudaEventCreateWithFlags(&reached, cudaEventDisableTiming));
+  if (error) return error;
+  error = taken(cudaEventRecord(reached, native(earlier)));
+  if (!error) error = taken(cudaStreamWaitEvent(native(later), reached, 0));
+  cudaEventDestroy(reached);  // when it is reached
+  return error;
+}
 
 int stream_create(Stream* stream) {
   cudaStream_t created = nullptr;

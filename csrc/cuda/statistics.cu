@@ -107,7 +107,7 @@ __device__ __forceinline__ void count_cell(int binade, int cell, unsigned* count
   if (static_cast<unsigned>(row) < static_cast<unsigned>(W::last - W::first)) {
     atomicAdd(counted + row * ops::cell_count + cell, 1u);
   } else {
-    atomicAdd(cells + (W::offset + row * ops::cell_count + cell), 1ull);
+    atomicAdd(in_global(cells) + (W::offset + row * ops::cell_count + cell), 1ull);
   }
 }
 
@@ -272,7 +272,7 @@ __global__ __launch_bounds__(list_threads, 12) void statistics_kernel(Statistics
   __syncthreads();
   sum_deviations(s);
   for (int c = threadIdx.x; c < W::cells; c += list_threads)
-    if (const unsigned count = s.counted[c]) atomicAdd(s.cells + (W::offset + c), static_cast<Cells>(count));
+    if (const unsigned count = s.counted[c]) atomicAdd(in_global(s.cells) + (W::offset + c), static_cast<Cells>(count));
   __syncthreads();
   if (const int b = threadIdx.x; b < list_blocks) finish_block(s, b);
   if (const int b = threadIdx.x - 32; b >= 0 && b < list_blocks) {

@@ -58,7 +58,7 @@ struct ClipList {
 };
 
 // Raised with every change of what lies between the libraries and the module that opens them.
-inline constexpr int device_table_version = 1;
+inline constexpr int device_table_version = 2;
 
 struct DeviceTable {
   int version;
@@ -67,13 +67,15 @@ struct DeviceTable {
   int (*device_count)(int* count);
   int (*describe)(int device, DeviceDescription*);
   const char* (*error_text)(int error);
-  int (*set_device)(int device);
+  int (*set_device)(int device);  // of the calling thread
+  int (*get_device)(int* device);
   int (*device_of)(const void* pointer, int* device);  // -1: the host's memory
   int (*allocate)(void** pointer, std::int64_t bytes, Stream);
   int (*release)(void* pointer, Stream);
   int (*copy)(void* to, const void* from, std::int64_t bytes, Stream);  // any direction
   int (*clear)(void* pointer, std::int64_t bytes, Stream);
   int (*synchronize)(Stream);
+  int (*stream_wait)(Stream later, Stream earlier);  // for what is enqueued on `earlier` by now; the host goes on
   // What is enqueued on a stream between begin and end can be launched as one graph, again and again.
   int (*stream_create)(Stream*);
   int (*stream_destroy)(Stream);

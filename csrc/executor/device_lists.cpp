@@ -1,11 +1,10 @@
 // Lists of tensors on a device: those of one format go through one launch, their chunks side by side.
 #include <limits>
 #include <map>
-#include <numeric>
 
 #include "base/thread_pool.hpp"
+#include "executor/device_statistics.hpp"
 #include "executor/staging.hpp"
-#include "ops/patterns.hpp"
 
 namespace gradkern::executor {
 namespace {
@@ -45,34 +44,6 @@ TensorChunks uploaded(Staging& staging, const Chunks& chunks) {
   return {staging.upload(chunks.first), static_cast<std::int64_t>(chunks.first.size()) - 1, chunks.all()};
 }
 
-// Counts and extrema of a tensor's chunks, the moments in index order, and the rows of its binades that hold anything.
-template <class F>
-void gather(const StatisticsChunk* parts, std::int64_t chunks, const std::int64_t* cells, std::int64_t size,
-            ops::Statistics& s) {
-  using Range = BinadeRange<F>;
-  s.reset();
-  s.size = size;
-  for (std::int64_t c = 0; c < chunks; ++c) {
-    const StatisticsChunk& part = parts[c];
-    s.nan += part.nan;
-    s.pos_inf += part.pos_inf;
-    s.neg_inf += part.neg_inf;
-    s.zero += part.zero;
-    s.negative += part.negative;
-    if (s.first_nonfinite < 0) s.first_nonfinite = part.first_nonfinite;
-    if (part.amax > s.amax) s.amax = part.amax;
-    if (part.amin < s.amin) s.amin = part.amin;
-    s.moments.merge(part.moments);
-  }
-  for (int binade = Range::first; binade < Range::last; ++binade) {
-    const std::int64_t* row = cells + (binade - Range::first) * ops::cell_count;
-    if (std::accumulate(row, row + ops::cell_count, std::int64_t(0)) == 0) continue;
-    s.binades.cover(binade, binade + 1);
-    for (int c = 0; c < ops::cell_count; ++c) s.binades.row(binade)[c] = row[c];
-  }
-  ops::count_subnormals(s, formats::Layout<F>::min_exponent);
-}
-
 template <class F>
 void measure_group(const DeviceTable& table, const StatisticsArgs* tensors, const Group& group, ops::Statistics& s,
                    const StatisticsDone& done) {
@@ -94,8 +65,8 @@ void measure_group(const DeviceTable& table, const StatisticsArgs* tensors, cons
   const auto rows = staging.fetch(list.cells, count * cells);
   for (std::size_t nth = 0; nth < group.size(); ++nth) {
     const std::int64_t i = group[nth], begin = chunks.begin(nth);
-    gather<F>(parts.data() + begin, chunks.end(nth) - begin, rows.data() + static_cast<std::int64_t>(nth) * cells,
-              tensors[i].size, s);
+    gather_chunks<F>(parts.data() + begin, chunks.end(nth) - begin,
+                     rows.data() + static_cast<std::int64_t>(nth) * cells, tensors[i].size, s);
     done(i, s);
   }
 }
@@ -111,10 +82,7 @@ void measure_pattern(const DeviceTable& table, const StatisticsArgs& tensor, ops
   auto* first = const_cast<std::int64_t*>(staging.upload(nowhere));
   staging.check(table.count_patterns(&t, counts, first, staging.stream()), "statistics");
   const auto found = staging.fetch(counts, patterns);
-  s.reset();
-  ops::statistics_of_patterns<F>(found.data(), s);
-  if (s.nan + s.pos_inf + s.neg_inf) s.first_nonfinite = staging.fetch(first, 1)[0];
-  ops::count_subnormals(s, formats::Layout<F>::min_exponent);
+  gather_patterns<F>(found.data(), staging.fetch(first, 1)[0], s);
 }
 
 // Calls body(indices, list, staging, parts' chunks) with the tensors of each format that are wanted, in device memory.

@@ -1,7 +1,10 @@
 #include "executor/library.hpp"
 
 #include <dlfcn.h>
+#include <link.h>
 
+#include <cstdio>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -21,6 +24,16 @@ std::string path_of(const std::string& name) {
   return (slash == std::string::npos ? "" : self.substr(0, slash + 1)) + "libgradkern_" + name + ".so";
 }
 
+// The loader of a file that was cut short would read past its end, and the process would be gone. The section headers
+// of a library are what comes last.
+bool is_whole(FILE* file) {
+  ElfW(Ehdr) header{};
+  if (std::fread(&header, sizeof header, 1, file) != 1 || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return false;
+  std::fseek(file, 0, SEEK_END);
+  const auto size = static_cast<std::uint64_t>(std::ftell(file));
+  return header.e_shoff + std::uint64_t(header.e_shnum) * header.e_shentsize <= size;
+}
+
 struct Library {
   Executor executor{};
   std::string why_not;
@@ -29,7 +42,14 @@ struct Library {
 std::string refusal(const std::string& name, const DeviceTable& table) {
   if (table.version != device_table_version) return "libgradkern_" + name + ".so is of another build";
   int count = 0;
-  if (const int error = table.device_count(&count)) return table.error_text(error);
+  if (const int error = table.device_count(&count)) {
+    if (name != "cuda") return table.error_text(error);
+    if (void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL)) {
+      dlclose(driver);
+      return table.error_text(error);
+    }
+    return std::string("there is no CUDA driver: ") + dlerror();
+  }
   return count == 0 ? "there is no device" : "";
 }
 
@@ -37,7 +57,12 @@ Library open(const std::string& name) {
   Library library;
   const std::string path = path_of(name);
   if (FILE* file = std::fopen(path.c_str(), "rb")) {
+    const bool whole = is_whole(file);
     std::fclose(file);
+    if (!whole) {
+      library.why_not = "libgradkern_" + name + ".so is broken: cut short, or no library";
+      return library;
+    }
   } else {
     library.why_not = "not part of this build: CPU only";
     return library;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from gradkern import _core
+from gradkern import _backend, _core
+from gradkern._device import device_view, is_on_device
 from gradkern._frameworks import from_jax, from_torch, is_jax, is_torch, to_torch
 from gradkern.formats import finfo, format_ids, formats
 
@@ -31,12 +32,13 @@ _NUMBERS = (np.generic, list, tuple, int, float)
 class Bits:
     """An argument as the kernels see it: contiguous raw bits, the format they are in, and how to give results back.
 
-    The bits may be the caller's own memory and must not be written.
+    The bits, on the host or a `DeviceArray`, may be the caller's own memory and must not be written.
     """
 
-    bits: NDArray[Any]
+    bits: Any
     format: str
-    restore: Callable[[NDArray[Any]], Any]
+    restore: Callable[[Any], Any]
+    stream: Callable[[], tuple[int, Any]] | None = None
 
     @property
     def format_id(self) -> int:
@@ -46,25 +48,36 @@ class Bits:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the argument."""
-        return self.bits.shape
+        shape: tuple[int, ...] = self.bits.shape
+        return shape
 
     @property
-    def pair(self) -> tuple[NDArray[Any], int]:
+    def pair(self) -> tuple[Any, int]:
         """What the kernels take."""
         return self.bits, self.format_id
 
     @property
-    def values(self) -> NDArray[Any]:
-        """The argument as a NumPy array of its own dtype."""
+    def values(self) -> Any:
+        """The argument as an array of its own dtype, of NumPy or a `DeviceArray`."""
         return self.bits.view(finfo(self.format).dtype)
 
+    @property
+    def place(self) -> str:
+        """Where it lies: "the host", or a device as "cuda:0"."""
+        return self.bits.device if isinstance(self.bits, _core.DeviceArray) else "the host"
 
-def as_bits_view(array: NDArray[Any]) -> NDArray[Any]:
-    """View a contiguous array as unsigned integers of the same width."""
-    return array.view(_UNSIGNED[array.dtype.itemsize])
+
+def as_bits_view(array: Any) -> Any:
+    """View a contiguous array as unsigned integers of the same width; on a device it is what the kernels take."""
+    return array if isinstance(array, _core.DeviceArray) else array.view(_UNSIGNED[array.dtype.itemsize])
 
 
-def same_kind(result: NDArray[Any]) -> NDArray[Any]:
+def on_host(array: Any) -> Any:
+    """Return an array on a device as NumPy's, waiting for it; others as they are."""
+    return array.to_host() if isinstance(array, _core.DeviceArray) else array
+
+
+def same_kind(result: Any) -> Any:
     """Give a result back as NumPy has it."""
     return result
 
@@ -120,8 +133,6 @@ def _to_numpy(x: Any, argument: str) -> tuple[NDArray[Any], Callable[[NDArray[An
             refusal = error
         else:
             return _from_capsule(capsule, argument), same_kind
-    if hasattr(x, "__cuda_array_interface__"):
-        raise TypeError(f"{argument}: a device array ({type(x).__name__}), this build computes on the CPU")
     if _offers_numpy(x):
         return _as_numpy(x, argument), same_kind
     if refusal is not None:
@@ -148,6 +159,8 @@ def _stored(array: NDArray[Any], argument: str) -> tuple[NDArray[Any], str]:
 def read(x: Any, argument: str) -> Bits:
     """Take an array argument of any kind, without a copy where it is contiguous; integers become float64.
 
+    What lies on a device is copied to the host, which waits for it.
+
     Raises
     ------
     TypeError
@@ -157,10 +170,63 @@ def read(x: Any, argument: str) -> Bits:
         stored = TYPE_NUMBERS.get(x.dtype.num)
         if stored is not None and x.dtype.isnative and x.flags.num & _CONTIGUOUS_ALIGNED == _CONTIGUOUS_ALIGNED:
             return Bits(x.view(stored[0]), stored[1], same_kind)
+    if is_on_device(x):
+        return Bits(*_stored(device_view(x, argument).array.to_host(), argument), same_kind)
     array, restore = _to_numpy(x, argument)
     return Bits(*_stored(array, argument), restore)
+
+
+def read_in_place(x: Any, argument: str, writes: bool = False) -> Bits:
+    """Take an array as `read` does, but what lies on a device stays there; `writes` is for those.
+
+    Raises
+    ------
+    TypeError
+        If it is not an array of real numbers, or on another device than the one asked for.
+    CudaError
+        If it is on a device that cannot be used here; says why.
+    """
+    if not is_on_device(x):
+        return read(x, argument)
+    view = device_view(x, argument, writes)
+    chosen = _backend.chosen_device()
+    if chosen not in (None, view.array.library):
+        raise TypeError(f"{argument}: lies on {view.array.device}, and the device asked for is {chosen!r}")
+    return Bits(view.array, view.array.dtype.name, view.restore, view.stream)
+
+
+def check_one_place(function: str, **arguments: Bits | None) -> None:
+    """Refuse arrays of which some lie on a device and some elsewhere; single numbers on the host go anywhere.
+
+    Raises
+    ------
+    TypeError
+        Names two arguments and where they lie.
+    """
+    check_places(function, ((name, bits) for name, bits in arguments.items() if bits is not None))
+
+
+def check_places(function: str, arguments: Iterable[tuple[str, Bits]], numbers: bool = True) -> None:
+    """Do the same for arrays by name; `numbers`: single ones on the host go anywhere."""
+    first: tuple[str, str] | None = None
+    for name, bits in arguments:
+        where = bits.place
+        if numbers and where == "the host" and not bits.shape:
+            continue
+        first = first or (name, where)
+        if where != first[1]:
+            raise TypeError(
+                f"{function}: {first[0]} lies on {first[1]} and {name} on {where}: arrays must lie in one place"
+            )
 
 
 def empty_stored(shape: tuple[int, ...], fmt: str) -> NDArray[Any]:
     """Return an uninitialised array that holds a format."""
     return np.empty(shape, finfo(fmt).dtype)
+
+
+def empty_beside(bits: Any, shape: tuple[int, ...], fmt: str) -> Any:
+    """Return one that lies where other bits do."""
+    if isinstance(bits, _core.DeviceArray):
+        return bits.empty(shape, finfo(fmt).dtype.name)
+    return empty_stored(shape, fmt)

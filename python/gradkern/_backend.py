@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -11,6 +12,8 @@ from gradkern import _core
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_asked = threading.local()
 
 
 def isa() -> str:
@@ -52,9 +55,20 @@ def set_num_threads(n: int) -> None:
     _core.set_num_threads(int(n))
 
 
-def device_refusals() -> dict[str, str]:
-    """Every device beside the CPU: "" where it can be used, else exactly why not."""
-    return {name: _core.device_why_not(name) for name in ("cuda", "simt")}
+def device_states() -> dict[str, str]:
+    """Every device beside the CPU: "usable: " and what it is, else exactly why not."""
+    return {name: _core.device_why_not(name) or _usable(name) for name in ("cuda", "simt")}
+
+
+def _usable(library: str) -> str:
+    try:
+        found = _core.devices(library)
+    except RuntimeError as error:  # CudaError
+        return str(error)
+    shown = [
+        f"{name}, sm_{major}{minor}, {memory / 1e9:.0f} GB" if major else name for name, major, minor, memory in found
+    ]
+    return "usable: " + "; ".join(shown)
 
 
 @contextmanager
@@ -70,11 +84,18 @@ def computing_on(device: str | None, function: str) -> Iterator[None]:
     """
     if device not in (None, "cpu", "cuda", "simt"):
         raise ValueError(f"{function}: device must be None, 'cpu', 'cuda' or 'simt', got {device!r}")
-    before = _core.use_device(None if device == "cpu" else device)
+    before, asked = _core.use_device(None if device == "cpu" else device), chosen_device()
+    _asked.device = device
     try:
         yield
     finally:
         _core.use_device(before)
+        _asked.device = asked
+
+
+def chosen_device() -> str | None:
+    """Return the device that the call in progress was asked to compute on, or None."""
+    return getattr(_asked, "device", None)
 
 
 def takes_device(function: Callable[P, R]) -> Callable[P, R]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _faults
+from gradkern._arrays import on_host
 from gradkern._clip_survey import LIFT, Floats, Found, refuse, times_power
 from gradkern._overlap import Units
 from gradkern.clip_result import ClipResult, NonFinite, NormsByName
@@ -71,7 +72,7 @@ def overflowing(found: Found, factors: Factors) -> dict[str, NonFinite]:
         with np.errstate(all="ignore"):
             if not fmt.overflows(float(_product(found.records["amax"][unit], factor, fmt))):
                 continue
-            values = _product(np.abs(units.sources[unit].astype(np.float64).ravel()), factor, fmt)
+            values = _product(np.abs(on_host(units.sources[unit]).astype(np.float64).ravel()), factor, fmt)
             beyond = values >= fmt.overflow_threshold if fmt.has_inf else values > fmt.overflow_threshold
             where = np.flatnonzero(beyond)
         result[name] = NonFinite(len(where), int(where[0]), 0, len(where))

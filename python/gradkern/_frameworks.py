@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -68,7 +69,7 @@ def _refuse_torch(tensor: Any, argument: str) -> TypeError:
     if problem is not None:
         return TypeError(f"{argument}: {problem}")
     if not tensor.is_cpu:
-        return TypeError(f"{argument}: tensor is on {tensor.device}, this build computes on the CPU; use .cpu()")
+        return TypeError(f"{argument}: tensor is on {tensor.device}, which gradkern cannot read; use .cpu()")
     return TypeError(f"{argument}: dtype must be a floating-point format of gradkern, got {tensor.dtype}")
 
 
@@ -141,19 +142,25 @@ def from_jax(array: Any, argument: str) -> tuple[NDArray[Any], partial[Any]]:
     try:
         device = min(array.devices(), key=lambda d: d.id)
         if device.platform != "cpu":
-            raise TypeError(f"array is on {device}, this build computes on the CPU; use jax.device_get")
+            raise TypeError(f"array is on {device}, which gradkern cannot read; use jax.device_get")
         return np.asarray(array), partial(to_jax, device=device)
     except (TypeError, RuntimeError) as error:  # JAX explains over many lines
         raise TypeError(f"{argument}: {str(error).partition(chr(10))[0]}") from error
 
 
-def to_jax(array: NDArray[Any], device: Any) -> Any:
-    """Give a result back as a JAX array; float64 stays float64 where JAX would make it float32."""
+def enabling_x64(wanted: bool) -> Any:
+    """Make a context in which JAX keeps float64, if that is wanted."""
+    if not wanted:
+        return nullcontext()
     jax: Any = sys.modules["jax"]
-    if array.dtype != np.float64:
-        return jax.device_put(array, device)
     owner = (
         jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
     )  # where older ones have it
-    with owner.enable_x64(True):
+    return owner.enable_x64(True)
+
+
+def to_jax(array: NDArray[Any], device: Any) -> Any:
+    """Give a result back as a JAX array; float64 stays float64 where JAX would make it float32."""
+    jax: Any = sys.modules["jax"]
+    with enabling_x64(array.dtype == np.float64):
         return jax.device_put(array, device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,15 +33,18 @@ class Units:
         What is read again at every survey: ``source[...] = array[key]``.
     counted : int
         So many units make up the whole; those after it are read for their own survey only.
+    stream : callable or None
+        On a device, what the arrays' library enqueues on at the moment, and its owner.
     """
 
     core: Any
-    sources: Sequence[NDArray[Any]]
-    targets: Sequence[NDArray[Any]]
+    sources: Sequence[Any]
+    targets: Sequence[Any]
     records: Sequence[int]
-    back: list[tuple[NDArray[Any], Any, NDArray[Any]]] = field(default_factory=list)
+    back: list[tuple[Any, Any, Any]] = field(default_factory=list)
     loads: list[tuple[NDArray[Any], NDArray[Any], Any]] = field(default_factory=list)
     counted: int = -1
+    stream: Callable[[], tuple[int, Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.counted < 0:
@@ -51,12 +54,14 @@ class Units:
         self.copied = self.sources is not self.targets
 
     def load(self) -> None:
-        """Read again what is not read in place."""
+        """Read again what is not read in place; on a device, go on in the order of the library's stream."""
+        if self.stream is not None:
+            self.sources[0].use_stream(*self.stream())
         for source, owner, key in self.loads:
             source[...] = owner[key]
 
     @classmethod
-    def direct(cls, core: Any, arrays: Sequence[NDArray[Any]]) -> Units:
+    def direct(cls, core: Any, arrays: Sequence[Any]) -> Units:
         """Arrays that are written where they lie, or not at all."""
         return cls(core, arrays, arrays, range(len(arrays)))
 

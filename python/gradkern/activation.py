@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gradkern import _core
-from gradkern._arrays import Bits, as_bits_view, read, same_kind
+from gradkern._arrays import Bits, as_bits_view, check_one_place, read_in_place, same_kind
 from gradkern._backend import takes_device
+from gradkern._output import output_view
 from gradkern.arithmetic import Arithmetic, ArithmeticLike, arithmetic
 from gradkern.cast import round_to
 from gradkern.formats import format_ids
@@ -53,7 +53,7 @@ def activation_code(name: str, function: str) -> tuple[int, float]:
     return _IDS[base], alpha
 
 
-def wide_bits(wide: NDArray[Any]) -> Bits:
+def wide_bits(wide: Any) -> Bits:
     """Wrap a kernel's wide result, in float32 or float64, for rounding."""
     return Bits(as_bits_view(wide), wide.dtype.name, same_kind)
 
@@ -66,18 +66,12 @@ def to_storage(source: Bits, a: Arithmetic, stream: int = 0) -> Bits:
     return Bits(as_bits_view(stored), a.storage, source.restore)
 
 
-def _finish(wide: NDArray[Any], like: Bits, a: Arithmetic, out: NDArray[Any] | None, function: str) -> Any:
+def _finish(wide: NDArray[Any], like: Bits, a: Arithmetic, out: Any, function: str) -> Any:
     stored, _ = round_to(wide_bits(wide), a.storage, a.mode, seed=a.seed, stream=16)
     stored = stored.reshape(like.shape)
     if out is None:
         return like.restore(stored)
-    if not isinstance(out, np.ndarray) or out.dtype != stored.dtype:
-        raise TypeError(f"{function}: out must be a NumPy array of dtype {stored.dtype}")
-    if out.shape != stored.shape:
-        raise ValueError(f"{function}: out must have shape {stored.shape}, got {out.shape}")
-    if not out.flags.writeable:
-        raise ValueError(f"{function}: out is read-only")
-    out[...] = stored
+    output_view(out, like.place, stored.shape, stored.dtype, function)[...] = stored
     return out
 
 
@@ -87,7 +81,7 @@ def activation_forward(
     name: str,
     *,
     arithmetic: ArithmeticLike = "float32",
-    out: NDArray[Any] | None = None,
+    out: Any = None,
     device: str | None = None,
 ) -> Any:
     """Compute fl(phi(z)): phi in float32 (float64 for float64 storage) from the stored z, one rounding to storage.
@@ -100,10 +94,10 @@ def activation_forward(
         See `activations`; ``"leaky_relu(0.2)"`` and ``"elu(0.5)"`` set the parameter.
     arithmetic : str or Arithmetic
         Storage format and rounding.
-    out : numpy.ndarray, optional
-        Where to write: z's shape, the storage dtype.
+    out : array, optional
+        Where to write: a NumPy array, or one on z's device; z's shape, the storage dtype.
     device : {None, "cpu", "cuda", "simt"}
-        Where to compute.
+        Where to compute. None: where the arrays lie.
 
     Returns
     -------
@@ -118,7 +112,7 @@ def activation_forward(
     function = "activation_forward"
     a = _arithmetic(arithmetic)
     code, alpha = activation_code(name, function)
-    z = to_storage(read(pre_activation, f"{function}: pre_activation"), a)
+    z = to_storage(read_in_place(pre_activation, f"{function}: pre_activation"), a)
     return _finish(_core.activation_forward(z.bits, z.format_id, code, alpha), z, a, out, function)
 
 
@@ -129,7 +123,7 @@ def activation_backward(
     name: str,
     *,
     arithmetic: ArithmeticLike = "float32",
-    out: NDArray[Any] | None = None,
+    out: Any = None,
     device: str | None = None,
 ) -> Any:
     """Compute fl(grad_output * phi'(z)), product and phi' in float32 (float64 for float64 storage), one rounding.
@@ -146,10 +140,10 @@ def activation_backward(
         See `activations`.
     arithmetic : str or Arithmetic
         ``derivative="stored_output"`` forms phi' from fl(phi(z)), as frameworks do.
-    out : numpy.ndarray, optional
-        Where to write: z's shape, the storage dtype.
+    out : array, optional
+        Where to write: a NumPy array, or one on z's device; z's shape, the storage dtype.
     device : {None, "cpu", "cuda", "simt"}
-        Where to compute.
+        Where to compute. None: where the arrays lie.
 
     Returns
     -------
@@ -164,8 +158,9 @@ def activation_backward(
     function = "activation_backward"
     a = _arithmetic(arithmetic)
     code, alpha = activation_code(name, function)
-    z = to_storage(read(pre_activation, f"{function}: pre_activation"), a)
-    dh = to_storage(read(grad_output, f"{function}: grad_output"), a, stream=1)
+    z = to_storage(read_in_place(pre_activation, f"{function}: pre_activation"), a)
+    dh = to_storage(read_in_place(grad_output, f"{function}: grad_output"), a, stream=1)
+    check_one_place(function, grad_output=dh, pre_activation=z)
     if dh.shape != z.shape:
         raise ValueError(f"{function}: grad_output has shape {dh.shape}, pre_activation {z.shape}")
     output = None

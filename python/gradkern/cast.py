@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from gradkern import _core
 from gradkern._arguments import number
-from gradkern._arrays import Bits, as_bits_view, empty_stored, read
+from gradkern._arrays import Bits, as_bits_view, empty_beside, read_in_place
 from gradkern._backend import takes_device
+from gradkern._output import is_apart, output_view
 from gradkern._result import Result
 from gradkern.arithmetic import rounding_mode
 from gradkern.formats import FormatLike, finfo, format_ids, format_name
@@ -73,8 +71,12 @@ class RoundingReport(Result):
     sqnr_db: float
 
     @classmethod
-    def from_counts(cls, counts: dict[str, Any]) -> RoundingReport:
-        """Build the report from what the kernels count."""
+    def from_counts(cls, counts: Any) -> RoundingReport:
+        """Build the report from what the kernels count; what a device counts is waited for when the report is looked at."""
+        if not isinstance(counts, dict):
+            report: RoundingReport = object.__new__(cls)
+            report.__dict__["_pending"] = counts
+            return report
         names = ("exact", "inexact", "overflow", "subnormal", "flushed", "nan", "inf")
         signal, noise = log2_sum(counts["signal"]), log2_sum(counts["noise"])
         decibel = 10 * math.log10(2)
@@ -87,6 +89,18 @@ class RoundingReport(Result):
             max_ulp=counts["max_ulp"],
             sqnr_db=sqnr,
         )
+
+    def __getattr__(self, name: str) -> Any:
+        """Fetch what a device counted, once."""
+        pending = self.__dict__.get("_pending")
+        if pending is None or name not in type(self).__dataclass_fields__:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        self.__dict__.update(self.from_counts(pending.fetch()).__dict__)
+        return self.__dict__[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give the fields, as copying and pickling want them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def _index(first: int) -> int | None:
@@ -113,14 +127,14 @@ def round_to(
     scale: float = 1.0,
     seed: int = 0,
     stream: int = 0,
-    out: NDArray[Any] | None = None,
-) -> tuple[NDArray[Any], RoundingReport]:
+    out: Any = None,
+) -> tuple[Any, RoundingReport]:
     """Round bits to a format; the shared path of `cast` and of every operation's rounding to storage.
 
     Writes into `out`, when it is contiguous and apart from the source, and gives it back.
     """
-    direct = out is not None and out.flags.c_contiguous and not np.may_share_memory(out, source.bits)
-    stored = out if out is not None and direct else empty_stored(source.shape, fmt)
+    direct = out is not None and is_apart(out, source.bits)
+    stored = out if direct else empty_beside(source.bits, source.shape, fmt)
     counts = _core.convert(
         source.bits, source.format_id, as_bits_view(stored), format_ids()[fmt], scale, *mode, seed, stream
     )
@@ -128,18 +142,6 @@ def round_to(
         out[...] = stored
         stored = out
     return stored, RoundingReport.from_counts(counts)
-
-
-def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"cast: out must be a NumPy array, got {type(out).__name__}")
-    if out.dtype != dtype:
-        raise TypeError(f"cast: out must have dtype {dtype}, got {out.dtype}")
-    if out.shape != shape:
-        raise ValueError(f"cast: out must have x's shape {shape}, got {out.shape}")
-    if not out.flags.writeable:
-        raise ValueError("cast: out is read-only")
-    return out
 
 
 @takes_device
@@ -152,7 +154,7 @@ def cast(
     overflow: str = "ieee",
     subnormals: str = "keep",
     seed: int = 0,
-    out: NDArray[Any] | None = None,
+    out: Any = None,
     device: str | None = None,
 ) -> CastResult:
     """Round an array to a format, once, and report what was lost.
@@ -160,7 +162,8 @@ def cast(
     Parameters
     ----------
     x : array
-        Any shape; NumPy (ml_dtypes included), torch, JAX, or anything NumPy can read. Any format as source.
+        Any shape; NumPy (ml_dtypes included), torch, JAX, or anything NumPy can read; on a device CuPy, torch, JAX, and
+        anything with DLPack or ``__cuda_array_interface__``, which stays there. Any format as source.
     fmt : str or dtype
         The destination; see `formats`. ``"tfloat32"`` is kept in float32.
     scale : float
@@ -173,15 +176,17 @@ def cast(
         Whether results below the smallest normal become signed zeros.
     seed : int
         Seed of stochastic rounding.
-    out : numpy.ndarray, optional
-        Where to write; x's shape and the destination's dtype. Written directly where it is contiguous and no part of x.
+    out : array, optional
+        Where to write: a NumPy array, or one on x's device; x's shape and the destination's dtype. Written directly where it
+        is contiguous and no part of x.
     device : {None, "cpu", "cuda", "simt"}
-        Where to compute.
+        Where to compute. None: where x lies.
 
     Returns
     -------
     CastResult
-        ``values`` (of x's kind) and ``report``. Nothing numeric raises: overflow and NaN are counted.
+        ``values`` (of x's kind) and ``report``. Nothing numeric raises: overflow and NaN are counted. On a device the work is
+        enqueued on the stream of x's library, and the report is waited for when it is looked at.
 
     Raises
     ------
@@ -199,7 +204,7 @@ def cast(
     >>> gk.cast([1.0, 1e-9, 7e4], "float16").report.flushed
     1
     """
-    source = read(x, "cast: x")
+    source = read_in_place(x, "cast: x")
     name = format_name(fmt)
     mode = rounding_mode("cast", rounding, overflow, subnormals)
     factor = number(scale, "cast", "scale")
@@ -207,7 +212,6 @@ def cast(
         raise ValueError(f"cast: scale must be positive and finite, got {scale}")
     if not 0 <= seed < 2**64:
         raise ValueError(f"cast: seed must be between 0 and 2**64 - 1, got {seed}")
-    if out is not None:
-        _check_out(out, source.shape, finfo(name).dtype)
-    stored, report = round_to(source, name, mode, scale=factor, seed=seed, out=out)
+    target = None if out is None else output_view(out, source.place, source.shape, finfo(name).dtype, "cast")
+    stored, report = round_to(source, name, mode, scale=factor, seed=seed, out=target)
     return CastResult(source.restore(stored) if out is None else out, report)

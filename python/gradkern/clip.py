@@ -23,13 +23,14 @@ def clip_by_global_norm(
 
     One pass reads: finiteness, the largest magnitude, and the norms. A second one writes, only if something has to
     change; before it, every decision is made, and it cannot be interrupted. With ``norm <= max_norm`` and a scale of 1
-    nothing is written.
+    nothing is written. On a device both passes run there; the norms are waited for.
 
     Parameters
     ----------
     arrays : mapping, iterable of arrays or of pairs (name, array), GradientGroup, or one array
-        Gradients of NumPy (ml_dtypes included) or PyTorch on the CPU, of any float formats, layouts and shapes. None is left
-        out. Where arrays overlap, each entry counts once and is clipped once.
+        Gradients of NumPy (ml_dtypes included) or PyTorch on the CPU, of any float formats, layouts and shapes; or all of
+        them on one device, C-contiguous. None is left out. Where arrays overlap, each entry counts once and is clipped once;
+        on a device they may be the same, but not overlap in part.
     max_norm : float or None
         Not negative. None: only unscale and check.
     p : {1, 2, inf}

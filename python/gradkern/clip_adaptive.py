@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gradkern import _core
-from gradkern._arrays import read
+from gradkern._arrays import read_in_place
 from gradkern._backend import takes_device
 from gradkern._clip_survey import LIFT, Found, check_policy, limit, survey
 from gradkern._clipping import norm_of, rows_of, settle
@@ -20,7 +20,7 @@ def _weight_norms(group: GradientGroup, weights: Any, rows: list[int], function:
     names, values = named(weights, function)
     if list(names) != list(group.names):
         raise ValueError(f"{function}: weights must have the names of grads {group.names[:5]}, got {names[:5]}")
-    bits = [read(v, f"{function}: weights: {name}") for name, v in zip(names, values, strict=True)]
+    bits = [read_in_place(v, f"{function}: weights: {name}") for name, v in zip(names, values, strict=True)]
     for name, weight, source in zip(names, bits, group._units.sources, strict=True):
         if weight.shape != source.shape:
             raise ValueError(f"{function}: {name} has weights of shape {weight.shape} and grads of {source.shape}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradkern import _core
-from gradkern._arrays import Bits, as_bits_view, read
+from gradkern._arrays import Bits, as_bits_view, check_one_place, read, read_in_place
 from gradkern._backend import takes_device
 from gradkern._result import Result
 from gradkern.activation import activation_code, to_storage, wide_bits
@@ -62,7 +62,7 @@ class _Rounder:
         return Bits(as_bits_view(stored), a.storage, source.restore)
 
     def argument(self, x: Any, name: str, function: str) -> Bits:
-        return self(read(x, f"{function}: {name}"), name)
+        return self(read_in_place(x, f"{function}: {name}"), name)
 
 
 def _matrix(bits: Bits, name: str, function: str) -> Bits:
@@ -118,7 +118,7 @@ def dense_forward(
     arithmetic : str or Arithmetic
         See `Arithmetic`.
     device : {None, "cpu", "cuda", "simt"}
-        Where to compute.
+        Where to compute. None: where the arrays lie.
 
     Returns
     -------
@@ -135,9 +135,11 @@ def dense_forward(
     rounded = _Rounder(a)
     inputs = _matrix(rounded.argument(x, "x", function), "x", function)
     w = _matrix(rounded.argument(weight, "weight", function), "weight", function)
+    check_one_place(function, x=inputs, weight=w)
     if inputs.shape[1] != w.shape[1]:
         raise ValueError(f"{function}: x has shape {inputs.shape}, weight {w.shape}: the last sizes must agree")
     b = None if bias is None else rounded.argument(bias, "bias", function)
+    check_one_place(function, x=inputs, bias=b)
     if b is not None and b.shape != w.shape[:1]:
         raise ValueError(f"{function}: bias has shape {b.shape}, weight {w.shape}: bias must be ({w.shape[0]},)")
     z = rounded(_product(a, inputs, w, right_t=True, bias=b), "pre_activation")
@@ -176,7 +178,7 @@ def dense_backward(
     arithmetic : str or Arithmetic
         See `Arithmetic`.
     device : {None, "cpu", "cuda", "simt"}
-        Where to compute.
+        Where to compute. None: where the arrays lie.
 
     Returns
     -------
@@ -194,6 +196,7 @@ def dense_backward(
     dh = _matrix(rounded.argument(grad_output, "grad_output", function), "grad_output", function)
     inputs = _matrix(rounded.argument(x, "x", function), "x", function)
     w = _matrix(rounded.argument(weight, "weight", function), "weight", function)
+    check_one_place(function, grad_output=dh, x=inputs, weight=w)
     if dh.shape != (inputs.shape[0], w.shape[0]) or inputs.shape[1] != w.shape[1]:
         raise ValueError(
             f"{function}: grad_output has shape {dh.shape}, x {inputs.shape}, weight {w.shape}: "
@@ -205,6 +208,7 @@ def dense_backward(
         dz = rounded(dh, "grad_pre_activation")
     else:
         z = rounded.argument(pre_activation, "pre_activation", function)
+        check_one_place(function, grad_output=dh, pre_activation=z)
         if z.shape != dh.shape:
             raise ValueError(f"{function}: pre_activation has shape {z.shape}, grad_output {dh.shape}")
         h = None
@@ -218,7 +222,7 @@ def dense_backward(
     grad_bias = rounded(_product(a, ones, dz, is_sum=True), "bias_gradient")
     restore = dh.restore
     return DenseGradients(
-        restore(grad_input.values), restore(grad_weight.values), restore(grad_bias.values[0]), rounded.events
+        restore(grad_input.values), restore(grad_weight.values), restore(grad_bias.values.reshape(w.shape[:1])), rounded.events
     )
 
 

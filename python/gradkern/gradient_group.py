@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _core
-from gradkern._arrays import STORED_DTYPES, TYPE_NUMBERS, read
+from gradkern._arrays import STORED_DTYPES, TYPE_NUMBERS, Bits, check_places, empty_beside, read_in_place
 from gradkern._arrays import _to_numpy as to_numpy
+from gradkern._device import is_on_device
+from gradkern._device_group import device_units
 from gradkern._frameworks import is_jax, is_plain_torch, is_torch, plain_torch_view
 from gradkern._names import Numerous
 from gradkern._overlap import Units, untangle
@@ -51,8 +53,8 @@ def named(arrays: Any, function: str) -> tuple[Sequence[str], list[Any]]:
     return names, [value for _, value in pairs]
 
 
-def writable_view(value: Any, function: str, name: str) -> NDArray[Any]:
-    """View an array's own memory as NumPy has it, to be written.
+def writable_view(value: Any, function: str, name: str, place: str = "the host") -> Any:
+    """View an array's own memory, to be written: as NumPy has it, or on the device that is its place.
 
     Raises
     ------
@@ -64,6 +66,11 @@ def writable_view(value: Any, function: str, name: str) -> NDArray[Any]:
     if is_plain_torch(value):
         return plain_torch_view(value)
     argument = f"{function}: {name}"
+    if is_on_device(value) or place != "the host":
+        there = read_in_place(value, argument, writes=True)
+        if there.place != place:
+            raise TypeError(f"{argument} lies on {there.place} and the arrays on {place}: arrays must lie in one place")
+        return there.bits
     if not is_array(value):
         raise TypeError(f"{argument}: not an array, got {type(value).__name__}")
     if is_jax(value):
@@ -172,22 +179,29 @@ class GradientGroup:
         core = _core.ClipGroup.in_place(self._values, _IDS, tensor_type)
         if core is not None and not core.overlap():
             return Units.direct(core, Views(self._values, self.names, function))
+        if any(map(is_on_device, self._values)):
+            return device_units(self._values, self.names, function)
         views = [writable_view(value, function, name) for name, value in zip(self.names, self._values, strict=True)]
         core = _core.ClipGroup.in_place(views, _IDS, None)
         if core is not None and not core.overlap():
             return Units.direct(core, views)
         return untangle(views, self.names, function)
 
+    def _read(self, function: str) -> list[Bits]:
+        found = [read_in_place(v, f"{function}: {name}") for name, v in zip(self.names, self._values, strict=True)]
+        check_places(function, zip(self.names, found, strict=True), numbers=False)
+        return found
+
     def _read_only(self, function: str) -> Units:
-        bits = [read(v, f"{function}: {name}") for name, v in zip(self.names, self._values, strict=True)]
+        bits = self._read(function)
         sources = [b.bits for b in bits]
         return Units.direct(_core.ClipGroup(sources, [], [b.format_id for b in bits]), sources)
 
     def _copies(self, function: str, out: Any) -> Units:
         """Read sources, make targets apart from them, and say where those go in the end."""
-        bits = [read(v, f"{function}: {name}") for name, v in zip(self.names, self._values, strict=True)]
-        targets = [np.empty_like(b.values) for b in bits]
-        back: list[tuple[NDArray[Any], Any, NDArray[Any]]] = []
+        bits = self._read(function)
+        targets = [empty_beside(b.bits, b.shape, b.format) for b in bits]
+        back: list[tuple[Any, Any, Any]] = []
         if isinstance(out, str):
             if out != "new":
                 raise ValueError(f"{function}: out must be arrays or 'new', got {out!r}")
@@ -196,8 +210,8 @@ class GradientGroup:
             names, owners = named(out, function)
             if list(names) != list(self.names):
                 raise ValueError(f"{function}: out must have the arrays' names {self.names[:5]}, got {names[:5]}")
-            for name, owner, target in zip(names, owners, targets, strict=True):
-                view = writable_view(owner, f"{function}: out", name)
+            for name, owner, target, source in zip(names, owners, targets, bits, strict=True):
+                view = writable_view(owner, f"{function}: out", name, source.place)
                 if view.dtype != target.dtype or view.shape != target.shape:
                     raise ValueError(
                         f"{function}: out: {name} must have dtype {target.dtype} and shape {target.shape}, "
@@ -207,7 +221,7 @@ class GradientGroup:
             self._result = lambda: out
         sources = [b.values for b in bits]
         core = _core.ClipGroup(sources, targets, [b.format_id for b in bits])
-        return Units(core, sources, targets, range(len(bits)), back)
+        return Units(core, sources, targets, range(len(bits)), back, stream=bits[0].stream if bits else None)
 
     def _like_given(self, made: list[Any]) -> Any:
         if is_array(self._given):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gradkern import _core
 from gradkern._arguments import log2_of_scale, text_or_none
-from gradkern._arrays import Bits, read
+from gradkern._arrays import Bits, check_places, read_in_place
 from gradkern._backend import takes_device
 from gradkern.formats import format_ids
 from gradkern.tensor_stats import TensorStats
@@ -19,7 +19,7 @@ from gradkern.tensor_stats import TensorStats
 
 @takes_device
 def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str | None = None) -> TensorStats:
-    """Measure a tensor.
+    """Measure a tensor. On a device it is read there, and its numbers are waited for.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str 
     name : str, optional
         Kept in the result.
     device : {None, "cpu", "cuda", "simt"}
-        Where to compute.
+        Where to compute. None: where x lies.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str 
     Bracket(1, 1)
     """
     exponent, name = -log2_of_scale(scale, "measure"), text_or_none(name, "measure", "name")
-    bits = read(x, "measure: x")
+    bits = read_in_place(x, "measure: x")
     summary = _core.statistics_of(bits.bits, bits.format_id)
     scale = math.ldexp(1.0, -exponent)
     return TensorStats.from_summary(summary, bits.format, name=name, exponent=exponent, scale=scale)
@@ -59,6 +59,7 @@ def measure(x: Any, *, scale: float = 1.0, name: str | None = None, device: str 
 
 def stats_of(tensors: Sequence[Bits], names: Sequence[str | None], exponent: int, scale: float) -> StatsList:
     """Measure tensors in one call of the kernels, as `measure` does each; scale is 2**-exponent."""
+    check_places("measure_many", ((str(name), t) for name, t in zip(names, tensors, strict=True)))
     formats = [t.format for t in tensors]
     ids = format_ids()
     records, cells = _core.statistics([t.bits for t in tensors], [ids[name] for name in formats])

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any
 
 from gradkern._arguments import log2_of_scale
-from gradkern._arrays import read
+from gradkern._arrays import read_in_place
 from gradkern._backend import takes_device
 from gradkern._progress import byte_bar
 from gradkern.joint_window import listed
@@ -26,7 +26,7 @@ def _measure_all(names: Sequence[str], arrays: Sequence[Any], exponent: int) -> 
     tensors = []
     for name, array in zip(names, arrays, strict=True):
         try:
-            tensors.append(read(array, "measure: x"))
+            tensors.append(read_in_place(array, "measure: x"))
         except TypeError as error:
             raise TypeError(f"measure_many: {name}: {str(error).removeprefix('measure: x: ')}") from None
     return stats_of(tensors, names, exponent, math.ldexp(1.0, -exponent))
@@ -63,7 +63,7 @@ def measure_many(
     arrays: Any, *, scale: float = 1.0, progress: bool | Callable[[int, int], None] | None = None,
     device: str | None = None,
 ) -> StatsTable:  # fmt: skip
-    """Measure many tensors, each read once.
+    """Measure many tensors, each read once. Those on a device are read there, and their numbers are waited for.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def measure_many(
         A bar on stderr, or ``progress(done_bytes, total_bytes)``. Default: a bar if stderr is a terminal and the work is
         long. The total is 0 where it is not known beforehand.
     device : {None, "cpu", "cuda", "simt"}
-        Where to compute.
+        Where to compute. None: where the arrays lie.
 
     Returns
     -------

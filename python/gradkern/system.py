@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradkern import _core
-from gradkern._backend import device_refusals, get_num_threads, isa, select_isa, set_num_threads, usable_isas
+from gradkern._backend import device_states, get_num_threads, isa, select_isa, set_num_threads, usable_isas
 from gradkern._result import Result
 
 
@@ -28,7 +28,7 @@ class Info(Result):
     threads : int
         Threads in use.
     devices : dict
-        Every device: ``"usable"``, or exactly why not.
+        Every device: ``"usable"`` and what it is, as ``"usable: NVIDIA H100, sm_90, 85 GB"``, or exactly why not.
     """
 
     version: str
@@ -46,7 +46,6 @@ def info() -> Info:
     """Say what this installation can do: version, instruction sets, threads, devices and why one cannot be used."""
     from importlib.metadata import version  # not at the top: it would be a third of gradkern's import time
 
-    devices = {name: why or "usable" for name, why in device_refusals().items()}
     return Info(
         version=version("gradkern"),
         python=platform.python_version(),
@@ -56,7 +55,7 @@ def info() -> Info:
         isa=isa(),
         isas={name: "usable" if usable else why for name, usable, why in _core.isas()},
         threads=get_num_threads(),
-        devices={"cpu": "usable", **devices},
+        devices={"cpu": "usable", **device_states()},
     )
 
 

@@ -1,0 +1,67 @@
+// Where everything of a run on a device lies in its one allocation, from the shapes: offsets in bytes from its start.
+#pragma once
+
+#include <vector>
+
+#include "chain/probe.hpp"
+#include "executor/device.hpp"
+
+namespace gradkern::chain {
+
+struct DeviceTensor {
+  std::int64_t layer;
+  Role role;
+  std::int64_t size;
+  bool rounded;     // else what makes it makes it in storage
+  bool by_pattern;  // how it is measured
+  std::int64_t values = 0;
+  std::int64_t source = 0;  // of an argument to be rounded: as it was given
+  std::int64_t counts = 0;  // of rounding: one RoundingCounts per chunk
+  // By pattern: how often each occurs, and the first entry that is not finite. Else its binades, and a partial result per
+  // chunk.
+  std::int64_t cells = 0, partials = 0;
+};
+
+// Indices of tensors; -1 is none.
+struct DeviceLayer {
+  std::int64_t weight, bias, z, h, dz, dw, db, dh;  // dh: of this layer's input
+};
+
+// The tensors of one direction, of which the first is given. Those measured by chunks go through one list.
+struct DevicePass {
+  std::int64_t begin = 0, end = 0;
+  std::vector<std::int64_t> first_chunk{0};
+  std::int64_t first_chunks = 0, descriptors = 0, partials = 0, cells = 0;
+};
+
+struct DevicePlan {
+  DevicePlan(const Arithmetic&, const std::vector<Layer>&, const Source& input, std::int64_t batch, double loss_scale,
+             bool measured);
+
+  const DeviceTensor& tensor(std::int64_t index) const { return tensors[static_cast<std::size_t>(index)]; }
+  std::int64_t planned_bytes() const;
+
+  bool measured;
+  FormatId storage;
+  std::vector<DeviceTensor> tensors;  // in the order of their records
+  std::vector<DeviceLayer> layers;
+  DevicePass forward, backward;
+  std::int64_t cleared = 0;                       // what starts as zeros is [0, cleared)
+  std::int64_t fetched = 0;                       // what comes back is [0, fetched)
+  std::int64_t tables_begin = 0, tables_end = 0;  // what the host says
+  std::int64_t ones = 0;                          // float32, batch of them
+  std::int64_t wide = 0;                          // values before rounding, of the operation in work
+  std::int64_t bytes = 0;
+
+ private:
+  std::int64_t add(std::int64_t layer, Role role, std::int64_t size, bool rounded);
+  void add_tensors(const Arithmetic&, const std::vector<Layer>&, const Source& input, std::int64_t batch,
+                   double loss_scale);
+  template <class T>
+  std::int64_t take(std::int64_t count);
+  template <class F>
+  void place_results();
+  void place_values(const Arithmetic&, const std::vector<Layer>&, const Source& input, std::int64_t batch);
+};
+
+}  // namespace gradkern::chain

@@ -1,0 +1,69 @@
+// The probe that stays on a device: arguments go there, each direction is enqueued as a whole (captured as a graph where
+// the device has such), and the host waits twice: for the output, if it asks for it, and at the end for the partial
+// results of every tensor. It merges them in index order, so that the records are those of chain::Run.
+#pragma once
+
+#include <vector>
+
+#include "chain/device_plan.hpp"
+#include "chain/probe.hpp"
+
+namespace gradkern::chain {
+
+class DeviceRun final : public Probe {
+ public:
+  DeviceRun(const Executor& device, Arithmetic arithmetic, std::vector<Layer> layers, Source input, std::int64_t batch,
+            double loss_scale, bool measured);
+  DeviceRun(const DeviceRun&) = delete;
+  DeviceRun& operator=(const DeviceRun&) = delete;
+  ~DeviceRun() override;
+
+  std::int64_t planned_bytes() const override { return plan_.planned_bytes(); }
+  void forward(const Poll& poll) override;
+  void backward(std::vector<double> gradient, Reference reference_gradient, const Poll& poll) override;
+
+  std::vector<double> output() const override;
+  const Reference& reference_output() const override;
+  const std::vector<Record>& records() const { return records_; }
+  std::vector<Record> take_records() override { return std::move(records_); }
+
+ private:
+  template <class T>
+  T* at(std::int64_t offset) const {
+    return reinterpret_cast<T*>(memory_ + offset);
+  }
+  void check(int error, const char* doing) const { executor::check(table_, error, doing); }
+  void copy(void* to, const void* from, std::int64_t bytes) const;
+  executor::Operand operand(std::int64_t tensor, std::int64_t row_stride, std::int64_t column_stride) const;
+  void* wide_of(const DeviceTensor& t) const { return at<void>(t.rounded ? plan_.wide : t.values); }
+
+  void prepare();
+  void upload_tables();
+  void upload(std::int64_t tensor, const Source& source) const;
+
+  // What follows is enqueued.
+  template <class Step>
+  void enqueue(const DevicePass& pass, FormatId given, double scale, const Poll& poll, Step step) const;
+  void forward_layer(std::int64_t l) const;
+  void backward_layer(std::int64_t l, std::int64_t gradient) const;
+  void round(std::int64_t tensor, FormatId format, std::int64_t source, double scale) const;
+  void multiply(std::int64_t tensor, const executor::ProductArgs& args) const;
+  void measure(const DevicePass& pass) const;
+
+  void collect();
+  Record record_of(const DeviceTensor& tensor, const std::uint8_t* results, ops::Statistics& scratch) const;
+
+  const executor::DeviceTable& table_;
+  Arithmetic arithmetic_;
+  std::vector<Layer> layers_;
+  Source input_;
+  std::int64_t batch_;
+  double loss_scale_;
+  DevicePlan plan_;
+  executor::Stream stream_ = nullptr;
+  std::uint8_t* memory_ = nullptr;
+  std::vector<std::uint8_t> tables_;
+  std::vector<Record> records_;
+};
+
+}  // namespace gradkern::chain

@@ -1,0 +1,187 @@
+// A device table that is none: its kernels are the CPU's, chunk by chunk on the host's memory. It refuses pointers that are
+// not its own, and can hold back what a graph captures until it is launched, as a GPU does.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "base/thread_pool.hpp"
+#include "check.hpp"
+#include "cpu/kernels.hpp"
+#include "cuda/runtime.hpp"
+#include "executor/device.hpp"
+#include "tensors.hpp"
+
+namespace gradkern::test::host_table {
+
+using executor::Stream;
+
+inline std::int64_t launches = 0;
+inline bool capturing = false;
+inline std::vector<std::function<void()>> captured;
+
+inline const executor::Executor& cpu_executor() { return executor::candidates().front().executor; }
+inline const cpu::Kernels& kernels() { return cpu::kernels_base; }
+
+inline void check_device(const void* pointer) {
+  int device = -1;
+  cuda::device_of(pointer, &device);
+  CHECK(device == 0, "a kernel was given a pointer to the host");
+}
+
+template <class Work>
+int enqueue(Work work) {
+  ++launches;
+  if (capturing) {
+    captured.emplace_back(work);
+  } else {
+    work();
+  }
+  return 0;
+}
+
+inline int graph_begin(Stream) {
+  capturing = true;
+  captured.clear();
+  return 0;
+}
+inline int graph_end(Stream, void** graph) {
+  capturing = false;
+  *graph = new auto(std::move(captured));
+  return 0;
+}
+inline int graph_launch(void* graph, Stream) {
+  for (const auto& work : *static_cast<std::vector<std::function<void()>>*>(graph)) work();
+  return 0;
+}
+inline int graph_destroy(void* graph) {
+  delete static_cast<std::vector<std::function<void()>>*>(graph);
+  return 0;
+}
+
+// A GPU cannot wait for what is only being captured.
+inline int copy(void* to, const void* from, std::int64_t bytes, Stream stream) {
+  CHECK(!capturing, "copied while a graph is captured");
+  return cuda::copy(to, from, bytes, stream);
+}
+
+template <class Body>
+void for_chunks(std::int64_t size, std::int64_t chunk, Body body) {
+  for (std::int64_t c = 0; c < base::chunk_count(size, chunk); ++c) body(c, c * chunk, std::min(size, (c + 1) * chunk));
+}
+
+inline int convert(const executor::ConvertArgs* args, Stream) {
+  check_device(args->source);
+  check_device(args->stored);
+  if (args->counts) check_device(args->counts);
+  return enqueue([a = *args] {
+    for_chunks(a.size, ops::rounding_chunk, [&](std::int64_t c, std::int64_t begin, std::int64_t end) {
+      ops::RoundingCounts counts;
+      kernels().convert(a, begin, end, counts);
+      if (a.counts) a.counts[c] = counts;
+    });
+  });
+}
+
+inline int product(const executor::ProductArgs* args, Stream) {
+  check_device(args->a.data);
+  check_device(args->b.data);
+  check_device(args->wide);
+  if (args->bias) check_device(args->bias);
+  return enqueue([a = *args] { cpu_executor().products(cpu_executor(), &a, 1); });
+}
+
+inline int activation(const executor::ActivationArgs* args,
+                      void (*function)(const executor::Executor&, const executor::ActivationArgs&)) {
+  check_device(args->pre_activation);
+  check_device(args->wide);
+  if (args->grad_output) check_device(args->grad_output);
+  if (args->output) check_device(args->output);
+  return enqueue([a = *args, function] { function(cpu_executor(), a); });
+}
+inline int activation_forward(const executor::ActivationArgs* args, Stream) {
+  return activation(args, cpu_executor().activation_forward);
+}
+inline int activation_backward(const executor::ActivationArgs* args, Stream) {
+  return activation(args, cpu_executor().activation_backward);
+}
+
+inline void measure_list(const executor::StatisticsList& list) {
+  constexpr std::int64_t blocks = ops::statistics_chunk / ops::statistics_block;
+  const auto s = ops::make_statistics();
+  for (std::int64_t i = 0; i < list.where.count; ++i) {
+    const executor::StatisticsArgs& tensor = list.tensors[i];
+    check_device(tensor.data);
+    for_chunks(tensor.size, ops::statistics_chunk, [&](std::int64_t c, std::int64_t begin, std::int64_t end) {
+      s->reset();
+      ops::Moments moments[blocks];
+      kernels().measure(tensor, begin, end, *s, moments);
+      executor::StatisticsChunk chunk{s->nan,  s->pos_inf, s->neg_inf, s->zero, s->negative, s->first_nonfinite,
+                                      s->amax, s->amin,    {}};
+      for (std::int64_t b = 0; b < base::chunk_count(end - begin, ops::statistics_block); ++b)
+        chunk.moments.merge(moments[b]);
+      list.partials[list.where.first_chunk[i] + c] = chunk;
+      formats::visit(list.format, [&](auto f) {
+        using Range = executor::BinadeRange<decltype(f)>;
+        for (int b = s->binades.first; b < s->binades.last; ++b)
+          for (int cell = 0; cell < ops::cell_count; ++cell)
+            list.cells[i * Range::cells + (b - Range::first) * ops::cell_count + cell] += s->binades.row(b)[cell];
+      });
+    });
+  }
+}
+
+inline int statistics(const executor::StatisticsList* list, Stream) {
+  for (const void* p : {static_cast<const void*>(list->where.first_chunk), static_cast<const void*>(list->tensors),
+                        static_cast<const void*>(list->partials), static_cast<const void*>(list->cells)})
+    check_device(p);
+  return enqueue([l = *list] { measure_list(l); });
+}
+
+inline int count_patterns(const executor::StatisticsArgs* args, std::int64_t* counts, std::int64_t* first, Stream) {
+  check_device(args->data);
+  check_device(counts);
+  check_device(first);
+  return enqueue([=, a = *args] {
+    formats::visit(a.format, [&](auto f) {
+      using F = decltype(f);
+      const auto* x = static_cast<const typename F::container*>(a.data);
+      for (std::int64_t i = 0; i < a.size; ++i) {
+        if constexpr (ops::counts_patterns<F>) ++counts[x[i]];
+        if (!(std::fabs(formats::decode<F>(x[i])) < INFINITY)) *first = std::min(*first, i);
+      }
+    });
+  });
+}
+
+inline const char* error_text(int) { return "an error of the test's device"; }
+
+// graphs: whether the device has them.
+inline executor::DeviceTable table(bool graphs) {
+  executor::DeviceTable t{};
+  t.version = executor::device_table_version;
+  t.name = "test";
+  t.error_text = error_text;
+  t.device_of = cuda::device_of;
+  t.allocate = cuda::allocate;
+  t.release = cuda::release;
+  t.copy = copy;
+  t.clear = cuda::clear;
+  t.synchronize = cuda::synchronize;
+  t.stream_create = cuda::stream_create;
+  t.stream_destroy = cuda::stream_destroy;
+  t.graph_begin = graphs ? graph_begin : cuda::graph_begin;
+  t.graph_end = graphs ? graph_end : cuda::graph_end;
+  t.graph_launch = graphs ? graph_launch : cuda::graph_launch;
+  t.graph_destroy = graphs ? graph_destroy : cuda::graph_destroy;
+  t.convert = convert;
+  t.product = product;
+  t.activation_forward = activation_forward;
+  t.activation_backward = activation_backward;
+  t.statistics = statistics;
+  t.count_patterns = count_patterns;
+  return t;
+}
+
+}  // namespace gradkern::test::host_table
