@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 # Prints a line for each case that differs; torch.set_num_threads is for a whole process.
-PROGRAM = '''
+PROGRAM = """
 import numpy as np, torch, gradkern as gk
 from gradkern.torch import *
 torch.set_num_threads(1)
@@ -31,7 +31,7 @@ for dtype, name, shapes in [(torch.float16, "float16", SHAPES), (torch.bfloat16,
         differ(f"{name} {m, k, n} x @ w.T", z, x @ w.T)
         differ(f"{name} {m, k, n} linear", z, torch.nn.functional.linear(x, w))
 print("compared")
-'''
+"""
 
 
 @pytest.mark.parametrize(
