@@ -320,4 +320,4 @@ def test_errors():
     with pytest.raises(ValueError, match="must be an Arithmetic or one of"):
         gk.activation_forward([1.0], "relu", arithmetic="float12")
     with pytest.raises(ValueError, match="device"):
-        gk.activation_forward([1.0], "relu", device="cuda")
+        gk.activation_forward([1.0], "relu", device="gpu")

@@ -187,6 +187,8 @@ def _of_torch(x: Any, writes: bool) -> DeviceView:
         _must_copy("a tensor that is not contiguous", writes)
         x = x.contiguous()
     pointer = x.data_ptr()
+    if pointer == 0 and x.numel():
+        raise TypeError(f"a {type(x).__name__} without memory of its own")
 
     def current(device: Any = x.device) -> tuple[int, Any]:
         stream = torch.cuda.current_stream(device)

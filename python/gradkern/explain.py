@@ -190,7 +190,7 @@ def _chain(a: Arithmetic, operands: str, acc: Accumulator) -> Explanation:
     ids = format_ids()
     storage = format_name(a.storage)
     left, right = (as_bits_view(np.array(v).astype(finfo(storage).dtype)) for v in ([x], [[w] for w in y]))
-    wide_d = _core.product(
+    wide_d: Any = _core.product(
         left, ids[storage], False, right, ids[storage], False, None, 0, ids[operands], ids[acc.format], 0, 0,
         as_bits_view(d.astype(wide)),
     )  # fmt: skip
