@@ -37,7 +37,7 @@ def operands(batch: int, n_in: int, n_out: int, fmt: str):
 def ours(product: str, x, w, dy, arithmetic: str):
     """The product alone, before rounding to storage: what the rivals compute."""
     a = gk.arithmetic(arithmetic)
-    storage, inner, accumulate = a.format_ids
+    storage, inner, accumulate, _ = a.format_ids
     bits = {id(v): as_bits_view(v) for v in (x, w, dy)}
     left, left_t, right, right_t = {
         "forward": (x, False, w, True), "input": (dy, False, w, False), "weight": (dy, True, x, False),

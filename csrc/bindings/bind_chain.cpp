@@ -47,8 +47,8 @@ py::dict record_to_dict(const chain::Record& r, bool with_reference) {
 class PyRun {
  public:
   PyRun(const std::vector<LayerTuple>& layers, const Bits& input, std::int64_t batch, int storage, int operands,
-        int accumulate, int rounding, int overflow, int subnormals, std::uint64_t seed, bool stored_output_derivative,
-        double loss_scale, bool with_reference, bool keep_tensors, bool measured)
+        int accumulate, int unit, int rounding, int overflow, int subnormals, std::uint64_t seed,
+        bool stored_output_derivative, double loss_scale, bool with_reference, bool keep_tensors, bool measured)
       : with_reference_(with_reference), batch_(batch) {
     std::vector<chain::Layer> list;
     kept_.push_back(input.first);
@@ -61,8 +61,9 @@ class PyRun {
       list.push_back({weight.first.shape(1), weight.first.shape(0), source_of(weight),
                       bias ? source_of(*bias) : chain::Source{}, activation_from(activation, alpha)});
     }
-    const chain::Arithmetic arithmetic{format_from(storage), format_from(operands), format_from(accumulate),
-                                       mode_from(rounding, overflow, subnormals, seed), stored_output_derivative};
+    const chain::Arithmetic arithmetic{format_from(storage),     format_from(operands),
+                                       format_from(accumulate),  mode_from(rounding, overflow, subnormals, seed),
+                                       stored_output_derivative, unit};
     const executor::Executor& e = executor::current();
     if (e.device && !with_reference && !keep_tensors) {
       run_ = std::make_unique<chain::DeviceRun>(e, arithmetic, std::move(list), source_of(input), batch, loss_scale,
@@ -142,11 +143,11 @@ py::dict PyRecords::at(py::ssize_t index) const {
 
 void bind_chain(py::module_& m) {
   py::class_<PyRun>(m, "ChainRun")
-      .def(py::init<const std::vector<LayerTuple>&, const Bits&, std::int64_t, int, int, int, int, int, int,
+      .def(py::init<const std::vector<LayerTuple>&, const Bits&, std::int64_t, int, int, int, int, int, int, int,
                     std::uint64_t, bool, double, bool, bool, bool>(),
            py::arg("layers"), py::arg("input"), py::arg("batch"), py::arg("storage"), py::arg("operands"),
-           py::arg("accumulate"), py::arg("rounding"), py::arg("overflow"), py::arg("subnormals"), py::arg("seed"),
-           py::arg("stored_output_derivative"), py::arg("loss_scale"), py::arg("with_reference"),
+           py::arg("accumulate"), py::arg("unit"), py::arg("rounding"), py::arg("overflow"), py::arg("subnormals"),
+           py::arg("seed"), py::arg("stored_output_derivative"), py::arg("loss_scale"), py::arg("with_reference"),
            py::arg("keep_tensors"), py::arg("measured") = true)
       .def("planned_bytes", &PyRun::planned_bytes)
       .def("forward", &PyRun::forward, py::arg("progress"))

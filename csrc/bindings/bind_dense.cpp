@@ -1,4 +1,6 @@
 // The one product behind dense forward and its three backward products.
+#include <cstring>
+
 #include "base/expects.hpp"
 #include "bindings/module.hpp"
 
@@ -17,7 +19,7 @@ executor::Operand matrix(const py::array& array, int format, bool transposed, st
 
 py::array product(const py::array& a, int a_format, bool a_transposed, const py::array& b, int b_format,
                   bool b_transposed, const std::optional<py::array>& bias, int bias_format, int operands,
-                  int accumulate) {
+                  int accumulate, int unit, int instruction_k, const std::optional<py::array>& start) {
   executor::ProductArgs args{};
   std::int64_t inner = 0;
   args.a = matrix(a, a_format, a_transposed, args.m, args.k);
@@ -25,6 +27,8 @@ py::array product(const py::array& a, int a_format, bool a_transposed, const py:
   base::expects(inner == args.k, "product: the inner sizes differ");
   args.operands = format_from(operands);
   args.accumulate = format_from(accumulate);
+  args.unit = unit;
+  args.instruction_k = instruction_k;
   args.bias_format = format_from(bias_format);
   if (bias) {
     base::expects(bias->size() == args.n, "product: bias has the wrong size");
@@ -32,6 +36,13 @@ py::array product(const py::array& a, int a_format, bool a_transposed, const py:
   }
   py::array wide = wide_array(args.accumulate, {args.m, args.n});
   args.wide = wide.mutable_data();
+  const executor::ProductArgs before{};
+  if (start) {
+    base::expects(start->size() == args.m * args.n, "product: start has the wrong size");
+    std::memcpy(args.wide, bits_of(*start, executor::wide_format(args.accumulate)),
+                static_cast<std::size_t>(wide.nbytes()));
+    args.continued = &before;
+  }
   py::gil_scoped_release release;
   const auto& e = executor::current();
   e.products(e, &args, 1);
@@ -43,8 +54,11 @@ py::array product(const py::array& a, int a_format, bool a_transposed, const py:
 void bind_dense(py::module_& m) {
   m.def("product", &product, py::arg("a"), py::arg("a_format"), py::arg("a_transposed"), py::arg("b"),
         py::arg("b_format"), py::arg("b_transposed"), py::arg("bias").none(true), py::arg("bias_format"),
-        py::arg("operands"), py::arg("accumulate"),
-        "a (m, k) times b (k, n) plus bias (n,), one fma a step in `accumulate`, before rounding to storage.");
+        py::arg("operands"), py::arg("accumulate"), py::arg("unit") = 0, py::arg("instruction_k") = 0,
+        py::arg("start").none(true) = py::none(),
+        "a (m, k) times b (k, n) plus bias (n,), one fma a step in `accumulate`, or on a matrix unit, from `start` or "
+        "+0, "
+        "before rounding to storage.");
 }
 
 }  // namespace gradkern::bindings

@@ -17,7 +17,8 @@ class PyRecurrence {
         round_every_step_(round_every_step) {
     base::expects(recurrent_weight.first.ndim() == 2 && input_weight.first.ndim() == 2 && x.first.ndim() == 3,
                   "probe: weights must be matrices, x (steps, batch, inputs)");
-    base::expects(formats.size() == 3 && mode.size() == 3, "probe: an arithmetic has three formats and three modes");
+    base::expects(formats.size() == 4 && mode.size() == 3,
+                  "probe: an arithmetic has three formats, a unit and three modes");
     if (bias) kept_.push_back(bias->first);
     if (initial) kept_.push_back(initial->first);
     hidden_ = recurrent_weight.first.shape(0);
@@ -32,8 +33,9 @@ class PyRecurrence {
     const chain::Sequence sequence{source_of(x), x.first.shape(0),
                                    batch_,       initial ? source_of(*initial) : chain::Source{},
                                    truncate,     round_every_step};
-    const chain::Arithmetic arithmetic{format_from(formats[0]), format_from(formats[1]), format_from(formats[2]),
-                                       mode_from(mode[0], mode[1], mode[2], seed), stored_output_derivative};
+    const chain::Arithmetic arithmetic{format_from(formats[0]),  format_from(formats[1]),
+                                       format_from(formats[2]),  mode_from(mode[0], mode[1], mode[2], seed),
+                                       stored_output_derivative, formats[3]};
     run_ = std::make_unique<chain::Recurrence>(executor::current(), arithmetic, cell, sequence, loss_scale,
                                                with_reference, keep_tensors, measured);
   }

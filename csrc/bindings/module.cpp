@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   gradkern::bindings::bind_dlpack(m);
   gradkern::bindings::bind_activation(m);
   gradkern::bindings::bind_dense(m);
+  gradkern::bindings::bind_mma(m);
   gradkern::bindings::bind_statistics(m);
   gradkern::bindings::bind_chain(m);
   gradkern::bindings::bind_recurrence(m);

@@ -16,6 +16,7 @@ void bind_formats(py::module_& m);
 void bind_dlpack(py::module_& m);
 void bind_activation(py::module_& m);
 void bind_dense(py::module_& m);
+void bind_mma(py::module_& m);
 void bind_statistics(py::module_& m);
 void bind_chain(py::module_& m);
 void bind_recurrence(py::module_& m);

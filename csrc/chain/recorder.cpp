@@ -31,8 +31,11 @@ ops::RoundingCounts unchanged(const Summary& s) {
 }
 
 executor::ProductArgs completed(executor::ProductArgs args, const Arithmetic& arithmetic, Role role, void* wide) {
-  // A bias gradient is a sum, not a product: nothing is rounded to an operand format.
-  args.operands = role == Role::grad_bias ? arithmetic.storage : arithmetic.operands;
+  // A bias gradient is a sum, not a product: nothing is rounded to an operand format. A unit sums by multiplying with
+  // ones, and takes no other.
+  const bool is_sum = role == Role::grad_bias && !arithmetic.unit;
+  args.operands = is_sum ? arithmetic.storage : arithmetic.operands;
+  args.unit = arithmetic.unit;
   args.accumulate = arithmetic.accumulate;
   args.bias_format = arithmetic.storage;
   args.wide = wide;

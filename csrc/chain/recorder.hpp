@@ -16,6 +16,7 @@ struct Arithmetic {
   FormatId storage, operands, accumulate;
   formats::Mode mode;
   bool stored_output_derivative;
+  int unit = 0;  // as executor::ProductArgs has it
 
   // Whether a value of this format is rounded to storage by doing nothing: NaN payloads apart.
   bool is_storage(FormatId format) const { return format == storage && mode.subnormals == formats::Subnormals::keep; }

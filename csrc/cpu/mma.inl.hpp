@@ -46,7 +46,7 @@ GRADKERN_HD vec_i32 sum_of_products(const float* a, const float* b, vec_f32 scal
   vec_i32 sum(0);
 #pragma GCC unroll 16
   for (int k = 0; k < count; ++k) {
-    const vec_f32 product = vec_f32(a[k]) * vec_f32::load(b + k * float_panel);
+    const vec_f32 product = simd::broadcast(a + k) * vec_f32::load(b + k * float_panel);
     sum = sum + simd::truncate(product * scale);
   }
   return sum;
@@ -103,7 +103,7 @@ GRADKERN_HD void top_exponents(const UnitStep& step, const std::int32_t* a, cons
   bytes largest(static_cast<std::uint8_t>(step.lowest));
 #pragma GCC unroll 32
   for (int k = 0; k < L; ++k) {
-    const auto left = bytes::wrap(vec_i32(a[k]).v);
+    const auto left = bytes::wrap(simd::broadcast(a + k).v);
     largest = max(largest, left + bytes::load(b + k * float_panel));
   }
   largest.store(top);
@@ -156,7 +156,7 @@ GRADKERN_HD vec_f64 fused_step(const UnitStep& step, const double* a, const doub
   vec_f64 sum = simd::truncate(c * scale);
 #pragma GCC unroll 16
   for (int k = 0; k < L; ++k) {
-    const vec_f64 product = vec_f64(a[k]) * vec_f64::load(b + k * double_panel);
+    const vec_f64 product = simd::broadcast(a + k) * vec_f64::load(b + k * double_panel);
     sum = sum + simd::truncate(product * scale);
   }
   const vec_f64 d = sum * ops::from_bits<vec_f64>((e + I(1023 - step.fraction_bits)) << 52);
@@ -181,7 +181,7 @@ GRADKERN_HD void row_of_panel(const UnitStep& step, const PackedPanel<double>& p
     shorts largest(static_cast<std::int16_t>(step.lowest));
 #pragma GCC unroll 16
     for (int i = 0; i < L; ++i) {
-      const auto left = shorts::wrap(vec_i32(a_exponents[k + i]).v);
+      const auto left = shorts::wrap(simd::broadcast(a_exponents + k + i).v);
       largest = max(largest, left + shorts::load(p.b_exponents + (k + i) * double_panel));
     }
     largest.store(top);
@@ -260,8 +260,8 @@ void unit_product_in(const UnitProduct& u, const ProductRange& range, RowsOfPane
   }
 }
 
+// The caller has the thread round to nearest even and keep subnormals.
 void unit_product(const UnitProduct& u, const ProductRange& range, char* scratch) {
-  const simd::NearestEven guard;
   if (u.wide) return unit_product_in<double>(u, range, double_rows(u.instruction), scratch);
   unit_product_in<float>(u, range, float_rows(u.instruction), scratch);
 }

@@ -3,7 +3,6 @@
 // Without a report, a thread rounds one group of entries. With one, a block takes a chunk, tile by tile: every thread
 // rounds and counts a group of the tile, then one warp adds squares of values and errors. Bytes: source and result once.
 #include "cuda/rounding_groups.hpp"
-#include "cuda/square_tiles.hpp"
 
 namespace gradkern::cuda {
 namespace {
@@ -30,18 +29,19 @@ struct Plan {
 template <class F, class T, bool nearest>
 __global__ void __launch_bounds__(chunk_threads)
     convert_kernel(const ConvertArgs args, const Plan plan, const Scale<T> scale) {
-  constexpr int n = per_thread<T>;
-  const std::int64_t tile = std::int64_t(blockIdx.x) * tile_size<T>, first = tile + threadIdx.x * n;
+  constexpr int n = group_size;
+  const std::int64_t tile = std::int64_t(blockIdx.x) * tile_round, first = tile + threadIdx.x * n;
   if (nearest && plan.groups && first + n <= args.size) {
     T x[n];
     load_group(args.source_format, args.source, first, x);
-    if (scale_plainly<F>(x, scale)) {
-      Words<group_words<F, n>> words;
+    Words<group_words<F, n>> words;
+    bool plain = true;
 #pragma unroll
-      for (int k = 0; k < n; ++k) put_rounded<F>(words, k, x[k], round_plain<F>(x[k], plan.flush), plan.flush);
-      store_words(static_cast<typename F::container*>(args.stored) + first, words);
-      return;
+    for (int k = 0; k < n; ++k) {
+      plain &= scale_plainly<F>(x[k], scale);
+      put_rounded<F>(words, k, x[k], round_plain<F>(x[k], plan.flush), plan.flush);
     }
+    if (plain) return store_words(static_cast<typename F::container*>(args.stored) + first, words);
   }
   const int stride = plan.groups ? 1 : chunk_threads;
   std::int64_t i = plan.groups ? first : tile + threadIdx.x;
@@ -52,20 +52,19 @@ __global__ void __launch_bounds__(chunk_threads)
 
 struct RoundingTotals {
   unsigned events[formats::event_count], first_overflow, first_flushed;
-  double max_ulp[chunk_threads];
 };
 
 __device__ __forceinline__ void clear(RoundingTotals& totals) {
   if (threadIdx.x < formats::event_count) totals.events[threadIdx.x] = 0;
   if (threadIdx.x == 0) totals.first_overflow = totals.first_flushed = ~0u;
-  totals.max_ulp[threadIdx.x] = 0;
 }
 
 // Of the block, as the chunk's report; every thread calls it.
 __device__ __forceinline__ void report(const ThreadRounding& counts, const LaneSums& sums, const Chunk& chunk,
                                        RoundingTotals& totals, ops::RoundingCounts& result) {
 #pragma unroll
-  for (int event = 0; event < formats::event_count; ++event) add_to(&totals.events[event], counts.events(event));
+  for (int event = 1; event < formats::event_count; ++event)
+    add_to(&totals.events[event], counts.events(static_cast<formats::Event>(event)));
   least_of(&totals.first_overflow, counts.first_overflow);
   least_of(&totals.first_flushed, counts.first_flushed);
   double ulp = counts.max_ulp;
@@ -76,40 +75,49 @@ __device__ __forceinline__ void report(const ThreadRounding& counts, const LaneS
   if (!LaneSums::adds()) return;
   const ops::SquareSum squares = sums.total();
   if (LaneSums::lane() == 0) (LaneSums::which() == 0 ? result.signal : result.noise) = squares;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  if (lane < formats::event_count) result.events[lane] = totals.events[lane];
-  if (lane != 0) return;
-  for (int warp = 0; warp < chunk_warps; ++warp) ulp = ops::max(ulp, totals.max_ulp[warp * 32]);
+  if (threadIdx.x % 32 != 0) return;
+  std::int64_t exact = chunk.count;
+#pragma unroll
+  for (int event = 1; event < formats::event_count; ++event) {
+    result.events[event] = totals.events[event];
+    exact -= totals.events[event];
+  }
+  result.events[static_cast<int>(formats::Event::exact)] = exact;
+  for (int warp = 0; warp < chunk_warps; ++warp) ulp = ops::max(ulp, counts.entries.max_ulp[warp * 32]);
   result.max_ulp = ulp;
   result.first_overflow = index_in_tensor(chunk, totals.first_overflow);
   result.first_flushed = index_in_tensor(chunk, totals.first_flushed);
 }
 
-// A group of the chunk, at `index` of it, counted and with its values left in the rows; false, and nothing done, where
-// it is not plain.
+// A group of the chunk, at `index` of it, counted and with its values left in the rows; false, and nothing counted or
+// stored, where it is not plain.
 template <class F, class T>
 __device__ __forceinline__ bool report_group(const ConvertArgs& args, const Plan& plan, const Scale<T>& scale,
-                                             std::int64_t first, int index, T* signal, T* noise, ThreadRounding& counts,
-                                             T& ulp) {
-  constexpr int n = per_thread<T>, quarter = 16 / static_cast<int>(sizeof(T));
+                                             std::int64_t first, int index, T* signal, T* noise,
+                                             ThreadRounding& counts) {
+  constexpr int n = group_size, quarter = 16 / static_cast<int>(sizeof(T));
   T x[n];
   load_group(args.source_format, args.source, first, x);
-  if (!scale_plainly<F>(x, scale)) return false;
   Words<group_words<F, n>> words;
+  GroupCounts<T> group;
+  bool plain = true;
 #pragma unroll
   for (int k = 0; k < n; k += quarter) {
     T value[quarter], error[quarter];
 #pragma unroll
     for (int j = 0; j < quarter; ++j) {
+      plain &= scale_plainly<F>(x[k + j], scale);
       value[j] = x[k + j];
       const Rounded<T> rounded = round_plain<F>(value[j], plan.flush);
       put_rounded<F>(words, k + j, value[j], rounded, plan.flush);
-      count_rounded<F>(rounded, index + k + j, counts, ulp);
+      group.template add<F>(rounded, k + j);
       error[j] = rounded.error;
     }
     store_values(signal + k, value);
     store_values(noise + k, error);
   }
+  if (!plain) return false;
+  counts.template add<F>(group, index);
   store_words(static_cast<typename F::container*>(args.stored) + first, words);
   return true;
 }
@@ -120,26 +128,30 @@ struct Rows {
 };
 
 template <class F, class T, bool nearest>
-__global__ void __launch_bounds__(chunk_threads)
+__global__ void __launch_bounds__(chunk_threads, chunk_blocks<T>)
     report_kernel(const ConvertArgs args, const Plan plan, const Scale<T> scale) {
-  constexpr int n = per_thread<T>, tile = tile_size<T>;
+  constexpr int n = group_size, tile = tile_size<T>;
   __shared__ __align__(16) SquareTile<T> shared;
   __shared__ LaneSums sums;
+  __shared__ EntryCounts entries;
   __shared__ RoundingTotals totals;
   const Chunk chunk(args.size);
   T *const signal = shared.value, *const noise = shared.value + SquareTile<T>::row(1);
-  ThreadRounding counts(totals.max_ulp[threadIdx.x]);
-  T ulp = 0;
+  ThreadRounding counts(entries);
   sums.clear();
   clear(totals);
   for (int start = 0; start < chunk.count; start += tile) {
-    const int slot = static_cast<int>(threadIdx.x) * n, count = min(tile, chunk.count - start);
+    const int count = min(tile, chunk.count - start);
     bool unusual = false;
-    if (!nearest || !plan.groups || slot + n > count ||
-        !report_group<F>(args, plan, scale, chunk.begin + start + slot, start + slot, signal + slot, noise + slot,
-                         counts, ulp)) {
+#pragma unroll 1
+    for (int round = 0; round < tile; round += tile_round) {
+      const int slot = round + static_cast<int>(threadIdx.x) * n;
+      if (nearest && plan.groups && slot + n <= count &&
+          report_group<F>(args, plan, scale, chunk.begin + start + slot, start + slot, signal + slot, noise + slot,
+                          counts))
+        continue;
       const int stride = plan.groups ? 1 : chunk_threads;
-      int j = plan.groups ? slot : static_cast<int>(threadIdx.x);
+      int j = plan.groups ? slot : round + static_cast<int>(threadIdx.x);
       Rows<T> rows{{signal, start}, {noise, start}};
 #pragma unroll 1
       for (int k = 0; k < n; ++k, j += stride) {
@@ -150,7 +162,7 @@ __global__ void __launch_bounds__(chunk_threads)
         const auto encoded = encode_entry<F, nearest>(args, chunk.begin + start + j, exact);
         ops::record_rounding<F>(exact, encoded, start + j, counts, rows);
       }
-      unusual = rows.signal.unusual || rows.noise.unusual;
+      unusual |= rows.signal.unusual || rows.noise.unusual;
     }
     unusual = __syncthreads_or(unusual);
     sums.add(shared, count, unusual, [&](int which, int j) {
@@ -160,7 +172,6 @@ __global__ void __launch_bounds__(chunk_threads)
     });
     __syncthreads();
   }
-  counts.max_ulp = ops::max(counts.max_ulp, in_ulps<F>(ulp));
   report(counts, sums, chunk, totals, args.counts[blockIdx.x]);
 }
 
@@ -173,7 +184,7 @@ int start(const ConvertArgs& args, Stream stream) {
   if (args.counts)
     return launch(report_kernel<F, T, nearest>, dim3(chunks_of(args.size)), dim3(chunk_threads), 0, s, args, plan,
                   scale);
-  const dim3 tiles(static_cast<unsigned>((args.size + tile_size<T> - 1) / tile_size<T>));
+  const dim3 tiles(static_cast<unsigned>((args.size + tile_round - 1) / tile_round));
   return launch(convert_kernel<F, T, nearest>, tiles, dim3(chunk_threads), 0, s, args, plan, scale);
 }
 
@@ -186,7 +197,8 @@ bool fits_f32(double scale) {
 
 int convert(const ConvertArgs* args, Stream stream) {
   if (args->size == 0) return 0;
-  const bool narrow = args->source_format != FormatId::float64 && fits_f32(args->scale);
+  // In place, float32 lanes would look at entries that are overwritten.
+  const bool narrow = args->source_format != FormatId::float64 && fits_f32(args->scale) && args->source != args->stored;
   return formats::visit(args->format, [&](auto f) {
     using F = decltype(f);
     if (args->mode.rounding != formats::Rounding::nearest_even) return start<F, double, false>(*args, stream);

@@ -33,7 +33,7 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t dyn
   return cudaGetLastError();
 }
 
-inline const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
+inline const char* launch_error(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
 template <class T>
 struct identity {

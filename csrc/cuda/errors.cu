@@ -9,7 +9,7 @@ namespace {
 using executor::ErrorArgs;
 using executor::ErrorSums;
 
-constexpr int n = per_thread<double>, tile = tile_size<double>;
+constexpr int n = group_size, tile = tile_size<double>;
 
 // 2^power in three factors, of which only the last can round: 1 but for one where float64 has that number.
 struct Factors {
@@ -35,7 +35,7 @@ struct Seen {
   }
 };
 
-__global__ void __launch_bounds__(chunk_threads)
+__global__ void __launch_bounds__(chunk_threads, 6)
     errors_kernel(const ErrorArgs args, const Factors factors, bool vectors, ErrorSums* partials) {
   __shared__ __align__(16) SquareTile<double> shared;
   __shared__ LaneSums sums;

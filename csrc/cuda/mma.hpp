@@ -15,10 +15,13 @@ inline constexpr int not_supported = 801;
 
 template <class Instruction, class Shape, MmaLayout layout, bool rounds>
 int launch_mma(MmaTask task, Stream stream) {
+  using Block = MmaBlock<Instruction, Shape, layout, rounds>;
   const std::int64_t tiles_m = (task.m + Shape::m - 1) / Shape::m, tiles_n = (task.n + Shape::n - 1) / Shape::n;
   task.tiles_n = static_cast<int>(tiles_n);
+  Block::TileA::prepare(task.a);
+  Block::TileB::prepare(task.b);
   return launch(mma_product_kernel<Instruction, Shape, layout, rounds>, dim3(static_cast<unsigned>(tiles_m * tiles_n)),
-                dim3(Shape::threads), Shape::shared_bytes, static_cast<stream_t>(stream), task);
+                dim3(Shape::threads), Block::shared_bytes, static_cast<stream_t>(stream), task);
 }
 
 // Operands that cannot be copied are gathered, in small tiles.
@@ -50,8 +53,10 @@ int launch_fitting_mma(const MmaTask& task, Stream stream) {
   const bool layout = bytes ? !a.along_outer && !b.along_outer : !a.along_outer || b.along_outer;
   if (a.fill != Fill::copy || b.fill != Fill::copy || !layout)
     return launch_gathering<Instruction, rounds>(task, stream);
-  const std::int64_t large = ((task.m + 127) / 128) * static_cast<std::int64_t>((task.n + 127) / 128);
-  if (large >= enough_blocks) return launch_copying<Instruction, MmaLarge, rounds>(task, stream);
+  using Large = std::conditional_t<sizeof(typename Instruction::A::container) == 1, MmaFloat8, MmaLarge>;
+  const std::int64_t large =
+      ((task.m + Large::m - 1) / Large::m) * static_cast<std::int64_t>((task.n + Large::n - 1) / Large::n);
+  if (large >= enough_blocks) return launch_copying<Instruction, Large, rounds>(task, stream);
   return launch_copying<Instruction, MmaSmall, rounds>(task, stream);
 }
 

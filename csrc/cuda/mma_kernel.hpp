@@ -87,11 +87,10 @@ struct MmaShape {
   static constexpr int m = m_, n = n_, warps_m = warps_m_, warps_n = warps_n_, blocks = blocks_, stages = 4;
   static constexpr int threads = 32 * warps_m * warps_n;
   static constexpr int tiles_m = m / warps_m / 16, tiles_n = n / warps_n / 8;  // of a warp
-  static constexpr int stage_bytes = (m + n) * 64, shared_bytes = stages * stage_bytes;
-  static_assert(m * n * 4 <= shared_bytes);
 };
 
 using MmaLarge = MmaShape<128, 128, 2, 4, 2>;
+using MmaFloat8 = MmaShape<128, 64, 4, 2, 2>;  // large, too: as float16 its fragments are twice as many registers
 using MmaSmall = MmaShape<64, 64, 2, 2, 3>;
 
 // How the operands lie in memory: both with k contiguous, b with its columns, both with their rows or columns; or
@@ -106,6 +105,10 @@ struct MmaBlock {
   using Word = typename Instruction::Word;
   static constexpr int words = Instruction::words, depth = TileA::depth;
   static_assert(TileA::depth == TileB::depth);
+  static constexpr int stage_bytes = TileA::bytes + TileB::bytes, shared_bytes = Shape::stages * stage_bytes;
+  static_assert(Shape::m * Shape::n * 4 <= shared_bytes);  // the result goes there
+
+  static constexpr int unrolled_steps = TileA::element == 1 ? 1 : 2;  // float8 may become float16 in registers
 
   const MmaTask& task;
   unsigned char* shared;
@@ -114,7 +117,7 @@ struct MmaBlock {
   typename TileB::Cursor b_at;
   Word sum[Shape::tiles_m][Shape::tiles_n][words];
 
-  __device__ __forceinline__ unsigned char* stage(int index) const { return shared + index * Shape::stage_bytes; }
+  __device__ __forceinline__ unsigned char* stage(int index) const { return shared + index * stage_bytes; }
   __device__ __forceinline__ unsigned char* stage_b(int index) const { return stage(index) + TileA::bytes; }
 
   template <class Tile>
@@ -139,7 +142,7 @@ struct MmaBlock {
   }
 
   __device__ __forceinline__ void multiply(int at) {
-#pragma unroll
+#pragma unroll unrolled_steps
     for (int step = 0; step < 2; ++step) {
       std::uint32_t a[Shape::tiles_m][4], b[Shape::tiles_n][2];
 #pragma unroll

@@ -2,8 +2,9 @@
 //
 // A tile is `outer` rows of a (columns of b) by 64 bytes of k, in chunks of 16 bytes. Where k is contiguous in memory,
 // it is in shared memory: 64 bytes a row, read by ldmatrix. Where the rows are (along_outer), a line of shared memory is
-// one k: 16-bit operands are read by ldmatrix.trans, 32-bit ones word by word. Chunks are swizzled within their line
-// so that the eight rows of an ldmatrix, and the words of a fragment, lie in different banks.
+// one k: 16-bit operands are read by ldmatrix.trans, 32-bit ones word by word. So that the eight rows of an ldmatrix, and
+// the words of a fragment, lie in different banks, short lines have their chunks swizzled and long ones are padded by
+// eight entries.
 // Beyond the matrix are zeros, which no unit's step sees (mma/model.hpp).
 #pragma once
 
@@ -22,57 +23,66 @@ struct MmaSource {
   FormatId format;
   int outer, k;
   Fill fill;
-  bool along_outer;  // which direction is contiguous
+  bool along_outer;             // which direction is contiguous
+  std::int64_t apart, advance;  // bytes between the chunks that a thread copies, and from one tile to the next
 };
 
 template <class F, int outer_, int threads, bool along_outer>
 struct MmaTile {
   static constexpr int outer = outer_, element = sizeof(typename F::container), depth = 64 / element;
-  static constexpr int bytes = outer * 64, in_chunk = 16 / element;
+  static constexpr int in_chunk = 16 / element;
   static constexpr int line_chunks = along_outer ? outer * element / 16 : 4;
-  static constexpr int chunks = bytes / 16 / threads;  // a thread's
+  static constexpr int chunks = outer * 4 / threads;  // a thread's
   static_assert(!along_outer || element > 1);
 
+  static constexpr int lines = along_outer ? depth : outer;
+  static constexpr int line_bytes = along_outer ? (outer + 8) * element : 64, bytes = lines * line_bytes;
+  static constexpr int slots = threads / line_chunks * line_bytes;  // from a thread's chunk to its next
+
   static __device__ __forceinline__ int address(int line, int chunk) {
-    const int swizzle = !along_outer ? line >> 1 & 3 : element == 4 ? 2 * (line & 3) : line & 7;
-    return (line * line_chunks + (chunk ^ swizzle)) * 16;
+    return line * line_bytes + (along_outer ? chunk : chunk ^ (line >> 1 & 3)) * 16;
   }
 
-  // What a thread copies: chunk number thread + i * threads. left: bytes (along_outer: lines) to the end of k.
+  // What a thread copies: chunks number thread + i * threads, a fixed number of lines apart. left: bytes of k from the
+  // first to the end; lines, along_outer. width: how many bytes of a chunk lie in the matrix, as far as `outer` says.
+  static constexpr int lines_apart = threads / line_chunks, widths = along_outer ? 1 : chunks;
   struct Cursor {
-    const unsigned char* at[chunks];
-    int left[chunks];
-    int width[chunks];  // bytes of the chunk within the matrix, along_outer
-    int slot;
+    const unsigned char* at;
+    int left, slot, width[widths];
   };
+
+  // Of constants of a launch a kernel keeps none in registers.
+  static void prepare(MmaSource& s) {
+    const std::int64_t line_stride = (along_outer ? s.k_stride : s.outer_stride) * element;
+    s.apart = lines_apart * line_stride;
+    s.advance = along_outer ? depth * line_stride : 64;
+  }
 
   static __device__ __forceinline__ void start(const MmaSource& s, int thread, int first, Cursor& cursor) {
     const int line = thread / line_chunks, chunk = thread % line_chunks;
-    cursor.slot = address(line, chunk);
+    cursor.slot = address(line, chunk);  // its swizzle is that of the thread's other chunks
+    if constexpr (along_outer) {
+      const int o = first + chunk * in_chunk;
+      cursor.at = s.data + (line * s.k_stride + o) * element;
+      cursor.left = s.k - line;
+      cursor.width[0] = max(0, min(16, (s.outer - o) * element));
+    } else {
+      cursor.at = s.data + ((first + line) * s.outer_stride + chunk * in_chunk) * element;
+      cursor.left = (s.k - chunk * in_chunk) * element;
 #pragma unroll
-    for (int i = 0; i < chunks; ++i) {
-      const int here = line + i * (threads / line_chunks);  // the same swizzle
-      if constexpr (along_outer) {
-        const int o = first + chunk * in_chunk;
-        cursor.at[i] = s.data + (here * s.k_stride + o) * element;
-        cursor.left[i] = s.k - here;
-        cursor.width[i] = max(0, min(16, (s.outer - o) * element));
-      } else {
-        cursor.at[i] = s.data + ((first + here) * s.outer_stride + chunk * in_chunk) * element;
-        cursor.left[i] = first + here < s.outer ? (s.k - chunk * in_chunk) * element : 0;
-        cursor.width[i] = 16;
-      }
+      for (int i = 0; i < chunks; ++i) cursor.width[i] = first + line + i * lines_apart < s.outer ? 16 : 0;
     }
   }
 
   static __device__ __forceinline__ void copy(const MmaSource& s, Cursor& cursor, unsigned char* shared) {
 #pragma unroll
     for (int i = 0; i < chunks; ++i) {
-      const int size = along_outer ? (cursor.left[i] > 0 ? cursor.width[i] : 0) : max(0, min(16, cursor.left[i]));
-      cp_async_16(shared + cursor.slot + i * threads * 16, cursor.at[i], static_cast<unsigned>(size));
-      cursor.at[i] += along_outer ? depth * s.k_stride * element : 64;
-      cursor.left[i] -= along_outer ? depth : 64;
+      const int size = along_outer ? (cursor.left > i * lines_apart ? cursor.width[0] : 0)
+                                   : max(0, min(cursor.width[i % widths], cursor.left));
+      cp_async_16(shared + cursor.slot + i * slots, cursor.at + i * s.apart, static_cast<unsigned>(size));
     }
+    cursor.at += s.advance;
+    cursor.left -= along_outer ? depth : 64;
   }
 
   // Every entry of the tile that begins at (first, first_k), one by one.
@@ -115,7 +125,7 @@ struct MmaTile {
   static __device__ __forceinline__ void round(const Cursor& cursor, unsigned char* shared) {
 #pragma unroll
     for (int i = 0; i < chunks; ++i) {
-      unsigned char* const at = shared + cursor.slot + i * threads * 16;
+      unsigned char* const at = shared + cursor.slot + i * slots;
       const uint4 x = load_128(at);
       store_128(at, make_uint4(round_tfloat32(x.x), round_tfloat32(x.y), round_tfloat32(x.z), round_tfloat32(x.w)));
     }
@@ -136,7 +146,7 @@ struct MmaTile {
       for (int i = 0; i < 4; ++i) {
         const int row = o + lane / 4 + 8 * (is_a ? i & 1 : i >> 1),
                   k = 8 * step + lane % 4 + 4 * (is_a ? i >> 1 : i & 1);
-        r[i] = load(reinterpret_cast<const std::uint32_t*>(shared + address(k, row / 4) + row % 4 * 4));
+        r[i] = load(reinterpret_cast<const std::uint32_t*>(shared + k * line_bytes + row * 4));
       }
     }
   }

@@ -16,7 +16,7 @@
 // In gradkern::cuda:
 //   stream_t
 //   DYNAMIC_SHARED(T, name)                     T* name: the dynamic shared memory, 128 bytes aligned
-//   launch(kernel, grid, block, dynamic_shared_bytes, stream, arguments...) -> 0 or an error; error_text(error)
+//   launch(kernel, grid, block, dynamic_shared_bytes, stream, arguments...) -> 0 or an error; launch_error(error)
 //   load_64, load_128 (from), store_64, store_128 (to, value); load(from), store(to, value)
 //   cp_async_16, _8, _4 (shared, global, source_bytes = all): the rest becomes zero
 //   cp_async_commit(), cp_async_wait<groups_left>()

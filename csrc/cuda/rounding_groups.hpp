@@ -5,27 +5,56 @@
 
 #include "cuda/elements.hpp"
 #include "cuda/kernels.hpp"
+#include "cuda/square_tiles.hpp"
 
 namespace gradkern::cuda {
 
-// What one thread counted of the entries of one chunk, as ops::RoundingCounts: of each event at most 64, in a byte.
+// What the threads of a block counted of a chunk, in shared memory: of groups, and of entries that were taken one by one.
+// A thread meets at most 64 entries of a chunk: a byte holds a count.
+struct EntryCounts {
+  double max_ulp[chunk_threads];
+  int first_overflow[chunk_threads], first_flushed[chunk_threads];
+  std::uint32_t of_groups[chunk_threads];
+  std::uint8_t events[formats::event_count][chunk_threads];
+};
+
+// One thread's, as ops::RoundingCounts.
 struct ThreadRounding {
-  std::uint32_t low = 0, high = 0;  // exact, inexact, overflow, subnormal; flushed, nan, inf
-  int first_overflow = -1, first_flushed = -1;
-  double& max_ulp;  // in shared memory: seldom looked at
+  EntryCounts& entries;
+  double& max_ulp;
+  int &first_overflow, &first_flushed;
+  // Of groups: bytes for inexact, subnormal and flushed.
+  static constexpr std::uint32_t inexact = 1, subnormal = 1 << 8, flushed = 1 << 16;
 
-  __device__ __forceinline__ explicit ThreadRounding(double& ulp) : max_ulp(ulp) {}
+  // A group that starts at `index` of the chunk.
+  template <class F, class Group>
+  __device__ __forceinline__ void add(const Group& group, int index) {
+    entries.of_groups[threadIdx.x] += group.count + static_cast<std::uint32_t>(__popc(group.flushed_bits)) * flushed;
+    const double ulps = static_cast<double>(group.ulp) * formats::exp2i(formats::Layout<F>::fraction_bits - 1);
+    if (ulps > max_ulp) max_ulp = ulps;
+    if (group.flushed_bits && first_flushed < 0)
+      first_flushed = index + __ffs(static_cast<int>(group.flushed_bits)) - 1;
+  }
 
-  static constexpr std::uint32_t exact = 1, inexact = 1 << 8, subnormal = 1 << 24;  // of low
+  __device__ __forceinline__ explicit ThreadRounding(EntryCounts& shared)
+      : entries(shared),
+        max_ulp(shared.max_ulp[threadIdx.x]),
+        first_overflow(shared.first_overflow[threadIdx.x]),
+        first_flushed(shared.first_flushed[threadIdx.x]) {
+    max_ulp = 0;
+    first_overflow = first_flushed = -1;
+    entries.of_groups[threadIdx.x] = 0;
+#pragma unroll
+    for (int event = 0; event < formats::event_count; ++event) entries.events[event][threadIdx.x] = 0;
+  }
 
   __device__ __forceinline__ void count(formats::Event event) {
-    const int e = static_cast<int>(event);
-    const std::uint32_t one = std::uint32_t(1) << (8 * (e % 4));
-    low += e < 4 ? one : 0;
-    high += e < 4 ? 0 : one;
+    ++entries.events[static_cast<int>(event)][threadIdx.x];
   }
-  __device__ __forceinline__ unsigned events(int event) const {
-    return (event < 4 ? low >> (8 * event) : high >> (8 * (event - 4))) & 0xFF;
+  __device__ __forceinline__ unsigned events(formats::Event event) const {
+    using formats::Event;
+    const int place = event == Event::inexact ? 0 : event == Event::subnormal ? 8 : event == Event::flushed ? 16 : 24;
+    return entries.events[static_cast<int>(event)][threadIdx.x] + (entries.of_groups[threadIdx.x] >> place & 0xFF);
   }
 };
 
@@ -40,7 +69,7 @@ struct Scale {
   explicit Scale(double scale) : factor(static_cast<T>(scale)), inverse(static_cast<T>(1 / scale)) {}
 };
 
-// x becomes the product; false where it is not plain.
+// x becomes the product; false, and x = 0, where it is not plain.
 template <class F, class T>
 __device__ __forceinline__ bool scale_plainly(T& x, const Scale<T>& scale) {
   const T product = x * scale.factor, a = ops::abs(product);
@@ -50,15 +79,7 @@ __device__ __forceinline__ bool scale_plainly(T& x, const Scale<T>& scale) {
   } else {
     plain &= (a >= 0x1p-420 && a < 0x1p500) || x == 0;
   }
-  x = product;
-  return plain;
-}
-
-template <class F, int n, class T>
-__device__ __forceinline__ bool scale_plainly(T (&x)[n], const Scale<T>& scale) {
-  bool plain = true;
-#pragma unroll
-  for (int k = 0; k < n; ++k) plain &= scale_plainly<F>(x[k], scale);
+  x = plain ? product : T(0);
   return plain;
 }
 
@@ -102,23 +123,23 @@ __device__ __forceinline__ void put_rounded(Words<count>& words, int k, T x, con
   }
 }
 
-// Counts it, at `index` of the chunk; ulp is the largest error so far, per binade.
-template <class F, class T>
-__device__ __forceinline__ void count_rounded(const Rounded<T>& rounded, int index, ThreadRounding& counts, T& ulp) {
-  const T r = rounded.magnitude;
-  const bool changed = rounded.error != 0, zero = r == 0, flushed = zero && changed;
-  const bool normal = r >= ops::LaneLimits<F, T>::smallest_normal;
-  const std::uint32_t inexact = changed ? ThreadRounding::inexact : ThreadRounding::exact;
-  counts.low += flushed ? 0 : normal || zero ? inexact : ThreadRounding::subnormal;
-  counts.high += flushed;
-  if (flushed && counts.first_flushed < 0) counts.first_flushed = index;
-  ulp = ops::max(ops::error_per_binade(rounded.error, rounded.binade), ulp);
-}
+// What is counted of one group, before it is known that all of it is plain.
+template <class T>
+struct GroupCounts {
+  std::uint32_t count = 0;         // inexact and subnormal, as in ThreadRounding
+  std::uint32_t flushed_bits = 0;  // of entry k: bit k
+  T ulp = 0;                       // the largest error, per binade
 
-// The largest error in units of F's last place.
-template <class F, class T>
-__device__ __forceinline__ double in_ulps(T ulp) {
-  return static_cast<double>(ulp) * formats::exp2i(formats::Layout<F>::fraction_bits - 1);
-}
+  template <class F>
+  __device__ __forceinline__ void add(const Rounded<T>& rounded, int k) {
+    const T r = rounded.magnitude;
+    const bool changed = rounded.error != 0, zero = r == 0;
+    const bool normal = r >= ops::LaneLimits<F, T>::smallest_normal;
+    if (normal && changed) count += ThreadRounding::inexact;
+    if (!normal && !zero) count += ThreadRounding::subnormal;
+    if (zero && changed) flushed_bits |= std::uint32_t(1) << k;
+    ulp = ops::max(ops::error_per_binade(rounded.error, rounded.binade), ulp);
+  }
+};
 
 }  // namespace gradkern::cuda

@@ -8,6 +8,8 @@
 #include <map>
 #include <mutex>
 
+#include "simt/executor.hpp"
+
 namespace gradkern::cuda {
 namespace {
 
@@ -35,6 +37,17 @@ int describe(int, executor::DeviceDescription* description) {
   description->multiprocessors = 1;
   description->memory_bytes = 0;
   return 0;
+}
+
+const char* error_text(int error) {
+  switch (error) {
+    case out_of_memory:
+      return "out of memory";
+    case not_supported:
+      return "not supported on the host";
+    default:
+      return simt::last_error();
+  }
 }
 
 int set_device(int) { return 0; }

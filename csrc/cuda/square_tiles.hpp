@@ -12,14 +12,16 @@
 namespace gradkern::cuda {
 
 inline constexpr int chunk_threads = 256, chunk_warps = chunk_threads / 32;
+// Blocks of a multiprocessor at once, at least: as many as leave enough registers for the lane type.
+template <class T>
+inline constexpr int chunk_blocks = sizeof(T) == 4 ? 6 : 5;
 inline constexpr int lanes = ops::rounding_lanes;
 inline constexpr std::int64_t chunk_size = ops::rounding_chunk;
 
-// Entries that a thread takes of each tile: 16 KB of shared memory in both lane types.
+// A thread takes groups of four entries, one or two of each tile: 16 KB of shared memory in both lane types.
+inline constexpr int group_size = 4, tile_round = chunk_threads * group_size;
 template <class T>
-inline constexpr int per_thread = sizeof(T) == 4 ? 8 : 4;
-template <class T>
-inline constexpr int tile_size = chunk_threads * per_thread<T>;
+inline constexpr int tile_size = tile_round * (sizeof(T) == 4 ? 2 : 1);
 
 // Rows of values of a tile, the second shifted by 16 places so that both halves of a warp find free banks.
 template <class T>
@@ -90,7 +92,7 @@ struct LaneSums {
     } else {
       const int steps = (count + lanes - 1) / lanes;  // the tile is zero beyond its end
       double sum = medium[place()];
-#pragma unroll 8
+#pragma unroll 4
       for (int step = 0; step < steps; ++step) {
         const double x = load(row + step * lanes + lane());
         // The square of a float32 is exact in float64.

@@ -134,7 +134,9 @@ void device_statistics(const Executor& e, const StatisticsArgs* tensors, std::in
                           [&](auto f) { return ops::measured_by_pattern<decltype(f)>(tensors[i].size); });
   };
   for (const auto& [format, group] : by_format(tensors, count, [&](std::int64_t i) { return !pattern(i); })) {
-    formats::visit(format, [&](auto f) { measure_group<decltype(f)>(*e.device, tensors, group, *s, done); });
+    formats::visit(format, [&, &members = group](auto f) {
+      measure_group<decltype(f)>(*e.device, tensors, members, *s, done);  // clang 14 captures no structured binding
+    });
   }
   for (std::int64_t i = 0; i < count; ++i) {
     if (!pattern(i)) continue;

@@ -77,6 +77,7 @@ struct Hardware {
   static constexpr formats::Rounding float16_rounding = formats::Rounding::nearest_even;
   static constexpr int truncated13_bits = 13;
 
+  static GRADKERN_HD bool invalid(bool plus_infinity, bool minus_infinity) { return plus_infinity && minus_infinity; }
   static GRADKERN_HD std::uint32_t zero(bool) { return 0; }
   static GRADKERN_HD std::uint32_t infinity(Output output, bool negative) {
     return output == Output::half ? (negative ? 0xFC00u : 0x7C00u) : (negative ? 0xFF800000u : 0x7F800000u);
@@ -119,8 +120,8 @@ GRADKERN_HD std::uint32_t fused_step(const Step& step, FormatId a_format, const 
     nan |= terms[i].nan;
     infinite[terms[i].negative] |= terms[i].infinite;
   }
-  if (nan || (infinite[0] && infinite[1])) return Rules::nan(step.output);
-  if (infinite[0] || infinite[1]) return Rules::infinity(step.output, infinite[1]);
+  if (nan || Rules::invalid(infinite[0], infinite[1])) return Rules::nan(step.output);
+  if (infinite[0] || infinite[1]) return Rules::infinity(step.output, !infinite[0]);
 
   const int quantum = Rules::common_exponent(step, terms, count + 1) - step.fraction_bits;
   std::int64_t sum = 0;

@@ -42,7 +42,11 @@ struct Survey {
   double amax = 0;  // of the finite entries
   TwoWords big, medium, small;
 
-  GRADKERN_HD void add(int range, double sum) { (range == 0 ? medium : range > 0 ? big : small).add(sum); }
+  GRADKERN_HD void add(int range, double sum) {
+    if (range == 0) medium.add(sum);
+    if (range > 0) big.add(sum);
+    if (range < 0) small.add(sum);
+  }
   GRADKERN_HD void merge(const Survey& other) {
     nan += other.nan;
     inf += other.inf;

@@ -16,7 +16,14 @@ struct Moments {
   double finite = 0, mean = 0, mean_rest = 0, l1 = 0;  // the mean is mean + mean_rest
   SquareSum deviations, squares;
 
-  GRADKERN_HD void merge(const Moments& other) {
+  // What two have of the total, finite + more.
+  struct Shares {
+    double total, own, other;
+    GRADKERN_HD Shares(double finite, double more) : total(finite + more), own(finite / total), other(more / total) {}
+  };
+
+  GRADKERN_HD void merge(const Moments& other) { merge(other, Shares(finite, other.finite)); }
+  GRADKERN_HD void merge(const Moments& other, const Shares& share) {
     if (other.finite == 0) return;
     if (finite == 0) {
       *this = other;
@@ -25,17 +32,16 @@ struct Moments {
     l1 += other.l1;
     squares.merge(other.squares);
     deviations.merge(other.deviations);
-    const double total = finite + other.finite, share = other.finite / total;
     const double delta = (other.mean - mean) + (other.mean_rest - mean_rest);
     if (abs(delta) < __builtin_inf()) {
-      deviations.add(delta, finite * share);
-      move_mean(mean, mean_rest + delta * share);  // exact for constants
+      deviations.add(delta, finite * share.other);
+      move_mean(mean, mean_rest + delta * share.other);  // exact for constants
     } else {
       const double scaled = other.mean * 0x1p-600 - mean * 0x1p-600;
-      deviations.big += scaled * scaled * (finite * share);
-      move_mean(mean * (finite / total) + other.mean * share, 0);
+      deviations.big += scaled * scaled * (finite * share.other);
+      move_mean(mean * share.own + other.mean * share.other, 0);
     }
-    finite = total;
+    finite = share.total;
   }
 
   // mean + rest, |rest| being small, as two words that do not overlap.
@@ -66,27 +72,55 @@ struct Deviations {
   double sum[statistics_lanes] = {}, square[statistics_lanes] = {};
 };
 
+// The folded lanes of a block, and those of its deviations about a mean.
+struct BlockSums {
+  double sum, magnitude, square;
+};
+struct DeviationSums {
+  double sum, square;
+};
+
+// The mean in one word and the squares about it, where they do not cancel.
+struct Centre {
+  double mean, about;
+  bool cancels;
+
+  GRADKERN_HD Centre(const BlockSums& s, double finite) : mean(s.sum / finite), about(s.square - s.sum * mean) {
+    cancels = !(about * 64 >= s.square);
+  }
+};
+
 // deviations(mean) of the scaled entries, for blocks that need them; constant: all entries are the same.
 template <class About>
-GRADKERN_HD Moments block_moments(Lanes& lanes, std::int64_t finite, int range, bool constant, About deviations) {
+GRADKERN_HD Moments moments_of_sums(const BlockSums& s, std::int64_t finite, int range, bool constant,
+                                    About deviations) {
   Moments m;
   if (finite == 0) return m;
-  const double sum = fold(lanes.sum), square = fold(lanes.square);
   const double unscale = range == 0 ? 1 : range > 0 ? 0x1p600 : 0x1p-600;
   m.finite = static_cast<double>(finite);
-  double mean = sum / m.finite, rest = 0, about = square - sum * mean;
-  if (!(about * 64 >= square)) {
-    Deviations d = deviations(mean);
-    const double moved = fold(d.sum);
-    rest = moved / m.finite;
-    about = fold(d.square) - moved * rest;
+  const Centre centre(s, m.finite);
+  double rest = 0, about = centre.about;
+  if (centre.cancels) {
+    const DeviationSums d = deviations(centre.mean);
+    rest = d.sum / m.finite;
+    about = d.square - d.sum * rest;
     if (constant || about < 0) about = 0;
   }
-  m.move_mean(mean * unscale, rest * unscale);
-  m.l1 = fold(lanes.magnitude) * unscale;
-  (range == 0 ? m.squares.medium : range > 0 ? m.squares.big : m.squares.small) = square;
-  (range == 0 ? m.deviations.medium : range > 0 ? m.deviations.big : m.deviations.small) = about;
+  m.move_mean(centre.mean * unscale, rest * unscale);
+  m.l1 = s.magnitude * unscale;
+  m.squares = {range > 0 ? s.square : 0, range == 0 ? s.square : 0, range < 0 ? s.square : 0};
+  m.deviations = {range > 0 ? about : 0, range == 0 ? about : 0, range < 0 ? about : 0};
   return m;
+}
+
+template <class About>
+GRADKERN_HD Moments block_moments(Lanes& lanes, std::int64_t finite, int range, bool constant, About deviations) {
+  if (finite == 0) return {};
+  const BlockSums sums{fold(lanes.sum), fold(lanes.magnitude), fold(lanes.square)};
+  return moments_of_sums(sums, finite, range, constant, [&](double mean) {
+    Deviations d = deviations(mean);
+    return DeviationSums{fold(d.sum), fold(d.square)};
+  });
 }
 
 }  // namespace gradkern::ops

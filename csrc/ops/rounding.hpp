@@ -73,6 +73,9 @@ GRADKERN_HD formats::Encoded<F> encode_scaled(double x, double exact, const form
   return encoded;
 }
 
+// 2^exponent, where that is a normal number.
+GRADKERN_HD double normal_power(int exponent) { return from_bits<double>(std::int64_t(exponent + 1023) << 52); }
+
 // Counts one element, and adds it to the sums. Counts has what RoundingCounts has; Sums, what RoundingSums has.
 template <class F, class Counts, class Sums>
 GRADKERN_HD void record_rounding(double exact, const formats::Encoded<F>& encoded, std::int64_t index, Counts& counts,
@@ -92,7 +95,7 @@ GRADKERN_HD void record_rounding(double exact, const formats::Encoded<F>& encode
   const int quantum = (exponent > formats::Layout<F>::min_exponent ? exponent : formats::Layout<F>::min_exponent) -
                       formats::Layout<F>::fraction_bits;
   const int half = -quantum / 2;  // 2^-quantum itself may be beyond float64
-  const double ulps = abs(error) * formats::exp2i(half) * formats::exp2i(-quantum - half);
+  const double ulps = abs(error) * normal_power(half) * normal_power(-quantum - half);
   if (ulps > counts.max_ulp) counts.max_ulp = ulps;
 }
 

@@ -7,6 +7,16 @@
 namespace gradkern::simd {
 namespace {
 
+// One value from memory in every lane; through integers, whose sum with zero is exact and seen by the compilers.
+GRADKERN_HD vec_i32 broadcast(const std::int32_t* p) { return vec_i32::wrap(vec_i32::native{} + *p); }
+GRADKERN_HD vec_f32 broadcast(const float* p) {
+  return ops::from_bits<vec_f32>(vec_i32::wrap(vec_i32::native{} + ops::to_bits(*p)));
+}
+GRADKERN_HD vec_f64 broadcast(const double* p) {
+  using I = ops::int_t<vec_f64>;
+  return ops::from_bits<vec_f64>(I::wrap(I::native{} + ops::to_bits(*p)));
+}
+
 // The integer part of lanes below 2^31; what others become is not said.
 GRADKERN_HD vec_i32 truncate(vec_f32 v) { return vec_i32::wrap(__builtin_convertvector(v.v, vec_i32::native)); }
 

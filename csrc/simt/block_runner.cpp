@@ -13,6 +13,10 @@ constinit thread_local Thread* running = nullptr;
 
 namespace {
 
+struct Failure {
+  std::string text;
+};
+
 std::string text_of(const uint3& v) {
   return std::string("(").append(std::to_string(v.x)) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) + ")";
 }
@@ -167,6 +171,8 @@ void BlockRunner::entry() {
 void BlockRunner::run_thread(Thread& thread) {
   try {
     block_.launch->body();
+  } catch (const Failure& failure) {
+    error_ = "block " + text_of(block_.index) + ", thread " + failure.text;
   } catch (const std::exception& e) {
     error_ = "block " + text_of(block_.index) + ", thread " + text_of(thread.index) + ": " + e.what();
   }
@@ -198,13 +204,9 @@ void BlockRunner::wait(const Site& site) {
   }
 }
 
-void BlockRunner::fail(const std::string& what) {
-  error_ = what;
-  for (;;) stop(*running->fiber);  // nobody comes back here
-}
-
+// Unwinds the thread to run_thread; the others are left where they wait.
 void BlockRunner::fail(const Site& site, const std::string& what) {
-  fail("block " + text_of(block_.index) + ", thread " + text_of(running->index) + ", " + text_of(site) + ": " + what);
+  throw Failure{text_of(running->index) + ", " + text_of(site) + ": " + what};
 }
 
 unsigned BlockRunner::barrier(const Site& site, bool predicate) {

@@ -32,7 +32,6 @@ class BlockRunner {
   void* const* arrive(const Site& site, unsigned mask, void* operand);
   void release(unsigned mask);
   void count(const Site& site, const void* address, unsigned bytes);
-  [[noreturn]] void fail(const std::string& what);
   [[noreturn]] void fail(const Site& site, const std::string& what);
 
  private:

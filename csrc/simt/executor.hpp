@@ -74,7 +74,7 @@ struct Block {
 };
 
 // The thread that runs now on this thread of the operating system.
-extern constinit thread_local Thread* running __attribute__((tls_model("initial-exec")));
+extern constinit thread_local Thread* running;
 
 // Waits for every thread of the block. The value is the number of threads whose predicate held.
 unsigned block_barrier(const Site& site, bool predicate);

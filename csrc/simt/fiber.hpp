@@ -24,9 +24,9 @@ class Fiber {
   Entry entry_ = nullptr;
   void* stack_pointer_ = nullptr;
   std::byte* memory_ = nullptr;  // a guard page, then the stack; null for the stack that the operating system made
-  const void* bottom_ = nullptr;
-  std::size_t size_ = 0;
-  void* fake_stack_ = nullptr;  // AddressSanitizer's
+  [[maybe_unused]] const void* bottom_ = nullptr;  // these three are for AddressSanitizer
+  [[maybe_unused]] std::size_t size_ = 0;
+  [[maybe_unused]] void* fake_stack_ = nullptr;
 };
 
 }  // namespace gradkern::simt

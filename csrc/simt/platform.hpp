@@ -26,13 +26,13 @@ namespace gradkern::cuda {
 
 using stream_t = void*;
 
-// Runs the kernel; 0, or an error whose text error_text gives.
+// Runs the kernel; 0, or an error whose text launch_error gives.
 template <class... Parameters, class... Arguments>
 int launch(void (*kernel)(Parameters...), simt::Grid grid, dim3 block, std::size_t dynamic_bytes, stream_t,
            Arguments... arguments) {
   return simt::run({grid, block, dynamic_bytes, [=] { kernel(arguments...); }}, grid.launcher);
 }
 
-inline const char* error_text(int error) { return error ? simt::last_error() : "no error"; }
+inline const char* launch_error(int error) { return error ? simt::last_error() : "no error"; }
 
 }  // namespace gradkern::cuda

@@ -19,6 +19,10 @@ from gradkern.clip_adaptive import clip_adaptive
 from gradkern.clip_result import ClipResult, NonFinite
 from gradkern.clip_value import clip_by_value
 from gradkern.clippers import QuantileClipper, ZScoreClipper
+from gradkern.compare import compare
+from gradkern.compared_pair import ComparedPair, ComparedRun, Divergence
+from gradkern.compared_tensor import ComparedTensor
+from gradkern.comparison import Comparison
 from gradkern.dense import DenseGradients, DenseOutput, dense_backward, dense_forward
 from gradkern.descend import descend
 from gradkern.descent_step import DescentStep, NonFiniteOrigin
@@ -32,6 +36,7 @@ from gradkern.errors import (
     TensorFileError,
     UnsupportedIsaError,
 )
+from gradkern.explain import Explanation, explain
 from gradkern.findings import Finding
 from gradkern.fit import FormatFit, ScaleWindow
 from gradkern.flush_profile import FlushProfile
@@ -40,6 +45,7 @@ from gradkern.gradient_group import GradientGroup
 from gradkern.jacobian import jacobian
 from gradkern.measure import measure
 from gradkern.measure_many import measure_many
+from gradkern.mma import mma
 from gradkern.net import MLP, Dense
 from gradkern.rate import Rate
 from gradkern.recurrent import RNN
@@ -76,12 +82,18 @@ __all__ = [
     "CastResult",
     "ChainReport",
     "ClipResult",
+    "ComparedPair",
+    "ComparedRun",
+    "ComparedTensor",
+    "Comparison",
     "Contributions",
     "CudaError",
     "Dense",
     "DenseGradients",
     "DenseOutput",
     "DescentStep",
+    "Divergence",
+    "Explanation",
     "Finding",
     "FlushProfile",
     "FormatFit",
@@ -127,9 +139,11 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_norm",
     "clip_by_value",
+    "compare",
     "dense_backward",
     "dense_forward",
     "descend",
+    "explain",
     "finfo",
     "formats",
     "get_num_threads",
@@ -139,6 +153,7 @@ __all__ = [
     "jacobian",
     "measure",
     "measure_many",
+    "mma",
     "probe",
     "selftest",
     "set_num_threads",

@@ -144,6 +144,7 @@ def check_outputs(plot: Path | None, save: Path | None, saved: tuple[str, ...] =
             raise ValueError(f"{option}: no permission to write {path}")
     if plot is not None:
         try:
+            import matplotlib
             import matplotlib.figure  # noqa: F401
         except ImportError as error:
             reason = "which is not installed: pip install 'gradkern[plot]'"

@@ -30,6 +30,7 @@ class ChainRun:
         storage: int,
         operands: int,
         accumulate: int,
+        unit: int,
         rounding: int,
         overflow: int,
         subnormals: int,
@@ -161,7 +162,30 @@ def product(
     bias_format: int,
     operands: int,
     accumulate: int,
+    unit: int = 0,
+    instruction_k: int = 0,
+    start: NDArray[Any] | None = None,
 ) -> NDArray[Any]: ...
+def matrix_units() -> list[dict[str, Any]]: ...
+def mma_model(
+    unit: int,
+    a_format: int,
+    b_format: int,
+    accumulate: int,
+    instruction_k: int,
+    a: NDArray[np.uint32],
+    b: NDArray[np.uint32],
+    c: NDArray[np.uint32],
+) -> NDArray[np.uint32]: ...
+def mma_trace(
+    unit: int,
+    a_format: int,
+    b_format: int,
+    accumulate: int,
+    a: NDArray[np.uint32],
+    b: NDArray[np.uint32],
+    c: int,
+) -> dict[str, Any]: ...
 def select_isa(name: str) -> None: ...
 def slopes(
     layers: list[tuple[_Bits, _Bits | None, int, float]], x: NDArray[np.float64]

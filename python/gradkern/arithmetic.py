@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeAlias
 
+from gradkern._units import EVIDENCE, FLOAT8, Accumulator, accumulator, find, instructions
 from gradkern.formats import format_ids, format_name
 
 ROUNDINGS = ("nearest_even", "toward_zero", "stochastic")
@@ -12,7 +14,6 @@ OVERFLOWS = ("ieee", "saturate")
 SUBNORMALS = ("keep", "flush")
 DERIVATIVES = ("exact", "stored_output")
 STORAGE_FORMATS = ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
-ACCUMULATORS = ("float64", "float32", "float16", "bfloat16")
 
 
 def _choice(function: str, argument: str, value: str, choices: tuple[str, ...]) -> str:
@@ -40,8 +41,11 @@ class Arithmetic:
         Format that weights, pre-activations, activations and gradients are rounded to.
     operands : str, optional
         What a product's inputs are rounded to first: ``storage`` (default), or ``"tfloat32"`` with float32 storage.
-    accumulate : {"float32", "float64", "float16", "bfloat16"}
-        Format of the running sum of a dot product: one correctly rounded fused multiply-add a step, k ascending.
+    accumulate : str
+        How a dot product is summed. ``float32``, ``float64``, ``float16`` or ``bfloat16``: one correctly rounded fused
+        multiply-add a step in that format, k ascending. Or a matrix unit, as of a GPU: see `mma` for their names, and `explain`.
+        Its accumulator starts at +0, or at the sum that goes on; a bias is added after its last step, rounded once to the
+        accumulator.
     rounding : {"nearest_even", "toward_zero", "stochastic"}
         Rounding to storage. Stochastic rounding draws from a counter-based generator and `seed`: it is reproducible.
     overflow : {"ieee", "saturate"}
@@ -78,8 +82,10 @@ class Arithmetic:
                 f"Arithmetic: operands must be the storage format, or tfloat32 with float32 storage, got {operands!r} "
                 f"with {storage!r}"
             )
-        accumulate = format_name(self.accumulate)
-        object.__setattr__(self, "accumulate", _choice("Arithmetic", "accumulate", accumulate, ACCUMULATORS))
+        accumulate = accumulator(self.accumulate, "Arithmetic: accumulate")
+        object.__setattr__(self, "accumulate", accumulate.name)
+        if accumulate.unit is not None:
+            find(accumulate, operands, operands, "Arithmetic")
         rounding_mode("Arithmetic", self.rounding, self.overflow, self.subnormals)
         _choice("Arithmetic", "derivative", self.derivative, DERIVATIVES)
         if not 0 <= self.seed < 2**64:
@@ -91,10 +97,10 @@ class Arithmetic:
         return rounding_mode("Arithmetic", self.rounding, self.overflow, self.subnormals)
 
     @property
-    def format_ids(self) -> tuple[int, int, int]:
-        """Storage, operands and accumulate as the kernels take them."""
-        ids = format_ids()
-        return ids[self.storage], ids[self.operands or self.storage], ids[self.accumulate]
+    def format_ids(self) -> tuple[int, int, int, int]:
+        """Storage, operands, the accumulator's format and the matrix unit as the kernels take them."""
+        ids, acc = format_ids(), accumulator(self.accumulate, "Arithmetic: accumulate")
+        return ids[self.storage], ids[self.operands or self.storage], ids[acc.format], acc.unit_id
 
     def __str__(self) -> str:
         """Return the name of the preset, or a preset with its changes in brackets; `arithmetic` reads it back."""
@@ -117,6 +123,39 @@ _PRESETS: dict[str, tuple[Arithmetic, str]] = {
 }
 _NAMES = {"fp64": "float64", "fp32": "float32", "tfloat32": "tf32", "fp16": "float16", "bf16": "bfloat16",
           "e4m3": "float8_e4m3fn", "e5m2": "float8_e5m2"}  # fmt: skip
+_OPERANDS = {**{short: name for short, name in _NAMES.items() if "tf" not in name}, "tf32": "tfloat32"}
+
+
+@cache
+def _unit_presets() -> dict[str, tuple[Arithmetic, str, str]]:
+    """Every unit's default instructions as presets: the arithmetic, what it is, and how well it is known."""
+    presets: dict[str, tuple[Arithmetic, str, str]] = {}
+    for i in instructions():
+        for operands in FLOAT8 if i.operands == "float8" else (i.operands,):
+            storage = "float32" if operands == "tfloat32" else operands
+            for fmt in i.accumulators:
+                name = f"{operands}@{Accumulator(fmt, i.unit).name}"
+                arithmetic = Arithmetic(storage, operands=operands, accumulate=Accumulator(fmt, i.unit).name)
+                text = f"{operands} products on {i.unit} ({i.instruction}), {fmt} sums"
+                evidence = "; ".join(EVIDENCE[letter] for letter in i.evidence)
+                presets.setdefault(name, (arithmetic, text, evidence))
+    return presets
+
+
+def _preset(name: str) -> Arithmetic | None:
+    name = _NAMES.get(name, name)
+    if name in _PRESETS:
+        return _PRESETS[name][0]
+    operands, at, unit = name.partition("@")
+    if not at:
+        return None
+    if operands in _OPERANDS:
+        name = f"{_OPERANDS[operands]}@{unit}"
+    if name in _unit_presets():
+        return _unit_presets()[name][0]
+    operands, _, unit = name.partition("@")
+    storage = "float32" if operands == "tfloat32" else operands
+    return Arithmetic(storage, operands=operands, accumulate=unit)  # which says why there is none
 
 
 def _differences(a: Arithmetic, b: Arithmetic) -> dict[str, Any]:
@@ -124,8 +163,10 @@ def _differences(a: Arithmetic, b: Arithmetic) -> dict[str, Any]:
 
 
 def _closest_preset(a: Arithmetic) -> tuple[str, dict[str, Any]]:
-    name, (preset, _) = min(_PRESETS.items(), key=lambda item: len(_differences(a, item[1][0])))
-    return name, _differences(a, preset)
+    presets = {name: preset for name, (preset, _) in _PRESETS.items()}
+    presets |= {name: preset for name, (preset, _, _) in _unit_presets().items()}
+    name = min(presets, key=lambda name: len(_differences(a, presets[name])))
+    return name, _differences(a, presets[name])
 
 
 def arithmetic(name: ArithmeticLike) -> Arithmetic:
@@ -134,8 +175,8 @@ def arithmetic(name: ArithmeticLike) -> Arithmetic:
     Parameters
     ----------
     name : str or Arithmetic
-        A preset (see `arithmetics`), a preset with changes as in ``"float16[overflow=saturate,seed=3]"``, or an
-        `Arithmetic`, which is returned as it is.
+        A preset (see `arithmetics`), one of a matrix unit as ``"float16@hopper"``, a preset with changes as in
+        ``"float16[overflow=saturate,seed=3]"``, or an `Arithmetic`, which is returned as it is.
 
     Returns
     -------
@@ -149,10 +190,12 @@ def arithmetic(name: ArithmeticLike) -> Arithmetic:
     if isinstance(name, Arithmetic):
         return name
     base, bracket, rest = str(name).partition("[")
-    base = _NAMES.get(base, base)
-    if base not in _PRESETS:
-        raise ValueError(f"arithmetic: must be an Arithmetic or one of {', '.join(_PRESETS)}, got {name!r}")
-    preset = _PRESETS[base][0]
+    preset = _preset(base)
+    if preset is None:
+        raise ValueError(
+            f"arithmetic: must be an Arithmetic or one of {', '.join(_PRESETS)}, or of a matrix unit as "
+            f"float16@hopper, got {name!r}"
+        )
     if not bracket:
         return preset
     if not rest.endswith("]"):
@@ -181,4 +224,5 @@ class ArithmeticInfo:
 def arithmetics() -> list[ArithmeticInfo]:
     """List the presets: name, what it is, and how well it is known."""
     exact = "defined: IEEE 754 fused multiply-add, bits tested on every instruction set"
-    return [ArithmeticInfo(name, text, exact) for name, (_, text) in _PRESETS.items()]
+    presets = [ArithmeticInfo(name, text, exact) for name, (_, text) in _PRESETS.items()]
+    return presets + [ArithmeticInfo(name, text, evidence) for name, (_, text, evidence) in _unit_presets().items()]

@@ -1,4 +1,4 @@
-"""The command line: ``gradkern probe``, ``measure``, ``sweep``, ``descend``, ``lecture``, ``info`` and ``selftest``."""
+"""The command line ``gradkern``: ``probe`` and the commands of the other cli modules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradkern import _cli_output, cli_descend, cli_lecture, cli_measure, cli_sweep
+from gradkern import _cli_output, cli_compare, cli_descend, cli_explain, cli_lecture, cli_measure, cli_sweep
 from gradkern._cli_output import CLOSED_PIPE, FOUND, HEALTHY, INTERRUPTED, USAGE, FailOn
 from gradkern._text import printable
 
@@ -33,6 +33,7 @@ _EXAMPLES = """[bold]Examples[/bold]
 _MEASURE = """
 [cyan]gradkern measure model.safetensors[/cyan]   which tensors of a checkpoint each format would hurt
 
+[cyan]gradkern compare --arithmetic float32,float16,bfloat16[/cyan]   how far runs lie apart, layer by layer, and why
 [cyan]gradkern sweep --activation relu,tanh --depth 10:90:10[/cyan]   which random networks train, how deep, in which format
 [cyan]gradkern descend --lr 8[/cyan]   what a rate that is too large does to training, step by step
 """
@@ -174,8 +175,10 @@ def _exit_code(report: ChainReport, fail_on: str) -> int:
 
 
 app.command(epilog=cli_measure.EXAMPLES + "\n" + _cli_output.CODES)(cli_measure.measure)
+app.command(epilog=cli_compare.EXAMPLES + "\n" + _cli_output.CODES)(cli_compare.compare)
 app.command(epilog=cli_sweep.EXAMPLES + "\n" + cli_sweep.CODES)(cli_sweep.sweep)
 app.command(epilog=cli_lecture.EXAMPLES)(cli_lecture.lecture)
+app.command(epilog=cli_explain.EXAMPLES)(cli_explain.explain)
 app.command(epilog=cli_descend.EXAMPLES + "\n" + _cli_output.CODES)(cli_descend.descend)
 
 

@@ -81,11 +81,11 @@ def _product(
     bias: Bits | None = None,
     is_sum: bool = False,
 ) -> Bits:
-    storage, operands, accumulate = a.format_ids
-    operands = storage if is_sum else operands  # a sum has no operands to round
+    storage, operands, accumulate, unit = a.format_ids
+    operands = storage if is_sum and not unit else operands  # a sum has no operands to round; a unit multiplies by ones
     wide = _core.product(
         left.bits, left.format_id, left_t, right.bits, right.format_id, right_t,
-        None if bias is None else bias.bits, 0 if bias is None else bias.format_id, operands, accumulate,
+        None if bias is None else bias.bits, 0 if bias is None else bias.format_id, operands, accumulate, unit,
     )  # fmt: skip
     return wide_bits(wide)
 

@@ -32,7 +32,7 @@ class Finding(Result):
         ``nonfinite_input``,
         ``overflow``, ``invalid``, ``flushed``, ``cancelled``, ``stalled``, ``few_digits``, ``dead``, ``vanishing`` or
         ``exploding``; of a `Trajectory` also ``loss_scale_floor``, ``diverging``, ``oscillating``, ``lost_updates``, ``skipped``
-        or ``slow``.
+        or ``slow``; of a `Comparison` ``model``, ``saturated``, ``biased``, ``unrelated`` or ``rounding``.
     severity : {"critical", "major", "minor"}
         critical: NaN or inf reached the result; major: most of some tensor's signal is lost; minor: the rest.
     where : str

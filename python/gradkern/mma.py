@@ -1,0 +1,144 @@
+"""`mma`: the raw product D = A B + C of a matrix unit, bit for bit, or of an fma chain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradkern import _core
+from gradkern._arrays import Bits, as_bits_view, read
+from gradkern._backend import takes_device
+from gradkern._order import order_of
+from gradkern._units import FLOAT8, Accumulator, accumulator, find
+from gradkern.formats import finfo, format_ids
+
+_TFLOAT32 = np.uint32(0xFFFFE000)  # the bits that the unit reads
+
+
+def _matrix(x: Any, name: str) -> Bits:
+    bits = read(x, f"mma: {name}")
+    if len(bits.shape) != 2:
+        raise ValueError(f"mma: {name} must be a matrix, got shape {bits.shape}")
+    return bits
+
+
+def _formats(a: Bits, b: Bits, acc: Accumulator) -> tuple[str, str]:
+    if a.format != b.format and not (acc.unit is not None and a.format in FLOAT8 and b.format in FLOAT8):
+        raise ValueError(f"mma: a is {a.format}, b {b.format}: only a matrix unit's float8 formats may be mixed")
+    if acc.unit is None:
+        return a.format, b.format
+    return ("tfloat32", "tfloat32") if a.format == "float32" else (a.format, b.format)
+
+
+def _accumulated(wide: NDArray[Any], acc: Accumulator) -> NDArray[Any]:
+    """Wide values as the accumulator's format holds them, a unit's NaN being 0x7FFFFFFF or 0x7FFF."""
+    d = wide.astype(finfo(acc.format).dtype, copy=False)
+    if acc.unit is not None:
+        nan = np.isnan(d)
+        if nan.any():
+            as_bits_view(d)[nan] = 0x7FFF if acc.format == "float16" else 0x7FFFFFFF
+    return d
+
+
+@takes_device
+def mma(
+    a: Any,
+    b: Any,
+    c: Any = None,
+    *,
+    unit: str,
+    instruction_k: int | None = None,
+    order: str = "ascending",
+    device: str | None = None,
+) -> Any:
+    """Compute D = A B + C as a matrix unit does, C being its first accumulator, before any rounding to storage.
+
+    A unit adds L products and the accumulator at once: every term is truncated toward zero to F bits below the largest
+    exponent among them, the sum is exact, and is truncated (float32) or rounded (float16). See `explain` and
+    docs/matrix_units.md. An fma chain rounds after every product.
+
+    Parameters
+    ----------
+    a : array, (m, k)
+        float16, bfloat16, float8_e4m3fn, float8_e5m2, or float32, of which a unit reads tfloat32: it drops the low 13 bits. A
+        kernel that rounds its operands does so before (``gk.cast(a, "tfloat32")``).
+    b : array, (k, n)
+        Of the format of `a`; the float8 formats may be mixed on a unit.
+    c : array, (m, n), optional
+        In the accumulator's format. Default: +0.
+    unit : str
+        ``volta``, ``turing``, ``ampere``, ``ada``, ``hopper``, ``hopper.wgmma``, ``blackwell``, ``blackwell.tcgen05`` or
+        ``rtx_blackwell``, with a float32 accumulator, or a float16 one as in ``hopper/float16``; or an fma chain, ``float32``,
+        ``float64``, ``float16``, ``bfloat16``.
+    instruction_k : int, optional
+        Products of one instruction, where a unit has several for these operands. Default: its largest. On Hopper and Blackwell
+        two instructions of 8 do not add as one of 16.
+    order : str
+        ``ascending``: one walk along k. What libraries also do: ``split:P`` (P contiguous parts, each walked from +0, the
+        first from C, then added), ``split:P/FORMAT`` (parts rounded to a format first), ``serial:P/FORMAT`` (each part added
+        to the rounded sum so far), ``sliced:S`` or ``sliced:SxW`` (S walks over alternating stripes of W = 32), ``restart:N``
+        (a new walk every N, as float8 kernels without fast accumulation do at 128). Additions outside the unit round to nearest.
+    device : {None, "cpu"}
+        Where to compute.
+
+    Returns
+    -------
+    array, (m, n)
+        In the accumulator's format. Missing products at the end of k are zeros.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments of a wrong kind, dtype or shape, and for formats that the unit does not take: nothing is guessed.
+
+    Examples
+    --------
+    >>> a = np.array([[-(2.0**13), -0.5, -0.25, -0.125]], np.float16)
+    >>> b = np.array([[2.0**10], [1], [1], [1]], np.float16)
+    >>> c = np.array([[2.0**23]], np.float32)
+    >>> [float(gk.mma(a, b, c, unit=u)[0, 0]) for u in ("float32", "volta", "ampere", "hopper")]
+    [-0.875, 0.0, -0.5, -0.75]
+    """
+    acc = accumulator(unit, "mma: unit")
+    left, right = _matrix(a, "a"), _matrix(b, "b")
+    if left.shape[1] != right.shape[0]:
+        raise ValueError(f"mma: a has shape {left.shape}, b {right.shape}: the inner sizes must agree")
+    a_format, b_format = _formats(left, right, acc)
+    if acc.unit is None:
+        if instruction_k is not None:
+            raise ValueError(f"mma: instruction_k is of a matrix unit, unit is {unit!r}")
+        k = 1
+    else:
+        k = find(acc, a_format, b_format, "mma", instruction_k).k
+    plan = order_of(order, k, "mma: order")
+    shape = (left.shape[0], right.shape[1])
+    start = _start(c, shape, acc)
+    x, y = left.bits, right.bits
+    if a_format == "tfloat32":
+        x, y = x & _TFLOAT32, y & _TFLOAT32
+    ids = format_ids()
+    walked = []
+    for columns in plan.walks(left.shape[1], k):
+        whole = len(columns) == left.shape[1]
+        part_a, part_b = (x, y) if whole else (np.ascontiguousarray(x[:, columns]), np.ascontiguousarray(y[columns]))
+        wide = _core.product(
+            part_a, ids[a_format], False, part_b, ids[b_format], False, None, 0, ids[a_format], ids[acc.format],
+            acc.unit_id, k if acc.unit else 0, start,
+        )  # fmt: skip
+        walked.append(_accumulated(wide, acc))
+        start = None
+    return left.restore(_accumulated(plan.add(walked), acc))
+
+
+def _start(c: Any, shape: tuple[int, int], acc: Accumulator) -> NDArray[Any] | None:
+    if c is None:
+        return None
+    bits = _matrix(c, "c")
+    if bits.format != acc.format:
+        raise TypeError(f"mma: c is {bits.format}, the accumulator {acc.format}")
+    if bits.shape != shape:
+        raise ValueError(f"mma: c has shape {bits.shape}, the product {shape}")
+    wide = np.float64 if acc.format == "float64" else np.float32
+    return as_bits_view(np.ascontiguousarray(bits.values.astype(wide)))

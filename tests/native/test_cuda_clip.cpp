@@ -1,0 +1,147 @@
+// The kernels of clipping against the CPU's executor, bit by bit, in three orders of threads.
+#include <algorithm>
+
+#include "base/thread_pool.hpp"
+#include "check.hpp"
+#include "cuda/kernels.hpp"
+#include "device_table.hpp"
+#include "tensors.hpp"
+
+namespace gradkern {
+namespace {
+
+using executor::ClipTensor;
+using executor::Executor;
+using test::FormatId;
+using test::Tensor;
+
+bool same(const ops::TwoWords& a, const ops::TwoWords& b) {
+  return test::same(a.high, b.high) && test::same(a.low, b.low);
+}
+
+bool same(const ops::Survey& a, const ops::Survey& b) {
+  return a.nan == b.nan && a.inf == b.inf && a.first_nonfinite == b.first_nonfinite && test::same(a.amax, b.amax) &&
+         same(a.big, b.big) && same(a.medium, b.medium) && same(a.small, b.small);
+}
+
+bool same(const ops::ClipCounts& a, const ops::ClipCounts& b) {
+  return a.flushed == b.flushed && a.subnormal == b.subnormal && a.overflow == b.overflow && a.changed == b.changed;
+}
+
+std::int64_t width_of(FormatId format) {
+  return formats::visit(format,
+                        [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
+}
+
+// Tensors that begin some entries into their memory, each with a target of its own.
+struct Batch {
+  std::vector<Tensor> tensors;
+  std::vector<std::int64_t> shifts;
+  std::vector<std::vector<std::uint8_t>> targets;
+  std::vector<ClipTensor> args;
+
+  void add(Tensor t, std::int64_t shift = 0) {
+    args.push_back({t.size() - shift, t.format, nullptr, nullptr});
+    tensors.push_back(std::move(t));
+    shifts.push_back(shift);
+  }
+  std::int64_t count() const { return static_cast<std::int64_t>(args.size()); }
+
+  // Targets as the tensors are; sources are the same memory, or their own.
+  void restart(bool in_place) {
+    targets.resize(tensors.size());
+    for (std::size_t i = 0; i < args.size(); ++i) {
+      targets[i] = tensors[i].bytes;
+      const std::int64_t offset = shifts[i] * width_of(args[i].format);
+      args[i].target = targets[i].data() + offset;
+      args[i].source = in_place ? args[i].target : tensors[i].bytes.data() + offset;
+    }
+  }
+
+  std::vector<ops::Survey> survey(const Executor& e, ops::Norm p) const {
+    std::vector<ops::Survey> found(args.size());
+    e.clip_survey(e, args.data(), count(), p, found.data());
+    return found;
+  }
+};
+
+template <class Run>
+void writes(const char* what, Batch& batch, bool in_place, const Executor& cpu, const Executor& device, Run run) {
+  std::vector<ops::ClipCounts> want(batch.args.size()), got(batch.args.size());
+  batch.restart(in_place);
+  run(cpu, want.data());
+  const auto bytes = batch.targets;
+  batch.restart(in_place);
+  run(device, got.data());
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    const std::string name = test::name_of(batch.args[i].format);
+    CHECK(batch.targets[i] == bytes[i], what, name, batch.args[i].size, batch.shifts[i], in_place);
+    CHECK(same(got[i], want[i]), what, name, batch.args[i].size, got[i].flushed, want[i].flushed, got[i].subnormal,
+          want[i].subnormal, got[i].overflow, want[i].overflow, got[i].changed, want[i].changed);
+  }
+}
+
+void every(Batch& batch, const Executor& cpu, const Executor& device, int turn) {
+  batch.restart(false);
+  for (const auto p : {ops::Norm::one, ops::Norm::two, ops::Norm::infinity}) {
+    const auto want = batch.survey(cpu, p), got = batch.survey(device, p);
+    for (std::size_t i = 0; i < want.size(); ++i)
+      CHECK(same(got[i], want[i]), "survey", test::name_of(batch.args[i].format), batch.args[i].size,
+            static_cast<int>(p), got[i].amax, want[i].amax, got[i].medium.high, want[i].medium.high);
+  }
+  const auto surveys = batch.survey(cpu, ops::Norm::two);
+  constexpr double factors[] = {0.3, 0x1.fffffep-1, 0x1p-20, 0.0, 0x1.8p-9, 7.0, 0x1.8p-140, 0x1p127, 1e30f};
+  std::vector<ops::ClipFactor> scales;
+  std::vector<ops::ClipBounds> bounds;
+  for (std::size_t i = 0; i < batch.args.size(); ++i) {
+    const std::size_t k = i + static_cast<std::size_t>(turn);
+    scales.push_back({static_cast<float>(factors[k % 9]), k % 4 == 0 ? 0x1p-9 : 1.0, k % 5 != 4});
+    bounds.push_back({k % 2 ? -0.5 : 0.25, k % 3 ? 2.0 : 0.25, k % 5 != 4});
+  }
+  for (const bool in_place : {false, true}) {
+    for (const bool zero : {false, true}) {
+      writes("scale", batch, in_place, cpu, device, [&](const Executor& e, ops::ClipCounts* counts) {
+        e.clip_scale(e, batch.args.data(), batch.count(), surveys.data(), scales.data(), zero, counts);
+      });
+      writes("clamp", batch, in_place, cpu, device, [&](const Executor& e, ops::ClipCounts* counts) {
+        e.clip_clamp(e, batch.args.data(), batch.count(), bounds.data(), zero, counts);
+      });
+    }
+  }
+}
+
+void add_all(Batch& batch, FormatId format) {
+  std::uint64_t seed = 700;
+  for (const std::int64_t size : {0, 1, 15, 16, 17, 255, 2047, 2048, 2049, 16383, 16384, 16385, 50000}) {
+    auto values = test::random_values(++seed, size, -20, 7);
+    batch.add(test::tensor(format, values));
+    test::sprinkle(values, format, ++seed, 40);
+    batch.add(test::tensor(format, values));
+    if (size) batch.add(test::tensor(format, values), 1);
+  }
+  for (const double constant : {0.0, -0.0, -1.75, HUGE_VAL, std::nan("")})
+    batch.add(test::tensor(format, std::vector<double>(5000, constant)));
+  for (const int low : {-1074, -430, -160, -30, 0, 100, 440, 960})
+    batch.add(test::tensor(format, test::random_values(++seed, 5000, low, low + 60)));
+  batch.add(test::tensor(format, test::random_values(++seed, 20000, -600, 600)));
+}
+
+}  // namespace
+}  // namespace gradkern
+
+int main() {
+  using namespace gradkern;
+  executor::DeviceTable table = test::memory_table();
+  table.clip_survey = cuda::clip_survey;
+  table.clip_scale = cuda::clip_scale;
+  table.clip_clamp = cuda::clip_clamp;
+  const auto cpu = test::usable_executors().front(), device = executor::device_executor(table);
+  Batch batch;
+  for (const auto format : test::all_formats) add_all(batch, format);
+  int turn = 0;
+  for (const auto order : test::orders) {
+    simt::set_order(order);
+    every(batch, cpu, device, turn++);
+  }
+  return test::report();
+}

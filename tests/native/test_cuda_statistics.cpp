@@ -1,0 +1,149 @@
+// The kernels of statistics against the CPU's executor, bit by bit, in three orders of threads.
+#include <algorithm>
+#include <memory>
+
+#include "base/thread_pool.hpp"
+#include "check.hpp"
+#include "cuda/kernels.hpp"
+#include "device_table.hpp"
+#include "tensors.hpp"
+
+namespace gradkern {
+namespace {
+
+using executor::StatisticsArgs;
+using test::FormatId;
+using test::Tensor;
+
+bool same(const ops::SquareSum& a, const ops::SquareSum& b) {
+  return test::same(a.big, b.big) && test::same(a.medium, b.medium) && test::same(a.small, b.small);
+}
+
+bool same(const ops::Moments& m, const ops::Moments& n) {
+  return m.finite == n.finite && test::same(m.mean, n.mean) && test::same(m.mean_rest, n.mean_rest) &&
+         test::same(m.l1, n.l1) && same(m.deviations, n.deviations) && same(m.squares, n.squares);
+}
+
+bool same_cells(const ops::Statistics& a, const ops::Statistics& b) {
+  const auto count = [](const ops::Statistics& s, int binade, int cell) {
+    return s.binades.first <= binade && binade < s.binades.last ? s.binades.row(binade)[cell] : 0;
+  };
+  bool equal = true;
+  for (int binade = ops::binade_min; binade < ops::binade_min + ops::binade_count; ++binade)
+    for (int c = 0; c < ops::cell_count; ++c) equal &= count(a, binade, c) == count(b, binade, c);
+  return equal;
+}
+
+// A tensor that begins `shift` entries into its memory.
+struct Shifted {
+  Tensor tensor;
+  std::int64_t shift;
+
+  StatisticsArgs args() const {
+    const std::int64_t width = formats::visit(
+        tensor.format, [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
+    return {tensor.size() - shift, tensor.format, tensor.bytes.data() + shift * width};
+  }
+};
+
+using Measured = std::vector<std::unique_ptr<ops::Statistics>>;
+
+Measured measured(const executor::Executor& e, const std::vector<StatisticsArgs>& args) {
+  Measured all(args.size());
+  e.statistics(e, args.data(), static_cast<std::int64_t>(args.size()), [&](std::int64_t i, const ops::Statistics& s) {
+    auto& one = all[static_cast<std::size_t>(i)];
+    CHECK(!one, i);
+    one = std::make_unique<ops::Statistics>(s);
+  });
+  return all;
+}
+
+void compare(const std::vector<StatisticsArgs>& args, const Measured& got, const Measured& want, const char* what) {
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    const auto &a = *got[i], &b = *want[i];
+    const std::string name = test::name_of(args[i].format);
+    CHECK(a.size == b.size && a.nan == b.nan && a.pos_inf == b.pos_inf && a.neg_inf == b.neg_inf, what, name, a.size);
+    CHECK(a.zero == b.zero && a.negative == b.negative && a.subnormal == b.subnormal, what, name, a.size, a.zero,
+          b.zero, a.negative, b.negative);
+    CHECK(a.first_nonfinite == b.first_nonfinite, what, name, a.size, a.first_nonfinite, b.first_nonfinite);
+    CHECK(a.amax == b.amax && a.amin == b.amin, what, name, a.size, a.amax, b.amax, a.amin, b.amin);
+    CHECK(same(a.moments, b.moments), what, name, a.size, a.moments.mean, b.moments.mean, a.moments.l1, b.moments.l1);
+    CHECK(same_cells(a, b), what, name, a.size);
+  }
+}
+
+// Values of every kind, each as a tensor of each size.
+std::vector<Shifted> tensors_of(FormatId format) {
+  std::vector<Shifted> list;
+  std::uint64_t seed = 300;
+  const auto add = [&](std::vector<double> values, std::int64_t shift = 0) {
+    list.push_back({test::tensor(format, values), shift});
+  };
+  for (const std::int64_t size : {0, 1, 15, 16, 17, 255, 2047, 2048, 2049, 16383, 16384, 16385, 50000}) {
+    auto values = test::random_values(++seed, size, -20, 12);
+    add(values);
+    for (const std::int64_t shift : {1, 3}) add(test::random_values(++seed, size + shift, -20, 12), shift);
+    auto special = values;
+    test::sprinkle(special, format, ++seed, 40);
+    add(special);
+    for (double& x : values) x = 1000 + x;  // far from zero: moments that cancel in one pass
+    add(values);
+    test::sprinkle(values, format, ++seed, 700);
+    add(values);
+  }
+  for (const double constant : {0.0, -0.0, -1.75, 1.0, HUGE_VAL, std::nan("")})
+    add(std::vector<double>(5000, constant));
+  for (const int low : {-1074, -420, -160, 440, 960}) add(test::random_values(++seed, 5000, low, low + 60));
+  auto mixed = test::random_values(++seed, 20000, -300, 300);
+  std::fill_n(mixed.begin() + 2048, 2048, 0.0);
+  add(mixed);
+  return list;
+}
+
+void every_format(const executor::Executor& cpu, const executor::Executor& device) {
+  std::vector<Shifted> all;
+  for (const FormatId format : test::all_formats)
+    for (Shifted& t : tensors_of(format)) all.push_back(std::move(t));
+  std::vector<StatisticsArgs> args;
+  for (const Shifted& t : all) args.push_back(t.args());
+  const Measured want = measured(cpu, args);
+  for (const auto order : test::orders) {
+    simt::set_order(order);
+    compare(args, measured(device, args), want, "list");
+  }
+}
+
+// Large enough to be counted by pattern.
+void by_pattern(const executor::Executor& cpu, const executor::Executor& device) {
+  std::vector<Shifted> all;
+  for (const FormatId format : {FormatId::bfloat16, FormatId::float8_e4m3fn, FormatId::float8_e5m2}) {
+    const std::int64_t size = (format == FormatId::bfloat16 ? 1 << 20 : 1 << 12) + 1003;
+    for (const std::int64_t shift : {0, 1}) {
+      auto values = test::random_values(500, size, -60, 20);
+      all.push_back({test::tensor(format, values), shift});
+      test::sprinkle(values, format, 501, 40);
+      all.push_back({test::tensor(format, values), shift});
+    }
+  }
+  std::vector<StatisticsArgs> args;
+  for (const Shifted& t : all) args.push_back(t.args());
+  const Measured want = measured(cpu, args);
+  for (const auto order : test::orders) {
+    simt::set_order(order);
+    compare(args, measured(device, args), want, "patterns");
+  }
+}
+
+}  // namespace
+}  // namespace gradkern
+
+int main() {
+  using namespace gradkern;
+  executor::DeviceTable table = test::memory_table();
+  table.statistics = cuda::statistics;
+  table.count_patterns = cuda::count_patterns;
+  const auto cpu = test::usable_executors().front(), device = executor::device_executor(table);
+  every_format(cpu, device);
+  by_pattern(cpu, device);
+  return test::report();
+}
