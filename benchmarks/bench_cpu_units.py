@@ -86,7 +86,9 @@ def main(size: int = 1024, seconds: float = 1.0) -> None:
     n = size // 8
     a, b = drawn(n, "float16")
     times = medians({"numpy": lambda: a @ b, "unit": lambda: product("numpy", "software", a, b)}, seconds)
-    print(f"NumPy's own float16 product, {n}^3: {n**3 / times['numpy'] / 1e9:.2f} GMAC/s, as unit numpy {n**3 / times['unit'] / 1e9:.2f}")
+    print(
+        f"NumPy's own float16 product, {n}^3: {n**3 / times['numpy'] / 1e9:.2f} GMAC/s, as unit numpy {n**3 / times['unit'] / 1e9:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -62,7 +62,10 @@ def test_written_in_place():
 
 REFUSED = [
     (lambda: CudaInterface(X, stream=0), "cast: x: .*stream 0 is ambiguous"),
-    (lambda: CudaInterface(X, strides=(4, 12)), r"must be C-contiguous and native on its device, got strides \(4, 12\)"),
+    (
+        lambda: CudaInterface(X, strides=(4, 12)),
+        r"must be C-contiguous and native on its device, got strides \(4, 12\)",
+    ),
     (lambda: CudaInterface(X, typestr=">f4"), "must be C-contiguous and native on its device"),
     (lambda: CudaInterface(X, typestr="<i4"), "cast: x: dtype must be a floating-point format of gradkern, got int32"),
     (lambda: CudaInterface(X, mask=X), "entries are masked"),

@@ -236,4 +236,3 @@ def _of_interface(x: Any, interface: dict[str, Any]) -> _core.DeviceArray:
     if stream == 0:
         raise TypeError("__cuda_array_interface__: stream 0 is ambiguous; 1 is CUDA's default stream")
     return _core.DeviceArray.borrow(CUDA, pointer or 0, shape, dtype.name, -1, stream or 0, x, not read_only)
-

@@ -222,7 +222,10 @@ def dense_backward(
     grad_bias = rounded(_product(a, ones, dz, is_sum=True), "bias_gradient")
     restore = dh.restore
     return DenseGradients(
-        restore(grad_input.values), restore(grad_weight.values), restore(grad_bias.values.reshape(w.shape[:1])), rounded.events
+        restore(grad_input.values),
+        restore(grad_weight.values),
+        restore(grad_bias.values.reshape(w.shape[:1])),
+        rounded.events,
     )
 
 

@@ -44,7 +44,10 @@ class NamedArrays:
 
 
 def _is_array(value: Any) -> bool:
-    return any(hasattr(value, name) for name in ("dtype", "__array__", "__array_interface__", "__dlpack__", "__cuda_array_interface__"))
+    return any(
+        hasattr(value, name)
+        for name in ("dtype", "__array__", "__array_interface__", "__dlpack__", "__cuda_array_interface__")
+    )
 
 
 def problem(value: Any) -> str | None:
