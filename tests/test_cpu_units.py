@@ -148,8 +148,9 @@ def test_names():
             gk.arithmetic(wrong)
 
 
-def test_sums_that_torch_cuts_in_unknown_ways_are_refused():
-    a = np.ones((8, 513), np.float16)
-    with pytest.raises(ValueError, match="512 products"):
-        gk.mma(a, np.ascontiguousarray(a.T), unit="torch_cpu")
-    assert gk.mma(a[:2], np.ones((513, 3), np.float16), unit="torch_cpu")[0, 0] == 513  # ATen's loop has no blocks
+@pytest.mark.parametrize(("dtype", "k"), [(np.float16, 513), (BF16, 257), (BF16, 150)])
+def test_sums_that_torch_cuts_in_unknown_ways_are_refused(dtype, k):
+    ones = np.ones((8, k), dtype)
+    with pytest.raises(ValueError, match="is not known"):
+        gk.mma(ones, np.ascontiguousarray(ones.T), unit="torch_cpu")
+    assert gk.mma(ones[:2], np.ones((k, 3), dtype), unit="torch_cpu")[0, 0] == k  # ATen's loop has no blocks

@@ -86,11 +86,15 @@ mma::Instruction unit_instruction(const executor::ProductArgs& args) {
                                        unit_format(args.b.format, args.operands), args.accumulate, args.instruction_k);
   base::expects(i.k > 0, "product: the matrix unit has no instruction for these formats");
   if (i.form != mma::Form::torch) return i;
-  const bool by_columns = args.b.row_stride == 1 && args.b.column_stride != 1;
-  base::expects(args.m * args.k * args.n <= mma::torch_threshold || args.k <= mma::torch_most_k,
-                "product: how torch_cpu cuts sums of more than 512 products into blocks depends on their shape and is "
-                "not known");
-  return mma::torch_instruction(i, args.m, args.k, args.n, by_columns);
+  const auto apart = [](std::int64_t near, std::int64_t far) { return near == 1 && far != 1; };
+  const mma::Instruction found =
+      mma::torch_instruction(i, args.m, args.k, args.n, apart(args.a.row_stride, args.a.column_stride),
+                             apart(args.b.row_stride, args.b.column_stride));
+  base::expects(
+      found.k > 0,
+      "product: how torch_cpu sums this product is not known: float16 sums may have 512 products, bfloat16 sums 256, "
+      "or 128 where 32 does not divide them and another even number does");
+  return found;
 }
 
 UnitPlan::UnitPlan(const executor::ProductArgs& args, const float* a, const float* b, const float* bias)
@@ -205,7 +209,8 @@ void UnitPlan::run(const Kernels& kernels, const ProductRange& range, char* scra
   const mma::Form form = product_.instruction.form;
   if (form == mma::Form::interleaved || form == mma::Form::registers) return run_model(range);
   const std::vector<Fix> list = fixes(range);
-  kernels.unit_product(product_, range, scratch);
+  in_blocks(product_, product_.instruction,
+            [&](const UnitProduct& block) { kernels.unit_product(block, range, scratch); });
   for (const Fix& fix : list) product_.c[fix.at] = fix.value;
 }
 

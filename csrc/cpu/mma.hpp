@@ -11,6 +11,21 @@ namespace gradkern::cpu {
 // The instruction of a product on a unit. Raises std::invalid_argument where there is none.
 mma::Instruction unit_instruction(const executor::ProductArgs& args);
 
+// run(block) for the blocks of k that torch cuts a sum into, one after another; for other units, of the whole.
+template <class Product, class Run>
+void in_blocks(const Product& whole, const mma::Instruction& instruction, Run run) {
+  if (instruction.form != mma::Form::amx || instruction.k == 32 || whole.k == 0) return run(whole);
+  for (std::int64_t k = 0; k < whole.k; k += instruction.k) {
+    Product block = whole;
+    block.a += k * whole.a_step;
+    block.b += k * whole.b_step;
+    block.k = whole.k - k < instruction.k ? whole.k - k : instruction.k;
+    block.continued = k > 0 || whole.continued;
+    if (k + block.k < whole.k) block.bias = nullptr;
+    run(block);
+  }
+}
+
 class UnitPlan {
  public:
   // a, b and bias: the operands' values as they lie, rounded to what the unit takes.

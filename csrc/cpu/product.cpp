@@ -191,7 +191,7 @@ class Batch {
     if (args.m == 0 || args.n == 0) return;
     const BfloatKernel kernel = software ? nullptr : bfloat_kernel(kernels_, instruction.form);
     if (kernel && args.k > 0 && args.a.format == FormatId::bfloat16 && args.b.format == FormatId::bfloat16)
-      return add_bfloat(args, kernel);
+      return add_bfloat(args, instruction, kernel);
     const float* a = lanes_of<float>(args.a.data, args.a.format, args.m * args.k, args.operands);
     const float* b = lanes_of<float>(args.b.data, args.b.format, args.k * args.n, args.operands);
     const UnitPlan& plan = units_.emplace_back(args, a, b, bias_of<float>(args));
@@ -201,7 +201,7 @@ class Batch {
   }
 
   // bfloat16 as it lies, by the processor's own instruction.
-  void add_bfloat(const ProductArgs& args, BfloatKernel kernel) {
+  void add_bfloat(const ProductArgs& args, const mma::Instruction& instruction, BfloatKernel kernel) {
     const auto bits = [](const void* data) { return static_cast<const std::uint16_t*>(data); };
     const BfloatProduct p{bits(args.a.data),
                           args.a.row_stride,
@@ -217,7 +217,7 @@ class Batch {
                           args.continued != nullptr};
     share<float>(args.m, args.n, args.k, [=](const ProductRange& range) {
       const simd::NearestEven guard;
-      kernel(p, range, bfloat_scratch_of_thread());
+      in_blocks(p, instruction, [&](const BfloatProduct& block) { kernel(block, range, bfloat_scratch_of_thread()); });
     });
   }
 

@@ -7,7 +7,7 @@
 //   separate_half  c = (a b) + c in float16, rounded twice
 //   rounded_float  c = a b + c in float32, rounded once; the last sum to float16
 //   fused_float    c = a b + c in float32, rounded once
-//   interleaved    ATen, right operand row by row: four chains in float32, k mod 4, those left over in the first
+//   interleaved    ATen, both operands row by row: four chains in float32, k mod 4, those left over in the first
 //   registers      ATen, right operand column by column: eight registers of eight chains, then one more, then one by one
 // amx and pairs read subnormals as zeros and write zeros for them, a result that is tiny after its rounding; the rest
 // keep them. Every rounding is to nearest, ties to even. Any NaN becomes the canonical one.
@@ -21,17 +21,31 @@
 
 namespace gradkern::mma {
 
-// torch 2.13 on one thread: above so many multiply-adds oneDNN multiplies, in blocks of k that are known up to a size.
-inline constexpr std::int64_t torch_threshold = 4096, torch_most_k = 512;
+// torch 2.13 on one thread: above so many multiply-adds oneDNN multiplies.
+inline constexpr std::int64_t torch_threshold = 4096;
 
-// What multiplies a product of torch's. right_by_columns: consecutive k of the right operand lie together.
+// oneDNN's blocks of a sum in bfloat16: as few as tiles of 32 are, of one even size where there is such a size.
+constexpr int onednn_block(std::int64_t k) {
+  for (int size = 32; size > 0; size -= 2)
+    if (k % size == 0) return k / size == (k + 31) / 32 ? size : 32;
+  return 32;
+}
+
+// What multiplies a product of torch's; its k is 0 where that is not known. By columns: consecutive k of the left operand
+// lie apart, of the right one together. oneDNN packs such a left operand into tiles, and long sums by rules of its own.
 constexpr Instruction torch_instruction(Instruction i, std::int64_t m, std::int64_t k, std::int64_t n,
-                                        bool right_by_columns) {
+                                        bool left_by_columns, bool right_by_columns) {
+  const bool bfloat = i.a == FormatId::bfloat16;
+  if (left_by_columns && right_by_columns) return {};
   if (m * k * n <= torch_threshold) {
-    i.form = right_by_columns ? Form::registers : Form::interleaved;
+    i.form = left_by_columns ? Form::fused_float : right_by_columns ? Form::registers : Form::interleaved;
+  } else if (bfloat) {
+    i.form = Form::amx;
+    i.k = left_by_columns ? 32 : onednn_block(k);
+    if (k > 256 || (k > 128 && i.k < 32)) return {};
   } else {
-    i.form = i.a == FormatId::bfloat16 ? Form::amx : Form::fused_float;
-    i.k = i.form == Form::amx ? 32 : 1;
+    i.form = Form::fused_float;
+    if (k > 512) return {};
   }
   return i;
 }
@@ -81,8 +95,10 @@ struct Operands16 {
   GRADKERN_HD float kept(std::int64_t k, float c) const { return fused(left(k), right(k), c); }
 };
 
-GRADKERN_HD float amx(const Operands16& p, std::int64_t first, float c) {
+// Of a block of k; what a tile has besides is zero.
+GRADKERN_HD float amx(Operands16 p, std::int64_t first, std::int64_t count, float c) {
   float even = 0, odd = 0;
+  p.size = first + count < p.size ? first + count : p.size;
   for (std::int64_t k = first; k < first + 32; k += 2) {
     even = p.flushed(k, even);
     odd = p.flushed(k + 1, odd);
@@ -123,7 +139,7 @@ GRADKERN_HD std::uint32_t walk_rounding_each(const Instruction& i, const std::ui
   float sum = static_cast<float>(start);
   switch (i.form) {
     case Form::amx:
-      for (std::int64_t k = 0; k < size; k += 32) sum = amx(p, k, sum);
+      for (std::int64_t k = 0; k < size; k += i.k) sum = amx(p, k, i.k, sum);
       break;
     case Form::pairs:
       for (std::int64_t k = 0; k < size; k += 2) sum = p.flushed(k, p.flushed(k + 1, sum));

@@ -25,9 +25,10 @@ RULES = {
         "float32, to nearest, once a product; float16 once a sum",
     ),
     "torch": (
-        "torch 2.13 on one thread. Up to m k n = 4096 ATen's loop: four interleaved float32 sums, or, where the right operand "
-        "is transposed as a layer's weight is, eight registers of eight. Above it oneDNN: float16 by one float32 fma chain, "
-        "bfloat16 as x86.amx. The bias is added to the float32 sum, and storage rounds once",
+        "torch 2.13 on one thread. Up to m k n = 4096 ATen's loops in float32: a @ b in four interleaved sums, x @ weight.T in "
+        "eight registers of eight, dz.T @ x in one chain. Above it oneDNN: float16 by one float32 chain, bfloat16 as x86.amx, in "
+        "tiles of 32 or, where an even number cuts the sum into as few equal parts, in tiles of that. The bias is added to "
+        "the float32 sum, and storage rounds once",
         "float32, to nearest, after each operation; bfloat16 above the threshold reads and writes subnormals as zeros",
     ),
 }
@@ -36,7 +37,8 @@ LIMITS = {
     "cuda.hfma": "no GPU was compared with; bfloat16 is not modelled",
     "cuda.hmul_hadd": "no GPU was compared with; without _rn the compiler may fuse the two into an fma",
     "numpy": "compared with NumPy 2: matmul and dot",
-    "torch_cpu": "compared with torch 2.13, oneDNN with AMX and AVX512-FP16, one thread, m and n above 1. Sums of more than "
-    "512 products above the threshold are refused: how they are cut depends on the shape. Bias gradients are products with "
-    "ones here, in torch sums of another order; bfloat16 near 2^-128 with a ragged k differs in a few entries",
+    "torch_cpu": "compared with torch 2.13 on a processor with AMX and AVX512-FP16, on one thread; another torch, processor or "
+    "thread count may sum in another order. Above the threshold sums of more than 512 float16 or 256 bfloat16 products are "
+    "refused, and those of more than 128 that go into smaller tiles: how they are cut depends on the shape. A bias gradient "
+    "is a product with ones here; torch adds in another order",
 }

@@ -32,10 +32,13 @@ def _formats(a: Bits, b: Bits, acc: Accumulator) -> tuple[str, str]:
     return ("tfloat32", "tfloat32") if a.format == "float32" else (a.format, b.format)
 
 
-def _accumulated(wide: NDArray[Any], acc: Accumulator) -> NDArray[Any]:
-    """Wide values as the accumulator's format holds them, a unit's NaN being 0x7FFFFFFF or 0x7FFF."""
+def _accumulated(wide: NDArray[Any], acc: Accumulator, *, added: bool = False) -> NDArray[Any]:
+    """Wide values as the accumulator's format holds them, a unit's NaN being 0x7FFFFFFF or 0x7FFF as its kernels leave it.
+
+    ``added``: by NumPy, whose NaN is another.
+    """
     d = wide.astype(finfo(acc.format).dtype, copy=False)
-    if acc.unit is not None:
+    if acc.unit is not None and (added or acc.format == "float16"):
         nan = np.isnan(d)
         if nan.any():
             as_bits_view(d)[nan] = 0x7FFF if acc.format == "float16" else 0x7FFFFFFF
@@ -130,7 +133,7 @@ def mma(
         )  # fmt: skip
         walked.append(_accumulated(wide, acc))
         start = None
-    return left.restore(_accumulated(plan.add(walked), acc))
+    return left.restore(_accumulated(plan.add(walked), acc, added=len(walked) > 1))
 
 
 def _start(c: Any, shape: tuple[int, int], acc: Accumulator) -> NDArray[Any] | None:

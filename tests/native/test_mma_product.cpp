@@ -103,7 +103,7 @@ std::uint32_t accumulator_of(FormatId accumulate, double value) {
 void check(const Case& c, std::uint64_t seed) {
   const bool torch = c.instruction.form == mma::Form::torch;
   const mma::Instruction ins =
-      torch ? mma::torch_instruction(c.instruction, c.m, c.k, c.n, c.transposed && c.n > 1) : c.instruction;
+      torch ? mma::torch_instruction(c.instruction, c.m, c.k, c.n, false, c.transposed && c.k > 1) : c.instruction;
   const Tensor a = test::tensor(ins.a, draw(c.kind, ins.a, seed, c.m * c.k));
   const Tensor b = test::tensor(ins.b, draw(c.kind, ins.b, seed + 1, c.k * c.n));
   const Tensor start = test::tensor(ins.accumulate, draw(c.kind, ins.accumulate, seed + 2, c.m * c.n));
@@ -201,6 +201,11 @@ int main() {
         for (const bool transposed : {false, true})
           check({unit, bfloat, 17, 35, k, transposed, k % 2 == 1, k == 32, kind}, seed++);
   }
+  // Sums that oneDNN cuts into blocks of their own.
+  const auto torch = mma::find(mma::Unit::torch_cpu, FormatId::bfloat16, FormatId::bfloat16, FormatId::float32);
+  for (const std::int64_t k : {40, 66, 112, 128})
+    for (const char* kind : {"cancel", "subnormal", "bits"})
+      check({mma::Unit::torch_cpu, torch, 9, 40, k, k == 66, k == 40, k > 40, kind}, seed++);
   // Every size around the panels, and none at all.
   const auto ins = mma::find(mma::Unit::hopper, FormatId::float16, FormatId::float16, FormatId::float32);
   for (const std::int64_t n : {1, 15, 64, 65, 130})
