@@ -1,8 +1,9 @@
 """Units of CPUs and libraries: the same bits first, then multiply-adds a second beside torch's and NumPy's own products.
 
-``python benchmarks/bench_cpu_units.py [SIZE] [SECONDS]`` prints SIZE^3 products (default 1024) on one thread and on two: the unit by
-the processor's own instruction where it has it, by software, and torch's product of that format. NumPy's float16 product is slow: it is
-timed at SIZE / 8. ``pytest benchmarks/bench_cpu_units.py --benchmark-enable`` times one thread.
+``python benchmarks/bench_cpu_units.py [SIZE] [SECONDS]`` prints SIZE^3 products (default 1024) on one thread and on
+two: the unit by the processor's own instruction where it has it, by software, and torch's product of that format.
+NumPy's float16 product is slow: it is timed at SIZE / 8. ``pytest benchmarks/bench_cpu_units.py --benchmark-enable``
+times one thread.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def main(size: int = 1024, seconds: float = 1.0) -> None:
     a, b = drawn(n, "float16")
     times = medians({"numpy": lambda: a @ b, "unit": lambda: product("numpy", "software", a, b)}, seconds)
     print(
-        f"NumPy's own float16 product, {n}^3: {n**3 / times['numpy'] / 1e9:.2f} GMAC/s, as unit numpy {n**3 / times['unit'] / 1e9:.2f}"
+        f"NumPy's own float16 product, {n}^3: {n**3 / times['numpy'] / 1e9:.2f} GMAC/s, "
+        f"as unit numpy {n**3 / times['unit'] / 1e9:.2f}"
     )
 
 
