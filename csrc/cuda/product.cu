@@ -29,6 +29,7 @@ struct TileShape {
   static constexpr int blocks = blocks_;  // that fit a multiprocessor, at least
   static constexpr int row_group = rows < 4 ? rows : 4, column_group = columns < 4 ? columns : 4;
   static_assert(threads_n % 8 == 0 && m / rows % 4 == 0);
+  static_assert(rows <= 4 || 128 <= m);  // the swizzle of a tile stays below the first of its thread's later groups
 };
 
 template <class Lane>
@@ -73,19 +74,24 @@ __device__ __forceinline__ void multiply(const T* a, const T* b, Row row, Column
                                          T (&sum)[Shape::rows][Shape::columns]) {
   using TileA = Tile<Lane, Shape::m, Shape::k, Shape::threads>;
   using TileB = Tile<Lane, Shape::n, Shape::k, Shape::threads>;
-#pragma unroll 4  // more of them, and ptxas holds so much of the next steps that 128 registers do not suffice
-  for (int k = 0; k < Shape::k; ++k) {
-    T left[Shape::rows], right[Shape::columns];
+  // Large tiles: ptxas would hold so much of the next steps that 128 registers do not suffice.
+  [[maybe_unused]] constexpr int unrolled = Shape::rows == 8 ? 1 : Shape::k / 4;
+#pragma unroll unrolled
+  for (int quad = 0; quad < Shape::k / 4; ++quad) {
 #pragma unroll
-    for (int i = 0; i < Shape::rows; i += Shape::row_group)
-      TileA::template read<Shape::row_group>(a, k, row(i), left + i);
+    for (int k = 0; k < 4; ++k) {
+      T left[Shape::rows], right[Shape::columns];
 #pragma unroll
-    for (int j = 0; j < Shape::columns; j += Shape::column_group)
-      TileB::template read<Shape::column_group>(b, k, column(j), right + j);
+      for (int i = 0; i < Shape::rows; i += Shape::row_group)
+        TileA::template read<Shape::row_group>(a, quad, k, row(0), row(i) - row(0), left + i);
 #pragma unroll
-    for (int i = 0; i < Shape::rows; ++i) {
+      for (int j = 0; j < Shape::columns; j += Shape::column_group)
+        TileB::template read<Shape::column_group>(b, quad, k, column(0), column(j) - column(0), right + j);
 #pragma unroll
-      for (int j = 0; j < Shape::columns; ++j) sum[i][j] = Lane::step(left[i], right[j], sum[i][j]);
+      for (int i = 0; i < Shape::rows; ++i) {
+#pragma unroll
+        for (int j = 0; j < Shape::columns; ++j) sum[i][j] = Lane::step(left[i], right[j], sum[i][j]);
+      }
     }
   }
 }

@@ -231,10 +231,10 @@ struct Tile {
     }
   }
 
-  // `count` (1 or 4) neighbours of row k.
+  // `count` (1 or 4) neighbours of row 4 * quad + k, from o + apart on: one swizzled address for four k and every apart.
   template <int count>
-  static __device__ __forceinline__ void read(const T* shared, int k, int o, T* lanes) {
-    const T* from = shared + k * outer + (o ^ swizzle(k));
+  static __device__ __forceinline__ void read(const T* shared, int quad, int k, int o, int apart, T* lanes) {
+    const T* from = shared + 4 * quad * outer + (o ^ swizzle(4 * quad)) + k * outer + apart;
     if constexpr (count == 1) {
       lanes[0] = load(from);
     } else if constexpr (sizeof(T) == 8) {

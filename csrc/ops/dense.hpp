@@ -7,10 +7,23 @@
 // accumulator exact_step splits the product in two (Dekker) and rounds the three-term sum to odd.
 #pragma once
 
+#include <type_traits>
+
 #include "formats/format.hpp"
 #include "ops/rounding.hpp"
 
 namespace gradkern::ops {
+
+// a - b on integers, modulo 2^bits: below the pattern of -0 there is no other.
+template <class I>
+GRADKERN_HD I wrapping_difference(I a, I b) {
+  if constexpr (std::is_integral_v<I>) {
+    using U = std::make_unsigned_t<I>;
+    return static_cast<I>(static_cast<U>(a) - static_cast<U>(b));
+  } else {
+    return a - b;
+  }
+}
 
 // high + low is the exact sum; returns it rounded to odd.
 template <class V>
@@ -19,7 +32,7 @@ GRADKERN_HD V round_to_odd(V high, V low) {
   const I bits = to_bits(high);
   const I even_mask = (bits & I(std::int64_t(1))) ^ I(std::int64_t(1));
   const V outward = from_bits<V>(bits + even_mask);
-  const V inward = from_bits<V>(bits - even_mask);
+  const V inward = from_bits<V>(wrapping_difference(bits, even_mask));
   const V away = select(high > V(0.0), low, -low);
   return select(away > V(0.0), outward, select(away < V(0.0), inward, high));
 }

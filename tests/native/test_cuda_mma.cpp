@@ -7,6 +7,7 @@
 #include "product_cases.hpp"
 #include "simt/executor.hpp"
 #include "simt/tensor_core.hpp"
+#include "simt/traffic.hpp"
 
 namespace gradkern {
 namespace {
@@ -142,6 +143,36 @@ void large_tiles(const executor::Executor& cpu) {
   compare_layouts(Unit::ada, Operands::float8, {float8_e4m3fn, float8_e4m3fn, float8_e4m3fn}, float32);
 }
 
+// Whole tiles, in every layout that is copied: no more than a tenth above the least that memory could be asked for.
+void traffic() {
+  using enum FormatId;
+  const auto judge = [](const Formats& f, FormatId accumulate, bool a, bool b) {
+    ProductCase c{};
+    c.m = c.n = 1280;
+    c.k = 64;
+    c.a_format = f.a;
+    c.b_format = f.b;
+    c.operands = f.operands;
+    c.accumulate = accumulate;
+    c.a_at.transposed = a;
+    c.b_at.transposed = b;
+    c.unit = static_cast<int>(f.operands == float8_e4m3fn ? Unit::rtx_blackwell : Unit::hopper);
+    const test::Product product(c);
+    simt::count(true);
+    product.computed(device(), true);
+    simt::count(false);
+    const simt::Traffic t = simt::traffic();
+    CHECK(t.requests && t.shared_requests);
+    CHECK(t.sectors <= 1.1 * t.ideal_sectors, test::text_of(c), "sectors", t.sectors, "of", t.ideal_sectors);
+    CHECK(t.waves <= 1.1 * t.ideal_waves, test::text_of(c), "waves", t.waves, "of", t.ideal_waves);
+  };
+  for (const auto& [a, b] : {std::pair{false, true}, {false, false}, {true, false}}) {
+    judge({float16, float16, float16}, float32, a, b);
+    judge({float32, float32, tfloat32}, float32, a, b);
+  }
+  judge({float8_e4m3fn, float8_e4m3fn, float8_e4m3fn}, float32, false, true);
+}
+
 // What mma.sync cannot do is refused.
 void refusals() {
   for (const mma::Row& row : mma::rows) {
@@ -168,6 +199,7 @@ int main() {
   using namespace gradkern;
   const executor::Executor cpu = test::usable_executors().back();
   refusals();
+  traffic();
   std::uint64_t period = 1;
   for (const simt::Order order :
        {simt::Order{simt::Order::forward, 0}, {simt::Order::reverse, 0}, {simt::Order::shuffled, 3}}) {
