@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,11 +115,29 @@ def test_without_a_device_the_error_says_why(monkeypatch):
     assert gk.info().devices["cuda"] == refusal
 
 
-def test_cupy_arrays_are_recognised():
+def test_cupy_arrays_on_their_stream(monkeypatch):
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-    assert not _device.is_on_device(X)
-    fake = object.__new__(cupy.ndarray)
-    assert _device.is_on_device(fake)
+    asked = []
+
+    def current(device):
+        asked.append(device)
+        return SimpleNamespace(ptr=70 + len(asked))
+
+    monkeypatch.setattr(cupy.cuda, "get_current_stream", current)
+    memory = on_device(X)
+    pointer = cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(memory.pointer, memory.nbytes, memory, 0), 0)
+    x = cupy.ndarray(X.shape, np.float32, pointer)
+    result = gk.cast(x, "float16")
+    assert asked == [0] and result.values.stream == 71
+    assert np.array_equal(result.values.to_host(), X.astype(np.float16))
+    group = gk.GradientGroup([x])
+    gk.clip_by_global_norm(group, 0.5)
+    assert len(asked) == 3 and group._units.sources[0].stream == 73  # asked again at the step
+    want = X.copy()
+    gk.clip_by_global_norm([want], 0.5)
+    assert np.array_equal(memory.to_host(), want)
+    with pytest.raises(TypeError, match="not C-contiguous cannot be written in place on a device"):
+        gk.clip_by_norm([x.T], 1.0)
 
 
 BROKEN = """
