@@ -58,7 +58,10 @@ for dtype, name in ((torch.float16, "float16"), (torch.bfloat16, "bfloat16")):
 print("compared", total > 5 * TRIALS)
 """
 SMALL = "random.randint(2, 8), random.randint(2, 8), random.randint(1, 90)"
-LARGE = "random.choice([2, 5, 17, 40, 64]), random.choice([8, 17, 33, 96]), random.choice([random.randint(130, 512), random.randint(31, 130)])"
+LARGE = (
+    "random.choice([2, 5, 17, 40, 64]), random.choice([8, 17, 33, 96]), "
+    "random.choice([random.randint(130, 512), random.randint(31, 130)])"
+)
 
 
 @pytest.mark.parametrize("sizes", [SMALL, LARGE], ids=["ATen", "oneDNN"])

@@ -167,6 +167,7 @@ def product(
     start: NDArray[Any] | None = None,
 ) -> NDArray[Any]: ...
 def matrix_units() -> list[dict[str, Any]]: ...
+def own_instructions() -> list[str]: ...
 def mma_model(
     unit: int,
     a_format: int,
@@ -176,6 +177,7 @@ def mma_model(
     a: NDArray[np.uint32],
     b: NDArray[np.uint32],
     c: NDArray[np.uint32],
+    right_by_columns: bool = ...,
 ) -> NDArray[np.uint32]: ...
 def mma_trace(
     unit: int,
