@@ -33,7 +33,8 @@ def drawn(size: int, fmt: str):
 
 
 def ways(unit: str) -> tuple[str, ...]:
-    return ("processor", "software") if unit in _core.own_instructions() else ("software",)
+    instruction = "x86.avx512_fp16" if unit == "cuda.hfma" else unit  # which multiplies so
+    return ("processor", "software") if instruction in _core.own_instructions() else ("software",)
 
 
 def product(unit: str, way: str, a, b):
