@@ -170,24 +170,25 @@ def clip(count: int, size: int, fmt: str, clipping: bool, group: bool) -> dict[s
     return moved((3 if clipping else 1) * total, "clip_by_global_norm", "torch foreach", functions, wall=True)
 
 
-def product(unit: str, fmt: str, n: int) -> dict[str, Any]:
+def product(arithmetic: str, n: int) -> dict[str, Any]:
+    """A dense layer without bias: the product, and the rounding of its result to storage."""
     import torch
 
-    a, b = tensor((n, n), fmt, 1), tensor((n, n), fmt, 2)
-    torch.backends.cuda.matmul.allow_tf32 = fmt == "float32" and unit != "float32"
-    right = b.t().contiguous().t() if fmt.startswith("float8") else b
+    fmt = gk.arithmetic(arithmetic).storage
+    x, w = tensor((n, n), fmt, 1), tensor((n, n), fmt, 2)
+    torch.backends.cuda.matmul.allow_tf32 = arithmetic.startswith("tfloat32")
     one = torch.ones((), device="cuda")
 
     def rival() -> Any:
         if fmt.startswith("float8"):
-            return torch._scaled_mm(a, right, scale_a=one, scale_b=one, out_dtype=torch.float32, use_fast_accum=True)
-        return a @ b
+            return torch._scaled_mm(x, w.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True)
+        return x @ w.t()
 
-    t = seconds({"mma": lambda: gk.mma(a, b, unit=unit), "torch": rival})
+    t = seconds({"dense": lambda: gk.dense_forward(x, w, arithmetic=arithmetic), "torch": rival})
     torch.backends.cuda.matmul.allow_tf32 = False
-    rate = 2 * n**3 / t["mma"]
-    return {"ms": 1e3 * t["mma"], "rate": f"{rate / 1e12:.1f} TFLOP/s", "rival": "cuBLAS through torch",
-            "ratio": t["torch"] / t["mma"], "share": None, "all_ms": {k: 1e3 * v for k, v in t.items()}}  # fmt: skip
+    rate = 2 * n**3 / t["dense"]
+    return {"ms": 1e3 * t["dense"], "rate": f"{rate / 1e12:.1f} TFLOP/s", "rival": "cuBLAS through torch",
+            "ratio": t["torch"] / t["dense"], "share": None, "all_ms": {k: 1e3 * v for k, v in t.items()}}  # fmt: skip
 
 
 def chain(width: int, batch: int, arithmetic: str) -> dict[str, Any]:
@@ -243,10 +244,10 @@ def speed(device: str) -> list[Row]:
     rows.append(
         Row("clip_by_global_norm, 20,000 x 16 float32, clipping", lambda: clip(20000, 16, "float32", True, True))
     )
-    for unit, fmt, n in (("float32", "float32", 2048), ("float64", "float64", 2048), ("float16", "float16", 2048),
-                         ("hopper", "float16", 4096), ("hopper", "bfloat16", 4096), ("hopper/float16", "float16", 4096),
-                         ("hopper", "float32", 4096), ("hopper", "float8_e4m3fn", 4096), ("hopper", "float16", 512)):  # fmt: skip
-        rows.append(Row(f"product {fmt} by {unit}, {n}^3", lambda u=unit, f=fmt, n=n: product(u, f, n)))
+    for arithmetic, n in (("float32", 2048), ("float64", 2048), ("float16_pure", 2048), ("float16@hopper", 4096),
+                          ("bfloat16@hopper", 4096), ("float16@hopper/float16", 4096), ("tfloat32@hopper", 4096),
+                          ("float8_e4m3fn@hopper", 4096), ("float16@hopper", 512)):  # fmt: skip
+        rows.append(Row(f"dense_forward {arithmetic}, {n}^3", lambda a=arithmetic, n=n: product(a, n)))
     for width, batch in ((64, 64), (256, 64), (512, 128)):
         for arithmetic in ("float32", "float16"):
             rows.append(Row(f"measured chain {arithmetic}, 100 x {width}, batch {batch}",

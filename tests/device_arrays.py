@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 from dlpack_producer import CUDA, Producer
+
 from gradkern import _core
 
 

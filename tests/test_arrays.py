@@ -25,10 +25,6 @@ def interface_only(x):
     return type("Interface", (), {"__array_interface__": x.__array_interface__, "owner": x})()
 
 
-def on_device(x):
-    return type("DeviceArray", (), {"__cuda_array_interface__": x.__array_interface__})()
-
-
 DOUBLES = array.array("d", X.ravel().tolist())
 BUFFERS = {
     "array.array": (DOUBLES, X.ravel()),
@@ -80,7 +76,6 @@ def test_read_only_memory_is_read_and_never_written(fmt, tmp_path):
 
 
 @pytest.mark.parametrize("thing, message", [
-    (on_device(X), r"a device array \(DeviceArray\), this build computes on the CPU"),
     (np.ma.masked_greater(X, 1.0), r"masked; use .compressed\(\)"),
     (np.ones(2, np.longdouble), "got float128"), (np.ones(2, ml_dtypes.float8_e4m3b11fnuz), "float8_e4m3b11fnuz"),
     (np.ones(2, ml_dtypes.int4), "got int4"), (b"ab", r"got \|S2"), ("ab", "not an array, got str"),

@@ -221,5 +221,6 @@ def test_each_kernel_object_exports_one_symbol(name, tmp_path):
     if name == "avx512fp16" and not compiles("-mavx512fp16"):
         pytest.skip("the compiler does not know this instruction set")
     letters = symbols(name, tmp_path / "kernels.o")
+    letters.pop("V", None)  # DW.ref.__gxx_personality_v0: where exceptions find their routine, the same everywhere
     assert set(letters) <= set("UtrbdDRTB"), letters
     assert sum(letters[letter] for letter in "DRTB") == 1, letters

@@ -264,7 +264,7 @@ def test_events_report_every_rounding():
     (lambda: gk.dense_forward(np.ones(3), np.ones((4, 3))), r"x must be a matrix, got shape \(3,\)"),
     (lambda: gk.dense_forward(np.ones((2, 3)), np.ones(3)), "weight must be a matrix"),
     (lambda: gk.dense_forward(np.ones((2, 3)), np.ones((4, 3)), activation="swish"), "activation must be one of"),
-    (lambda: gk.dense_forward(np.ones((2, 3)), np.ones((4, 3)), device="cuda"), "device"),
+    (lambda: gk.dense_forward(np.ones((2, 3)), np.ones((4, 3)), device="gpu"), "device"),
     (lambda: gk.dense_backward(np.ones((2, 4)), np.ones((2, 3)), np.ones((5, 3))), r"\(2, 4\), x \(2, 3\).* \(5, 3\)"),
     (lambda: gk.dense_backward(np.ones((2, 4)), np.ones((3, 3)), np.ones((4, 3))), r"\(2, 4\), x \(3, 3\).* \(4, 3\)"),
     (lambda: gk.dense_backward(np.ones((2, 4)), np.ones((2, 3)), np.ones((4, 3)), activation="relu"), "pre_activation"),

@@ -1,6 +1,7 @@
 """Streams and refusals of producers of device memory, over the host's imitation of a device."""
 
 import gc
+import os
 import subprocess
 import sys
 
@@ -139,7 +140,7 @@ def test_a_broken_library_breaks_nothing(tmp_path, percent):
     package = _core.__file__.rpartition("/")[0]
     run = subprocess.run(
         [sys.executable, "-c", BROKEN, package, str(tmp_path), str(percent)],
-        capture_output=True, text=True, check=False, env={"PATH": "", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True, text=True, check=False, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == ["libgradkern_simt.so is broken: cut short, or no library", "1"]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from conftest import SPECS, all_patterns, assert_same, assert_same_values, bits
 from dlpack_producer import (
-    CUDA,
     CUDA_HOST,
     CUDA_MANAGED,
     LEGACY,
@@ -120,7 +119,6 @@ def test_a_null_deleter_is_not_called():
 
 
 REFUSED = [
-    ({"device": (CUDA, 3)}, "on CUDA device 3, which the host cannot read"),
     ({"device": (ROCM, 0)}, "on ROCm device 0"),
     ({"device": (99, 4)}, "on device 4 of DLPack's device type 99"),
     ({"lanes": 2}, "code 2, 32 bits, 2 lanes"),

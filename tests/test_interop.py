@@ -119,7 +119,7 @@ def fake(torch, **options):
     (lambda t: t.nested.nested_tensor([t.ones(2), t.ones(3)]), "nested"),
     (lambda t: t.nested.nested_tensor([t.ones(2), t.ones(3)], layout=t.jagged), "nested"),
     (fake, "FakeTensor without memory of its own"),
-    (lambda t: fake(t, device="cuda"), "a FakeTensor without memory of its own|does not give its memory"),
+    (lambda t: fake(t, device="cuda"), "a FakeTensor without memory of its own"),
 ])  # fmt: skip
 def test_torch_refusals(make, message):
     torch = pytest.importorskip("torch")

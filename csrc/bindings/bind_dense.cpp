@@ -19,7 +19,7 @@ executor::Operand matrix(const ArrayView& array, int format, bool transposed, st
 
 py::object product(const ArrayView& a, int a_format, bool a_transposed, const ArrayView& b, int b_format,
                    bool b_transposed, const std::optional<ArrayView>& bias, int bias_format, int operands,
-                  int accumulate, int unit, int instruction_k, const std::optional<ArrayView>& start) {
+                   int accumulate, int unit, int instruction_k, const std::optional<ArrayView>& start) {
   const Run run({&a, &b, bias ? &*bias : nullptr, start ? &*start : nullptr});
   executor::ProductArgs args{};
   std::int64_t inner = 0;

@@ -171,7 +171,8 @@ void bind_device(py::module_& m) {
           py::arg("library"), py::arg("pointer"), py::arg("shape"), py::arg("dtype"), py::arg("device"),
           py::arg("stream"), py::arg("owner"), py::arg("writeable"))
       .def(
-          "empty", [](const DeviceArray& a, const std::vector<py::ssize_t>& shape, const std::string& dtype) {
+          "empty",
+          [](const DeviceArray& a, const std::vector<py::ssize_t>& shape, const std::string& dtype) {
             return DeviceArray::empty(a.place, dtype, shape);
           },
           py::arg("shape"), py::arg("dtype"), "An array at the same place, of any values.")
@@ -197,8 +198,8 @@ void bind_device(py::module_& m) {
       .def_property_readonly("pointer", [](const DeviceArray& a) { return number_of(a.data()); })
       .def_property_readonly("stream", [](const DeviceArray& a) { return number_of(a.place.stream); })
       .def_readonly("writeable", &DeviceArray::writeable)
-      .def("__dlpack__", &to_dlpack, py::kw_only(), py::arg("stream") = py::none(),
-           py::arg("max_version") = py::none(), py::arg("dl_device") = py::none(), py::arg("copy") = py::none())
+      .def("__dlpack__", &to_dlpack, py::kw_only(), py::arg("stream") = py::none(), py::arg("max_version") = py::none(),
+           py::arg("dl_device") = py::none(), py::arg("copy") = py::none())
       .def("__dlpack_device__",
            [](const DeviceArray& a) {
              expects_cuda(a);

@@ -145,7 +145,7 @@ DeviceArray device_view(const py::object& capsule, const std::string& library, s
     }
     py::capsule base(owner.get(), owner.get_deleter());
     owner.release();  // NOLINT: the capsule owns it now
-    const Place place = place_of(library, t.device.type == dlpack::cuda ? t.device.id : -1, stream, capsule);
+    const Place place = place_of(library, t.device.type == dlpack::cuda ? t.device.id : -1, stream, py::none());
     char* data = t.data == nullptr ? nullptr : static_cast<char*>(t.data) + t.byte_offset;
     return borrow(place, data, e.shape, name, std::move(base), writeable);
   });

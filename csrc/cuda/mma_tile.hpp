@@ -127,7 +127,7 @@ struct MmaTile {
     for (int i = 0; i < chunks; ++i) {
       unsigned char* const at = shared + cursor.slot + i * slots;
       const uint4 x = load_128(at);
-      store_128(at, make_uint4(round_tfloat32(x.x), round_tfloat32(x.y), round_tfloat32(x.z), round_tfloat32(x.w)));
+      store_128(at, make_uint4(round_for_unit(x.x), round_for_unit(x.y), round_for_unit(x.z), round_for_unit(x.w)));
     }
   }
 

@@ -28,7 +28,8 @@ std::string path_of(const std::string& name) {
 // of a library are what comes last.
 bool is_whole(FILE* file) {
   ElfW(Ehdr) header{};
-  if (std::fread(&header, sizeof header, 1, file) != 1 || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return false;
+  if (std::fread(&header, sizeof header, 1, file) != 1 || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0)
+    return false;
   std::fseek(file, 0, SEEK_END);
   const auto size = static_cast<std::uint64_t>(std::ftell(file));
   return header.e_shoff + std::uint64_t(header.e_shnum) * header.e_shentsize <= size;

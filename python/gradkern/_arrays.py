@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -23,6 +23,7 @@ STORED_DTYPES: dict[np.dtype[Any], tuple[np.dtype[Any], str]] = {
 }
 # By type number: hashing a dtype takes a third of the time of reading a small array.
 TYPE_NUMBERS = {dtype.num: stored for dtype, stored in STORED_DTYPES.items()}
+A = TypeVar("A", bound=Any)
 _CONTIGUOUS_ALIGNED = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED: all that the kernels need
 _REFUSALS = (BufferError, RuntimeError, TypeError, ValueError)
 _NUMBERS = (np.generic, list, tuple, int, float)
@@ -57,9 +58,10 @@ class Bits:
         return self.bits, self.format_id
 
     @property
-    def values(self) -> Any:
-        """The argument as an array of its own dtype, of NumPy or a `DeviceArray`."""
-        return self.bits.view(finfo(self.format).dtype)
+    def values(self) -> NDArray[Any]:
+        """The argument as an array of its own dtype: NumPy's, or a `DeviceArray`, which stands for one."""
+        found: NDArray[Any] = self.bits.view(finfo(self.format).dtype)
+        return found
 
     @property
     def place(self) -> str:
@@ -67,9 +69,12 @@ class Bits:
         return self.bits.device if isinstance(self.bits, _core.DeviceArray) else "the host"
 
 
-def as_bits_view(array: Any) -> Any:
+def as_bits_view(array: A) -> A:
     """View a contiguous array as unsigned integers of the same width; on a device it is what the kernels take."""
-    return array if isinstance(array, _core.DeviceArray) else array.view(_UNSIGNED[array.dtype.itemsize])
+    if isinstance(array, _core.DeviceArray):
+        return array
+    view: A = array.view(_UNSIGNED[array.dtype.itemsize])
+    return view
 
 
 def on_host(array: Any) -> Any:

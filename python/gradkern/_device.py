@@ -121,18 +121,19 @@ def _view(x: Any, writes: bool) -> DeviceView:
     if is_jax(x):
         if writes:
             raise TypeError("JAX arrays are immutable; pass out='new'")
-        return DeviceView(_core.dlpack_device_view(_capsule(x), CUDA, _LEGACY_STREAM), to_jax)
+        return _of_dlpack(x, to_jax)
     if hasattr(x, "__dlpack__"):
-        return DeviceView(_core.dlpack_device_view(_capsule(x), CUDA, _LEGACY_STREAM), same_array)
+        return _of_dlpack(x, same_array)
     return DeviceView(_of_interface(x, x.__cuda_array_interface__), same_array)
 
 
-def _capsule(x: Any) -> Any:
+def _of_dlpack(x: Any, restore: Callable[[Any], Any]) -> DeviceView:
     """Ask for the memory, ready in the order of CUDA's default stream."""
     try:
-        return x.__dlpack__(stream=_LEGACY_STREAM, max_version=(1, 0))
+        capsule = x.__dlpack__(stream=_LEGACY_STREAM, max_version=(1, 0))
     except TypeError:  # a producer from before DLPack 1.0
-        return x.__dlpack__(stream=_LEGACY_STREAM)
+        capsule = x.__dlpack__(stream=_LEGACY_STREAM)
+    return DeviceView(_core.dlpack_device_view(capsule, CUDA, _LEGACY_STREAM), restore)
 
 
 def _must_copy(why: str, writes: bool) -> None:
@@ -186,6 +187,8 @@ def _of_torch(x: Any, writes: bool) -> DeviceView:
         _must_copy("a tensor that is not contiguous", writes)
         x = x.contiguous()
     pointer = x.data_ptr()
+    if pointer == 0 and x.numel():
+        raise TypeError(f"a {type(x).__name__} without memory of its own")
 
     def current(device: Any = x.device) -> tuple[int, Any]:
         stream = torch.cuda.current_stream(device)

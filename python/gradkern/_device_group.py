@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gradkern import _core
-from gradkern._arrays import check_places, read_in_place
+from gradkern._arrays import Bits, check_places, read_in_place
 from gradkern._overlap import Units
 
 
@@ -23,7 +23,8 @@ def device_units(values: Sequence[Any], names: Sequence[str], function: str) -> 
     views = [read_in_place(v, f"{function}: {name}", writes=True) for name, v in zip(names, values, strict=True)]
     check_places(function, zip(names, views, strict=True), numbers=False)
     places: dict[tuple[Any, ...], int] = {}
-    records, own = [], []
+    records: list[int] = []
+    own: list[Bits] = []
     for view in views:
         place = (view.bits.pointer, view.shape, view.format) if view.bits.size else (len(records),)
         if place not in places:

@@ -40,5 +40,5 @@ def output_view(out: Any, place: str, shape: tuple[int, ...], dtype: np.dtype[An
 def is_apart(out: Any, source: Any) -> bool:
     """Whether the kernels may write `out` while they read a source."""
     if isinstance(out, _core.DeviceArray):
-        return out.pointer + out.nbytes <= source.pointer or source.pointer + source.nbytes <= out.pointer
+        return bool(out.pointer + out.nbytes <= source.pointer or source.pointer + source.nbytes <= out.pointer)
     return bool(out.flags.c_contiguous) and not np.may_share_memory(out, source)

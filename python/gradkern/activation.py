@@ -66,7 +66,7 @@ def to_storage(source: Bits, a: Arithmetic, stream: int = 0) -> Bits:
     return Bits(as_bits_view(stored), a.storage, source.restore)
 
 
-def _finish(wide: NDArray[Any], like: Bits, a: Arithmetic, out: Any, function: str) -> Any:
+def _finish(wide: Any, like: Bits, a: Arithmetic, out: Any, function: str) -> Any:
     stored, _ = round_to(wide_bits(wide), a.storage, a.mode, seed=a.seed, stream=16)
     stored = stored.reshape(like.shape)
     if out is None:

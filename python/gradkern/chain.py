@@ -106,9 +106,11 @@ def probe(
     keep : {"reports", "tensors"}
         Keep every stored tensor too, as ``row.tensor``, and its true values as ``row.truth``.
     device : {None, "cpu", "cuda", "simt"}
-        Where to compute.
+        Where to compute. Without a reference and kept tensors, all stays on the device until the end: `planned_bytes` are
+        then mostly the device's.
     progress : callable, optional
-        Called between layers with (steps done, steps in all). Ctrl-C is honoured there.
+        Called between layers with (steps done, steps in all). Ctrl-C is honoured there. Where a GPU runs a whole direction
+        at once, called before, between and after the two.
     bptt : int, optional
         Of an RNN: gradients go back so many steps, counted in blocks from the last step (truncated backpropagation through
         time, Williams and Peng 1990). Default: all steps.

@@ -209,7 +209,7 @@ def _sum_example(storage: str, operands: str, acc: Accumulator) -> WorkedExample
     wide = np.float64 if acc.format == "float64" else np.float32
     ids = format_ids()
     left, right = (as_bits_view(np.array(v).astype(finfo(storage).dtype)) for v in ([x], [[w] for w in y]))
-    wide_d = _core.product(
+    wide_d: Any = _core.product(
         left, ids[storage], False, right, ids[storage], False, None, 0, ids[operands], ids[acc.format],
         acc.unit_id, 0, as_bits_view(d.astype(wide)),
     )  # fmt: skip

@@ -127,7 +127,7 @@ def mma(
     for columns in plan.walks(left.shape[1], k):
         whole = len(columns) == left.shape[1]
         part_a, part_b = (x, y) if whole else (np.ascontiguousarray(x[:, columns]), np.ascontiguousarray(y[columns]))
-        wide = _core.product(
+        wide: Any = _core.product(
             part_a, ids[a_format], False, part_b, ids[b_format], False, None, 0, ids[a_format], ids[acc.format],
             acc.unit_id, k if acc.unit else 0, start,
         )  # fmt: skip

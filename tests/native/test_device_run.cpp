@@ -6,7 +6,9 @@
 #include "base/thread_pool.hpp"
 #include "chain/device_run.hpp"
 #include "chain/run.hpp"
+#include "device_table.hpp"
 #include "host_table.hpp"
+#include "mma/units.hpp"
 
 namespace gradkern {
 namespace {
@@ -130,6 +132,10 @@ std::vector<chain::Arithmetic> arithmetics() {
   chain::Arithmetic tf32 = plain(FormatId::float32);
   tf32.operands = FormatId::tfloat32;
   list.push_back(tf32);
+  for (const FormatId storage : {FormatId::float16, FormatId::bfloat16}) {
+    list.push_back(plain(storage));
+    list.back().unit = static_cast<int>(mma::Unit::hopper);
+  }
   for (const FormatId storage : {FormatId::float32, FormatId::float16, FormatId::bfloat16, FormatId::float8_e4m3fn}) {
     for (const Mode mode : {Mode{Rounding::toward_zero, Overflow::ieee, Subnormals::keep, 0},
                             Mode{Rounding::stochastic, Overflow::ieee, Subnormals::keep, 7},
@@ -201,8 +207,7 @@ void few_launches(const executor::Executor& device) {
        {std::tuple{FormatId::float32, 2, 4}, std::tuple{FormatId::float16, 4, 8}}) {
     for (const std::int64_t depth : {1, 10}) {
       const Case c{std::vector<std::int64_t>(static_cast<std::size_t>(depth + 1), 8), 4, plain(storage), storage, 1};
-      Case with_biases = c;
-      const Net n = net(with_biases);
+      const Net n = net(c);
       chain::DeviceRun run(device, c.arithmetic, n.layers, source(n.input), c.batch, 1, true);
       const std::int64_t before = launches;
       run.forward([](std::int64_t, std::int64_t) {});
@@ -228,5 +233,9 @@ int main() {
     errors_end_the_run(*table);
     few_launches(device);
   }
+  const executor::DeviceTable simt = test::memory_table();
+  const executor::Executor kernels = executor::device_executor(simt);
+  same_records(kernels);
+  same_large_records(kernels);
   return test::report();
 }
