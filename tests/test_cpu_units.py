@@ -13,6 +13,7 @@ from gradkern import _core, _units
 from gradkern.formats import format_ids
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
+UNITS = {i.unit for i in _units.instructions() if i.rounds_each}
 SHAPES = [(3, 5, 4), (16, 64, 16), (1, 9, 1), (64, 512, 64), (7, 1500, 5), (130, 70, 33), (2, 0, 3)]
 
 
@@ -131,6 +132,16 @@ def test_half_chains_are_exact_rationals_rounded(unit, isa):
                 product = Fraction(float(a[i, k])) * Fraction(float(b[k, j]))
                 total = rounded((rounded(product) if unit == "cuda.hmul_hadd" else product) + total)
             assert float(d[i, j]) == float(total)
+
+
+@pytest.mark.parametrize("name", [i.name for i in gk.arithmetics() if i.name.split("@")[-1] in UNITS])
+def test_there_is_one_nan(name, isa):
+    operands, _, unit = name.partition("@")
+    a = np.array([[np.inf], [np.nan], [-np.inf], [1]], np.float32).astype(gk.finfo(operands).dtype)
+    d = gk.mma(a, np.array([[0, 1]]).astype(a.dtype), unit=unit)
+    word, bits = (0x7FFF, d.view(np.uint16)) if d.dtype == np.float16 else (0x7FFFFFFF, d.view(np.uint32))
+    assert [bits[0, 0], bits[1, 0], bits[1, 1], bits[2, 0]] == [word] * 4
+    assert (d[0, 1], d[2, 1], d[3, 1]) == (np.inf, -np.inf, 1)
 
 
 def test_names():

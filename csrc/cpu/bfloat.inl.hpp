@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "base/bits.hpp"
 #include "cpu/kernels.hpp"
@@ -68,36 +69,47 @@ struct BfloatBlock {
   }
 };
 
-// The tile of c at a row and column: in place where it is whole, else through a buffer.
-inline void load_sums(const BfloatProduct& p, std::int64_t row, std::int64_t rows, std::int64_t column,
-                      std::int64_t columns, bool starts, float* sums) {
-  for (std::int64_t r = 0; r < 2 * tile_side; ++r) {
-    const std::int64_t inside = starts || r >= rows ? 0 : columns;
-    float* to = sums + r * bfloat_columns;
-    if (inside) std::memcpy(to, p.c + (row + r) * p.n + column, static_cast<std::size_t>(4 * inside));
-    for (std::int64_t j = inside; j < bfloat_columns; ++j) to[j] = 0;
-  }
-}
+// The sums of a tile: its rows and columns of c.
+struct BfloatSums {
+  const BfloatProduct& p;
+  std::int64_t row, rows, column, columns;
 
-// After the last block the bias comes, rounded once, and any NaN becomes the canonical one.
-inline void store_sums(const BfloatProduct& p, std::int64_t row, std::int64_t rows, std::int64_t column,
-                       std::int64_t columns, bool ends, float* sums) {
-  const float nan = base::bit_cast<float>(0x7FFFFFFFu);
-  for (std::int64_t r = 0; r < rows; ++r) {
-    float* from = sums + r * bfloat_columns;
+  // copy(size) in bytes of a row; whole rows by moves of a size that is known.
+  template <class Copy>
+  void for_row(Copy copy) const {
+    if (columns == bfloat_columns) return copy(std::integral_constant<std::size_t, 4 * bfloat_columns>{});
+    copy(static_cast<std::size_t>(4 * columns));
+  }
+
+  void load(float* sums) const {
+    for_row([&](auto size) {
+      for (std::int64_t r = 0; r < rows; ++r)
+        std::memcpy(sums + r * bfloat_columns, p.c + (row + r) * p.n + column, size);
+    });
+  }
+
+  // After the last block the bias comes, rounded once, and any NaN becomes the canonical one.
+  void store(bool ends, float* sums) const {
+    const float nan = base::bit_cast<float>(0x7FFFFFFFu);
     if (ends && p.bias)
-      for (std::int64_t j = 0; j < columns; ++j) from[j] += p.bias[(row + r) * p.bias_row + column + j];
+      for (std::int64_t r = 0; r < rows; ++r)
+        for (std::int64_t j = 0; j < columns; ++j)
+          sums[r * bfloat_columns + j] += p.bias[(row + r) * p.bias_row + column + j];
     if (ends)
-      for (std::int64_t j = 0; j < bfloat_columns; ++j) from[j] = from[j] == from[j] ? from[j] : nan;
-    std::memcpy(p.c + (row + r) * p.n + column, from, static_cast<std::size_t>(4 * columns));
+      for (std::int64_t i = 0; i < 2 * tile_side * bfloat_columns; ++i) sums[i] = sums[i] == sums[i] ? sums[i] : nan;
+    for_row([&](auto size) {
+      for (std::int64_t r = 0; r < rows; ++r)
+        std::memcpy(p.c + (row + r) * p.n + column, sums + r * bfloat_columns, size);
+    });
   }
-}
+};
 
-// multiply(block, tile of rows, sums): sums += two tiles of rows times the panel.
+// multiply(block, tile of rows, rows, starts, sums): sums, or zeros where they start, += two tiles of rows times the panel.
+// Rows and columns beyond the end hold whatever they held.
 template <class Multiply>
 void bfloat_product(const BfloatProduct& p, const ProductRange& range, char* scratch, Multiply multiply) {
   auto* const words = reinterpret_cast<std::uint32_t*>(scratch);
-  alignas(64) float sums[2 * tile_side * bfloat_columns];
+  alignas(64) float sums[2 * tile_side * bfloat_columns] = {};
   for (std::int64_t i = range.row_begin; i < range.row_end; i += bfloat_rows) {
     const std::int64_t i_end = range.row_end - i < bfloat_rows ? range.row_end : i + bfloat_rows;
     for (std::int64_t k0 = 0; k0 < p.k; k0 += bfloat_depth) {
@@ -110,9 +122,11 @@ void bfloat_product(const BfloatProduct& p, const ProductRange& range, char* scr
         block.pack_b(p, j, columns);
         for (std::int64_t row = i; row < i_end; row += 2 * tile_side) {
           const std::int64_t rows = i_end - row < 2 * tile_side ? i_end - row : 2 * tile_side;
-          load_sums(p, row, rows, j, columns, k0 == 0 && !p.continued, sums);
-          multiply(block, (row - i) / tile_side, rows, sums);
-          store_sums(p, row, rows, j, columns, k0 + depth == p.k, sums);
+          const BfloatSums part{p, row, rows, j, columns};
+          const bool starts = k0 == 0 && !p.continued;
+          if (!starts) part.load(sums);
+          multiply(block, (row - i) / tile_side, rows, starts, sums);
+          part.store(k0 + depth == p.k, sums);
         }
       }
     }

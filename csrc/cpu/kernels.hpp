@@ -73,7 +73,7 @@ struct BfloatProduct {
 using BfloatKernel = void (*)(const BfloatProduct&, const ProductRange&, char* scratch);
 
 // How a BfloatKernel packs: all k of a block, so many rows of a and one panel of columns of b.
-inline constexpr std::int64_t bfloat_depth = 512, bfloat_rows = 1024, bfloat_columns = 32;
+inline constexpr std::int64_t bfloat_depth = 1024, bfloat_rows = 512, bfloat_columns = 32;
 inline constexpr std::int64_t bfloat_scratch = 2 * bfloat_depth * (bfloat_rows + bfloat_columns) + 64;  // bytes
 
 // Of mma/cpu_units.hpp's amx and pairs; each an object of its own, for processors that have it.

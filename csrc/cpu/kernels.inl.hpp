@@ -27,7 +27,6 @@ inline constexpr int tile_rows = 6;
 #endif
 
 void any_unit_product(const UnitProduct& u, const ProductRange& range, char* scratch) {
-  const simd::NearestEven guard;
   if (mma::rounds_each(u.instruction.form)) return rounded_unit_product<tile_rows>(u, range, scratch);
   unit_product(u, range, scratch);
 }

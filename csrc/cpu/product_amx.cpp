@@ -27,13 +27,20 @@ class Tiles {
 constexpr int row_of_panel = 4 * bfloat_columns;  // bytes
 
 // Two tiles of rows, or one: then the second is the first again, and its sums are not used.
-void multiply(const BfloatBlock& block, std::int64_t row_tile, std::int64_t rows, float* sums) {
+void multiply(const BfloatBlock& block, std::int64_t row_tile, std::int64_t rows, bool starts, float* sums) {
   const std::int64_t second = rows > tile_side ? row_tile + 1 : row_tile;
   float* const below = sums + tile_side * bfloat_columns;
-  _tile_loadd(0, sums, row_of_panel);
-  _tile_loadd(1, sums + tile_side, row_of_panel);
-  _tile_loadd(2, below, row_of_panel);
-  _tile_loadd(3, below + tile_side, row_of_panel);
+  if (starts) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, sums, row_of_panel);
+    _tile_loadd(1, sums + tile_side, row_of_panel);
+    _tile_loadd(2, below, row_of_panel);
+    _tile_loadd(3, below + tile_side, row_of_panel);
+  }
   for (std::int64_t step = 0; step < block.steps; ++step) {
     const std::uint32_t* b = block.b + step * tile_side * bfloat_columns;
     _tile_loadd(6, b, row_of_panel);

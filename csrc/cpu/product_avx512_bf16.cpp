@@ -10,11 +10,13 @@ constexpr int rows_at_a_time = 8;
 
 __m512bh pairs(__m512i words) { return (__m512bh)words; }
 
-__attribute__((noinline)) void multiply_rows(const BfloatBlock& block, const std::uint32_t* a, float* sums) {
+__attribute__((noinline)) void multiply_rows(const BfloatBlock& block, const std::uint32_t* a, bool starts,
+                                             float* sums) {
   __m512 c[rows_at_a_time][2];
 #pragma GCC unroll 8
   for (int r = 0; r < rows_at_a_time; ++r)
-    for (int v = 0; v < 2; ++v) c[r][v] = _mm512_loadu_ps(sums + r * bfloat_columns + v * 16);
+    for (int v = 0; v < 2; ++v)
+      c[r][v] = starts ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + r * bfloat_columns + v * 16);
   const std::int64_t words = (block.depth + 1) / 2;
   const std::uint32_t* b = block.b;
   for (std::int64_t first = 0; first < words; first += tile_side, a += tile_words) {
@@ -34,9 +36,9 @@ __attribute__((noinline)) void multiply_rows(const BfloatBlock& block, const std
     for (int v = 0; v < 2; ++v) _mm512_storeu_ps(sums + r * bfloat_columns + v * 16, c[r][v]);
 }
 
-void multiply(const BfloatBlock& block, std::int64_t row_tile, std::int64_t rows, float* sums) {
+void multiply(const BfloatBlock& block, std::int64_t row_tile, std::int64_t rows, bool starts, float* sums) {
   for (std::int64_t r = 0; r < rows; r += rows_at_a_time)
-    multiply_rows(block, block.tile(row_tile + r / tile_side, 0) + r % tile_side * tile_side,
+    multiply_rows(block, block.tile(row_tile + r / tile_side, 0) + r % tile_side * tile_side, starts,
                   sums + r * bfloat_columns);
 }
 

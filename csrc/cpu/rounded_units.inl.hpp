@@ -37,16 +37,13 @@ using mma::Form;
 GRADKERN_HD vec_f32 fused_flushed(vec_f32 a, vec_f32 b, vec_f32 c) { return fma(a, b, c); }
 GRADKERN_HD vec_f32 add_flushed(vec_f32 a, vec_f32 b) { return a + b; }
 
-class FlushSubnormals {
- public:
-  FlushSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(0x9FC0); }
-  ~FlushSubnormals() { _mm_setcsr(before_); }
-  FlushSubnormals(const FlushSubnormals&) = delete;
-  FlushSubnormals& operator=(const FlushSubnormals&) = delete;
-
- private:
-  unsigned before_;
-};
+// From one to the other this thread flushes subnormals. No guard: its object would need the C++ runtime's unwinding.
+GRADKERN_HD unsigned start_flushing() {
+  const unsigned before = _mm_getcsr();
+  _mm_setcsr(0x9FC0);
+  return before;
+}
+GRADKERN_HD void stop_flushing(unsigned before) { _mm_setcsr(before); }
 #else
 GRADKERN_HD vec_f32 fused_flushed(vec_f32 a, vec_f32 b, vec_f32 c) {
   for (int i = 0; i < simd::vector_bytes / 4; ++i)
@@ -58,9 +55,8 @@ GRADKERN_HD vec_f32 add_flushed(vec_f32 a, vec_f32 b) {
   return a;
 }
 
-struct FlushSubnormals {
-  FlushSubnormals() {}
-};
+GRADKERN_HD unsigned start_flushing() { return 0; }
+GRADKERN_HD void stop_flushing(unsigned) {}
 #endif
 
 inline constexpr int flushed_rows = 2, flushed_vectors = 2;
@@ -144,10 +140,9 @@ void flushed_product(const UnitProduct& u, const ProductRange& range, float* scr
         float tile[flushed_rows * flushed_panel] = {};
         for (std::int64_t r = 0; r < rows; ++r)
           for (std::int64_t v = 0; v < columns; ++v) tile[r * flushed_panel + v] = u.c[(i + r) * u.n + j + v];
-        {
-          const FlushSubnormals guard;
-          flushed_tile<form>(a, b, form == Form::amx ? padded : (depth + 1) / 2 * 2, tile);
-        }
+        const unsigned before = start_flushing();
+        flushed_tile<form>(a, b, form == Form::amx ? padded : (depth + 1) / 2 * 2, tile);
+        stop_flushing(before);
         for (std::int64_t r = 0; r < rows; ++r)
           for (std::int64_t v = 0; v < columns; ++v) u.c[(i + r) * u.n + j + v] = tile[r * flushed_panel + v];
       }

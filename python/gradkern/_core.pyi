@@ -228,6 +228,7 @@ def product(
     start: _Array | None = None,
 ) -> _Array: ...
 def matrix_units() -> list[dict[str, Any]]: ...
+def own_instructions() -> list[str]: ...
 def mma_model(
     unit: int,
     a_format: int,
@@ -237,6 +238,7 @@ def mma_model(
     a: NDArray[np.uint32],
     b: NDArray[np.uint32],
     c: NDArray[np.uint32],
+    right_by_columns: bool = ...,
 ) -> NDArray[np.uint32]: ...
 def mma_trace(
     unit: int,
