@@ -113,6 +113,11 @@ UnitPlan::UnitPlan(const executor::ProductArgs& args, const float* a, const floa
   p.n = args.n;
   p.k = args.k;
   p.continued = args.continued != nullptr;
+  if (p.k == 0) {  // operands without entries: something to point at, and nowhere to go from it
+    static const float nothing = 0;
+    p.a = p.b = &nothing;
+    p.a_row = p.a_step = p.b_step = p.b_column = 0;
+  }
   if (!mma::rounds_each(p.instruction.form)) survey_exponents(args);
 }
 

@@ -72,6 +72,7 @@ std::vector<double> draw(const std::string& kind, FormatId format, std::uint64_t
 
 std::vector<std::uint32_t> patterns(const Tensor& t) {
   std::vector<std::uint32_t> list(t.values.size(), 0);
+  if (list.empty()) return list;
   const std::size_t width = t.bytes.size() / list.size();
   for (std::size_t i = 0; i < list.size(); ++i) __builtin_memcpy(&list[i], t.bytes.data() + i * width, width);
   return list;
