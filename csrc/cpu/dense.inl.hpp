@@ -95,7 +95,9 @@ struct ProductBlock {
 
   std::int64_t columns(std::int64_t j) const { return j_end - j < panel ? j_end - j : panel; }
   const T* source(std::int64_t j) const { return p.b + k0 * p.b_step + j * p.b_column; }
-  T* packed(std::int64_t j) const { return packed_b + (j - j0) * depth.count; }
+  // Where there is one block of rows, panels follow one another in the same place, which stays in L1.
+  bool once() const { return range.row_end - range.row_begin <= rows_block; }
+  T* packed(std::int64_t j) const { return once() ? packed_b : packed_b + (j - j0) * depth.count; }
   // Where packing b costs more than it saves: few rows read it, and it lies together.
   bool as_it_lies(std::int64_t j) const {
     constexpr std::int64_t near = 32 * 1024;  // bytes apart times rows
@@ -109,14 +111,11 @@ struct ProductBlock {
     return far_apart && range.column_end - range.column_begin > 4 * panel;
   }
 
-  void pack_b() const {
-    for (std::int64_t j = j0; j < j_end; j += panel) {
-      if (as_it_lies(j)) continue;
-      if (p.b_column == 1) {
-        copy_rows<V, panel>(source(j), p.b_step, depth.count, columns(j), packed(j));
-      } else {
-        copy_columns<T, panel>(source(j), p.b_column, depth.count, columns(j), packed(j));
-      }
+  void pack_b(std::int64_t j) const {
+    if (p.b_column == 1) {
+      copy_rows<V, panel>(source(j), p.b_step, depth.count, columns(j), packed(j));
+    } else {
+      copy_columns<T, panel>(source(j), p.b_column, depth.count, columns(j), packed(j));
     }
   }
 
@@ -133,6 +132,7 @@ struct ProductBlock {
   void multiply(Tiles tiles, bool a_is_packed) const {
     for (std::int64_t j = j0; j < j_end; j += panel) {
       const bool direct = as_it_lies(j);
+      if (!direct && tiles.begin == range.row_begin) pack_b(j);
       for (std::int64_t t = 0; t < tiles.count; ++t) {
         const std::int64_t first = tiles.start(t), rows = tiles.start(t + 1) - first;
         const T* a = a_is_packed ? packed_a + (first - tiles.begin) * depth.count : rows_of_a(first);
@@ -155,7 +155,6 @@ void product(const ProductLanes<ops::scalar_t<V>>& p, const ProductRange& range,
       const ProductBlock<V, Rows, Vectors> block{
           p,  range, scratch, scratch + depth_block * columns_block,
           j0, j_end, k0,      {count, k0 == 0 && !p.continued, k0 + count == p.k}};
-      block.pack_b();
       for (std::int64_t i = range.row_begin; i < range.row_end; i += rows_block) {
         const std::int64_t i_end = range.row_end < i + rows_block ? range.row_end : i + rows_block;
         const Tiles tiles{i, i_end, (i_end - i + Rows - 1) / Rows};

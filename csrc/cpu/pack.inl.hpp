@@ -25,7 +25,8 @@ GRADKERN_HD void copy_rows(const ops::scalar_t<V>* b, std::int64_t step, std::in
 // Rows of memory are columns of the panel.
 template <class T, int columns>
 GRADKERN_HD void copy_columns(const T* b, std::int64_t column, std::int64_t depth, std::int64_t count, T* panel) {
-  constexpr int side = 32 / static_cast<int>(sizeof(T));
+  constexpr int lanes = simd::vector_bytes / static_cast<int>(sizeof(T));
+  constexpr int side = sizeof(T) >= 4 && columns % lanes == 0 ? lanes : 32 / static_cast<int>(sizeof(T));
   using Row = simd::vec<T, side>;
   std::int64_t whole = 0;
   if (count == columns) {
@@ -33,8 +34,12 @@ GRADKERN_HD void copy_columns(const T* b, std::int64_t column, std::int64_t dept
     for (std::int64_t k = 0; k < whole; k += side) {
       for (int j = 0; j < columns; j += side) {
         Row rows[side];
-        for (int r = 0; r < side; ++r) rows[r] = Row::load(b + (j + r) * column + k);
-        simd::transpose(rows);
+        if constexpr (sizeof(T) >= 4) {
+          simd::load_transposed(b + j * column + k, column, rows);
+        } else {
+          for (int r = 0; r < side; ++r) rows[r] = Row::load(b + (j + r) * column + k);
+          simd::transpose(rows);
+        }
         for (int r = 0; r < side; ++r) rows[r].store(panel + (k + r) * columns + j);
       }
     }
