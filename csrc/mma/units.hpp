@@ -9,7 +9,8 @@
 //   M  the reference model MMA-Sim (arXiv 2511.10909), validated by its authors on the GPUs
 //   E  mmaemu, an emulator validated on an RTX 4060 and an H100
 //   U  sources disagree, or there is no recording
-//   X  compared, bit for bit, with the instruction or the library itself, by the tests
+//   X  compared, bit for bit, with the instruction or the library itself: of CPUs by the tests, of GPUs by
+//      benchmarks/gpu_check.py, whose report is in benchmarks/gpu_<name>
 //   D  the vendor's documents
 // Units that round after every addition, those of CPUs, of CUDA cores and of libraries, are rows too: a form says which
 // rule of cpu_units.hpp is theirs, and the four parameters say nothing.
@@ -137,13 +138,13 @@ inline constexpr Row rows[] = {
   {Unit::ada, Operands::tfloat32, 4, Form::chain, 4, 24, -132, no_half, Output::truncated, "SKM", "mma.m16n8k4"},
   {Unit::ada, Operands::float8, 32, Form::chain, 16, 13, -132, -20, Output::truncated13, "SKME", "mma.m16n8k32"},
 
-  {Unit::hopper, Operands::float16, 16, Form::chain, 16, 25, -133, -21, Output::truncated, "SKHM", "mma.m16n8k16"},
-  {Unit::hopper, Operands::float16, 8, Form::chain, 8, 25, -133, -21, Output::truncated, "KM", "mma.m16n8k8"},
-  {Unit::hopper, Operands::bfloat16, 16, Form::chain, 16, 25, -133, no_half, Output::truncated, "SKHM", "mma.m16n8k16"},
-  {Unit::hopper, Operands::bfloat16, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "KM", "mma.m16n8k8"},
-  {Unit::hopper, Operands::tfloat32, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "KM", "mma.m16n8k8"},
-  {Unit::hopper, Operands::tfloat32, 4, Form::chain, 4, 25, -133, no_half, Output::truncated, "SKM", "mma.m16n8k4"},
-  {Unit::hopper, Operands::float8, 32, Form::halves, 16, 25, -133, -21, Output::truncated, "SK", "mma.m16n8k32"},
+  {Unit::hopper, Operands::float16, 16, Form::chain, 16, 25, -133, -21, Output::truncated, "XSKHM", "mma.m16n8k16"},
+  {Unit::hopper, Operands::float16, 8, Form::chain, 8, 25, -133, -21, Output::truncated, "XKM", "mma.m16n8k8"},
+  {Unit::hopper, Operands::bfloat16, 16, Form::chain, 16, 25, -133, no_half, Output::truncated, "XSKHM", "mma.m16n8k16"},
+  {Unit::hopper, Operands::bfloat16, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "XKM", "mma.m16n8k8"},
+  {Unit::hopper, Operands::tfloat32, 8, Form::chain, 8, 25, -133, no_half, Output::truncated, "XKM", "mma.m16n8k8"},
+  {Unit::hopper, Operands::tfloat32, 4, Form::chain, 4, 25, -133, no_half, Output::truncated, "XSKM", "mma.m16n8k4"},
+  {Unit::hopper, Operands::float8, 32, Form::halves, 16, 25, -133, -21, Output::truncated, "XSK", "mma.m16n8k32"},
 
   {Unit::hopper_wgmma, Operands::float16, 16, Form::chain, 16, 25, -133, -21, Output::truncated, "KM", "wgmma.k16"},
   {Unit::hopper_wgmma, Operands::bfloat16, 16, Form::chain, 16, 25, -133, no_half, Output::truncated, "KM", "wgmma.k16"},

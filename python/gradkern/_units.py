@@ -18,7 +18,7 @@ EVIDENCE = {
     "M": "the reference model MMA-Sim 2.1.1 agrees (arXiv 2511.10909)",
     "E": "the emulator mmaemu agrees",
     "U": "sources disagree, or there is no recording",
-    "X": "compared bit for bit, by the tests, with the instruction or the library itself",
+    "X": "compared bit for bit with the instruction or the library itself",
     "D": "defined by the vendor's documents",
 }
 
