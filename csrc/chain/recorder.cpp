@@ -119,21 +119,21 @@ void Recorder::drop_payloads(Stored& stored, Record& record) {
   if (keep_tensors_) record.tensor.assign(stored);
 }
 
-void Recorder::measure() {
+void Recorder::measure(const Source& next) {
   if (pending_.empty()) return;
   std::vector<Source> tensors;
   for (const Pending& p : pending_) {
     tensors.push_back(p.stored->source());
     if (p.truth) tensors.push_back({FormatId::float64, p.truth->values.data(), p.stored->size});
   }
-  std::vector<Summary> summaries = summarise(executor_, tensors);
-  auto next = summaries.begin();
+  std::vector<Summary> summaries = summarise(executor_, tensors, next);
+  auto summary = summaries.begin();
   for (const Pending& p : pending_) {
     Record& record = records_[p.record];
-    record.stored = std::move(*next++);
+    record.stored = std::move(*summary++);
     if (p.in_place) record.rounding = unchanged(record.stored);
     if (p.stored->given && record.stored.nan) drop_payloads(*p.stored, record);
-    if (p.truth) record.reference = std::move(*next++);
+    if (p.truth) record.reference = std::move(*summary++);
   }
   pending_.clear();
 }

@@ -143,8 +143,8 @@ class Recorder {
   // stored = fl(wide), without a record.
   void round(Stored& stored, const Source& wide);
 
-  // Statistics of everything stored since the last call, in one region of the threads.
-  void measure();
+  // Statistics of everything stored since the last call, in one region of the threads, which fetches `next` meanwhile.
+  void measure(const Source& next = {});
   void begin_backward();
 
   void reserve(std::int64_t records) { records_.reserve(static_cast<std::size_t>(records)); }

@@ -62,6 +62,15 @@ void Run::forward(const Poll& poll) {
   }
 }
 
+// The weights of the layer that follows, up or down the chain, where they leave room for others in L2.
+Source Run::weight_after(std::int64_t l, std::int64_t step) const {
+  constexpr std::int64_t most = 128 * 1024;  // entries
+  const std::int64_t next = l + step;
+  if (next < 1 || next > static_cast<std::int64_t>(layers_.size()) || layers_[at(next - 1)].weight.size > most)
+    return {};
+  return layers_[at(next - 1)].weight;
+}
+
 void Run::forward_layer(std::int64_t l) {
   const Executor& e = recorder_.host();
   const Layer& layer = layers_[at(l - 1)];
@@ -88,7 +97,7 @@ void Run::forward_layer(std::int64_t l) {
   Stored& z = pre_activations_[at(l - 1)];
   recorder_.products({{&z, dense, l, Role::pre_activation, &z_truth}}, 0);
   recorder_.activate(layer.activation, z, activations_[at(l)], l, recorder_.known(h_truth));
-  recorder_.measure();
+  recorder_.measure(weight_after(l, 1));
   if (with_reference) {
     reference_pre_activations_[at(l - 1)] = std::move(z_truth);
     reference_activations_[at(l)] = std::move(h_truth);
@@ -166,7 +175,7 @@ void Run::backward_layer(std::int64_t l) {
        product(batch_, n_in, n_out, recorder_.operand(dz_, n_out, 1), recorder_.operand(weights_[at(l - 1)], n_in, 1)),
        l - 1, Role::grad_activation, &dh_truth});
   recorder_.products(std::move(list), recorder_.log2_loss_scale());
-  recorder_.measure();
+  recorder_.measure(weight_after(l, -1));
   std::swap(gradient_, next_gradient_);
   reference_gradient_ = std::move(dh_truth);
 }

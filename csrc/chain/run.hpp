@@ -31,6 +31,7 @@ class Run final : public Probe {
   void forward_span(std::int64_t first);
   void backward_span(std::int64_t last);
   static constexpr std::int64_t span = 16;  // layers whose tensors stay in L2
+  Source weight_after(std::int64_t l, std::int64_t step) const;
   void forward_layer(std::int64_t l);
   void backward_layer(std::int64_t l);
   Reference activation_gradient(std::int64_t l);

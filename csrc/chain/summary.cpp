@@ -22,9 +22,15 @@ Summary trimmed(const ops::Statistics& s) {
 
 Summary summarise(const executor::Executor& e, const Source& tensor) { return summarise(e, std::vector{tensor})[0]; }
 
-std::vector<Summary> summarise(const executor::Executor& e, const std::vector<Source>& tensors) {
+std::vector<Summary> summarise(const executor::Executor& e, const std::vector<Source>& tensors, const Source& next) {
   std::vector<executor::StatisticsArgs> args;
-  for (const Source& t : tensors) args.push_back({t.size, t.format, t.data});
+  executor::StatisticsArgs* largest = nullptr;
+  args.reserve(tensors.size());
+  for (const Source& t : tensors) {
+    args.push_back({t.size, t.format, t.data});
+    if (t.format == next.format && (!largest || t.size > largest->size)) largest = &args.back();
+  }
+  if (largest && next.data) largest->next = next.data;
   std::vector<Summary> summaries(tensors.size());
   e.statistics(e, args.data(), static_cast<std::int64_t>(args.size()),
                [&](std::int64_t i, const ops::Statistics& s) { summaries[static_cast<std::size_t>(i)] = trimmed(s); });

@@ -20,7 +20,9 @@ Summary trimmed(const ops::Statistics& statistics);
 
 Summary summarise(const executor::Executor& e, const Source& tensor);
 
-// One summary per tensor; threads share the small ones out, and share the work of each large one.
-std::vector<Summary> summarise(const executor::Executor& e, const std::vector<Source>& tensors);
+// One summary per tensor; threads share the small ones out, and share the work of each large one. The largest of the
+// format of `next` has that fetched from memory meanwhile.
+std::vector<Summary> summarise(const executor::Executor& e, const std::vector<Source>& tensors,
+                               const Source& next = {});
 
 }  // namespace gradkern::chain

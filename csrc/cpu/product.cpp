@@ -26,6 +26,7 @@ using formats::FormatId;
 
 constexpr std::int64_t widen_chunk = 16384;
 constexpr std::int64_t worth_threads = 32768;  // multiply-adds
+constexpr std::int64_t rows_worth_packing = 128;
 
 // Columns: whole panels on every instruction set.
 template <class T>
@@ -270,13 +271,14 @@ class Batch {
     share<T>(m, p.n, p.k, [=](const ProductRange& range) { kernel(p, range, scratch<T>()); });
   }
 
-  // Ranges of columns, or ranges of rows where there are too few columns, for each thread.
+  // Ranges of columns for each thread, each of which then packs its own of b. Ranges of rows where there are too few columns,
+  // or so many rows that packing all of b is little beside them: their results lie together, for whoever reads them next.
   template <class T, class Body>
   void share(std::int64_t m, std::int64_t n, std::int64_t k, Body body) {
     work_ += m * n * k;
     const std::int64_t threads = m * n * k < worth_threads ? 1 : base::num_threads();
     const std::int64_t grains = base::chunk_count(n, column_grain<T>);
-    const bool by_column = grains >= threads;
+    const bool by_column = grains >= threads && m < rows_worth_packing * threads;
     const std::int64_t parts = std::min(threads, by_column ? grains : m);
     for (std::int64_t t = 0; t < parts; ++t) {
       const auto cut = [&](std::int64_t count, std::int64_t part) { return count * part / parts; };

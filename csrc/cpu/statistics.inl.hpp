@@ -14,15 +14,15 @@
 namespace gradkern::cpu {
 namespace {
 
-// Entries that are lanes already, asked for a page before they are read.
+// Entries that are lanes already. With every 16 of them, memory is asked for as many of `next`.
 template <class T>
 struct InPlace {
   const T* x;
+  const char* next;
   GRADKERN_HD void load(std::int64_t, std::int64_t) const {}
-  // What lies a page beyond 16 entries.
   GRADKERN_HD void fetch(std::int64_t i) const {
     for (std::int64_t line = 0; line < ops::statistics_lanes; line += 64 / std::int64_t(sizeof(T)))
-      __builtin_prefetch(reinterpret_cast<const char*>(x + i + line) + 4096, 0, 2);
+      __builtin_prefetch(next + (i + line) * std::int64_t(sizeof(T)), 0, 2);
   }
 };
 
@@ -32,12 +32,16 @@ struct Decoded {
   const executor::StatisticsArgs& args;
   std::int64_t first, count;
   T* x;
+  const char* next;    // or null
+  std::int64_t bytes;  // of an entry
   GRADKERN_HD void load(std::int64_t begin, std::int64_t end) const {
     const std::int64_t known = std::clamp(count, begin, end);
     widen(args.format, args.data, first + begin, first + known, x + begin);
     for (std::int64_t j = known; j < end; ++j) x[j] = 0;
   }
-  GRADKERN_HD void fetch(std::int64_t) const {}
+  GRADKERN_HD void fetch(std::int64_t i) const {
+    if (next) __builtin_prefetch(next + i * bytes, 0, 2);
+  }
 };
 
 // Counted, summed and sorted into binades, all in one pass. n is a multiple of simd::vector_bytes, and the first turn is
@@ -154,15 +158,21 @@ void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std
                    ops::Statistics& result, ops::Moments* moments) {
   alignas(64) T buffer[statistics_block];
   CodeHistogram histogram(result.binades);
+  const auto* const next = static_cast<const char*>(args.next);
+  const std::int64_t bytes =
+      formats::visit(args.format, [](auto f) -> std::int64_t { return sizeof(typename decltype(f)::container); });
+  constexpr std::int64_t page = 4096;  // asked for before it is read, where nothing else is
   for (std::int64_t i = begin; i < end; i += statistics_block, ++moments) {
     const std::int64_t count = std::min(end - i, statistics_block);
     if (in_place && count == statistics_block) {
-      const InPlace<T> source{static_cast<const T*>(args.data) + i};
+      const T* const x = static_cast<const T*>(args.data) + i;
+      const InPlace<T> source{x, next ? next + i * bytes : reinterpret_cast<const char*>(x) + page};
       measure_block<T>(source, count, count, i, result, *moments, histogram);
       continue;
     }
     const std::int64_t n = (count + simd::vector_bytes - 1) / simd::vector_bytes * simd::vector_bytes;
-    measure_block<T>(Decoded<T>{args, i, count, buffer}, count, n, i, result, *moments, histogram);
+    const Decoded<T> source{args, i, count, buffer, next ? next + i * bytes : nullptr, bytes};
+    measure_block<T>(source, count, n, i, result, *moments, histogram);
   }
   histogram.finish();
 }

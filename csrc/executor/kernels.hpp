@@ -86,6 +86,8 @@ struct StatisticsArgs {
   std::int64_t size;
   FormatId format;
   const void* data;
+  const void* next =
+      nullptr;  // as many bytes that will be wanted soon: fetched from memory meanwhile, where that helps
 };
 
 // Called once for each tensor, on any thread; the statistics are the callee's for as long as it runs.
