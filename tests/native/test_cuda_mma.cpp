@@ -71,7 +71,7 @@ std::vector<Formats> formats_of(Operands operands) {
 }
 
 bool has_kernel(const mma::Row& row) {
-  return row.unit != Unit::hopper_wgmma && row.unit != Unit::blackwell_tcgen05 &&
+  return row.unit != Unit::hopper_wgmma && row.unit != Unit::blackwell_tcgen05 && !mma::rounds_each(row.form) &&
          !(row.operands == Operands::float16 && row.k == 4);
 }
 
