@@ -27,9 +27,10 @@ inline PlacedMatrix place(const Tensor& t, std::int64_t rows, std::int64_t colum
   const auto at = [&](std::int64_t i, std::int64_t j) {
     return static_cast<std::size_t>(p.offset + i * row + j * column) * bytes;
   };
-  // Exactly as long as it must be: what is read beyond the last entry is another's, and sanitizers see it.
+  // Exactly as long as it must be: what is read beyond the last entry is another's, and sanitizers see it. Between
+  // entries there are NaNs.
   const std::size_t size = rows && columns ? at(rows - 1, columns - 1) + bytes : 0;
-  PlacedMatrix m{std::vector<std::uint8_t>(size, 0x7F), {t.format, nullptr, row, column}};
+  PlacedMatrix m{std::vector<std::uint8_t>(size, 0xFF), {t.format, nullptr, row, column}};
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t j = 0; j < columns; ++j)
       std::memcpy(m.buffer.data() + at(i, j), t.bytes.data() + static_cast<std::size_t>(i * columns + j) * bytes,
@@ -46,6 +47,7 @@ struct ProductCase {
   bool continued;
   std::uint64_t seed, special_period;
   int unit = 0, instruction_k = 0;
+  int exponent = 0;  // of every value, in addition
 };
 
 // The bits of wide: of e, for operands placed as the case says, or contiguous.
@@ -98,7 +100,7 @@ class Product {
 
  private:
   Tensor make(FormatId format, std::int64_t size, std::uint64_t stream) const {
-    auto values = random_values(c_.seed * 8 + stream, size, -6, 2);
+    auto values = random_values(c_.seed * 8 + stream, size, c_.exponent - 6, c_.exponent + 2);
     if (c_.special_period) sprinkle(values, format, c_.seed * 8 + stream + 4, c_.special_period);
     return tensor(format, values);
   }
