@@ -126,7 +126,7 @@ MMA = mutants_of(
         "mma_tile.hpp",
         "count = o < s.outer ? s.k - k : 0;",
         "count = o < s.outer ? s.k - k - 1 : 0;",
-        "mma_float8.cu",
+        "mma_half.cu",
     ),
 )
 
@@ -198,7 +198,7 @@ CLIP = mutants_of(
         "clamp: vectors at any address",
         "clip_entries.hpp",
         "const int groups = aligned ? chunk.count / together : 0;",
-        "const int groups = aligned || !aligned ? chunk.count / together : 0;",
+        "const int groups = aligned + 1 ? chunk.count / together : 0;",
         "clip_value.cu",
     ),
 )
@@ -223,6 +223,13 @@ ELEMENTWISE = mutants_of(
         "for (int from = which() * lanes; from < (which() + 1) * lanes; ++from)",
         "for (int from = (which() + 1) * lanes - 1; from >= which() * lanes; --from)",
         "convert.cu",
+    ),
+    (
+        "update: indices in the chunk for those in the tensor",
+        "square_tiles.hpp",
+        "return first == ~0u ? -1 : chunk.begin + first;",
+        "return first == ~0u ? -1 : first;",
+        "update.cu",
     ),
     (
         "update: a tile is overwritten while it is summed",

@@ -15,12 +15,14 @@ struct Placement {
   std::int64_t offset;
 };
 
+template <class Bytes>
 struct PlacedMatrix {
-  std::vector<std::uint8_t> buffer;
+  Bytes buffer;
   executor::Operand operand;
 };
 
-inline PlacedMatrix place(const Tensor& t, std::int64_t rows, std::int64_t columns, const Placement& p) {
+template <class Bytes>
+PlacedMatrix<Bytes> place(const Tensor& t, std::int64_t rows, std::int64_t columns, const Placement& p) {
   const std::size_t bytes = formats::visit(t.format, [](auto f) { return sizeof(typename decltype(f)::container); });
   const std::int64_t step = 1 + p.gap, line = (p.transposed ? rows : columns) * step + p.extra;
   const std::int64_t row = p.transposed ? step : line, column = p.transposed ? line : step;
@@ -30,7 +32,7 @@ inline PlacedMatrix place(const Tensor& t, std::int64_t rows, std::int64_t colum
   // Exactly as long as it must be: what is read beyond the last entry is another's, and sanitizers see it. Between
   // entries there are NaNs.
   const std::size_t size = rows && columns ? at(rows - 1, columns - 1) + bytes : 0;
-  PlacedMatrix m{std::vector<std::uint8_t>(size, 0xFF), {t.format, nullptr, row, column}};
+  PlacedMatrix<Bytes> m{Bytes(size, 0xFF), {t.format, nullptr, row, column}};
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t j = 0; j < columns; ++j)
       std::memcpy(m.buffer.data() + at(i, j), t.bytes.data() + static_cast<std::size_t>(i * columns + j) * bytes,
@@ -60,13 +62,15 @@ class Product {
     start_ = make(c.accumulate, c.continued ? c.m * c.n : 0, 4);
   }
 
-  // device: memory of the executor's own that holds wide, from the entry `wide_offset` on; null for the host's.
+  // Bytes: what operands lie in. device: memory of the executor's own that holds wide, from the entry `wide_offset` on;
+  // null for the host's.
+  template <class Bytes = std::vector<std::uint8_t>>
   std::vector<std::uint8_t> computed(const executor::Executor& e, bool placed, std::int64_t wide_offset = 0,
                                      void* device = nullptr) const {
     const bool narrow = executor::wide_format(c_.accumulate) == FormatId::float32;
     const std::size_t bytes = narrow ? 4 : 8, size = static_cast<std::size_t>(c_.m * c_.n);
-    const PlacedMatrix a = place(a_, c_.m, c_.k, placed ? c_.a_at : Placement{});
-    const PlacedMatrix b = place(b_, c_.k, c_.n, placed ? c_.b_at : Placement{});
+    const auto a = place<Bytes>(a_, c_.m, c_.k, placed ? c_.a_at : Placement{});
+    const auto b = place<Bytes>(b_, c_.k, c_.n, placed ? c_.b_at : Placement{});
     executor::ProductArgs args{}, before{};
     args.m = c_.m;
     args.n = c_.n;

@@ -24,7 +24,7 @@ executor::Executor device() {
 void compare(const executor::Executor& cpu, const ProductCase& c) {
   const test::Product product(c);
   const auto truth = product.computed(cpu, false);
-  const auto got = product.computed(device(), true);
+  const auto got = product.computed<test::DeviceBytes>(device(), true);
   CHECK(got == truth, test::text_of(c));
 }
 
@@ -133,7 +133,7 @@ void unaligned_results(const executor::Executor& cpu) {
         void* memory = nullptr;
         cuda::allocate(&memory, (20 * n + 4) * bytes, nullptr);
         const auto truth = product.computed(cpu, false);
-        const auto got = product.computed(device(), true, offset, memory);
+        const auto got = product.computed<test::DeviceBytes>(device(), true, offset, memory);
         cuda::release(memory, nullptr);
         CHECK(got == truth, test::text_of(c), "offset", offset);
       }
