@@ -122,6 +122,12 @@ MMA = mutants_of(
         "mma_tfloat32.cu",
     ),
     (
+        "mma: the formats of the operands swapped",
+        "mma_float8.cu",
+        "if (a_e5m2) return launch_gathering<MmaInstruction<E5M2, E4M3, Accumulate, false>, false>",
+        "if (a_e5m2) return launch_gathering<MmaInstruction<E4M3, E5M2, Accumulate, false>, false>",
+    ),
+    (
         "mma: the last gathered entry of k is missing",
         "mma_tile.hpp",
         "count = o < s.outer ? s.k - k : 0;",
@@ -197,8 +203,8 @@ CLIP = mutants_of(
     (
         "clamp: vectors at any address",
         "clip_entries.hpp",
-        "const int groups = aligned ? chunk.count / together : 0;",
-        "const int groups = aligned + 1 ? chunk.count / together : 0;",
+        "reinterpret_cast<std::uintptr_t>(target)) % 16 == 0;",
+        "reinterpret_cast<std::uintptr_t>(target)) % 8 == 0;",
         "clip_value.cu",
     ),
 )
@@ -261,6 +267,12 @@ ELEMENTWISE = mutants_of(
         "shift_in(h, T(0));",
         "",
     ),
+    (
+        "elementary: the last entry of a group that goes one by one",
+        "elementary.cu",
+        "i < first + n && i < size; ++i)",
+        "i < first + n - 1 && i < size; ++i)",
+    ),
 )
 
 MATVEC = mutants_of(
@@ -285,7 +297,6 @@ MATVEC = mutants_of(
     ),
 )
 
-# Fibers of one block take turns only where they wait, never between a load and its store.
 SURVIVORS = [
     Mutant(
         "update: counts added without an atomic",
