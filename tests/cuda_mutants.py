@@ -234,7 +234,7 @@ ELEMENTWISE = mutants_of(
         "update: indices in the chunk for those in the tensor",
         "square_tiles.hpp",
         "return first == ~0u ? -1 : chunk.begin + first;",
-        "return first == ~0u ? -1 : first;",
+        "return first == ~0u ? -1 : std::int64_t(first);",
         "update.cu",
     ),
     (

@@ -42,7 +42,7 @@ def linked(objects: list[Path], target: Path) -> Path:
 def failure(program: Path) -> str | None:
     """The first thing that a native test finds wrong, or None. A crash without a word is no finding."""
     environment = {**os.environ, "GRADKERN_FAIL_FAST": "1"}
-    done = subprocess.run([str(program)], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([str(program)], env=environment, capture_output=True, text=True, timeout=1800)
     if done.returncode == 0:
         return None
     found = re.search(r"^\S+:\d+: .*|what\(\): .*", done.stderr, re.M)
