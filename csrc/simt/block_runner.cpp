@@ -125,6 +125,12 @@ void BlockRunner::push(Thread& thread) {
   queue_[tail] = &thread;
 }
 
+void BlockRunner::push_first(Thread& thread) {
+  head_ = (head_ == 0 ? queue_.size() : head_) - 1;
+  queue_[head_] = &thread;
+  ++queued_;
+}
+
 Thread* BlockRunner::next() {
   if (queued_ == 0) return nullptr;
   Thread* thread = queue_[head_];
@@ -256,9 +262,11 @@ void* const* BlockRunner::arrive(const Site& site, unsigned mask, void* operand)
 void BlockRunner::release(unsigned mask) {
   Thread& thread = *running;
   thread.warp->arrived &= ~mask;
+  const bool first = order_->warps_run_on;  // then what is pushed last runs first
   for (unsigned i = 0; i < warp_size; ++i) {
-    const unsigned lane = i ^ order_->lane_flip;
-    if (lane != thread.lane && mask >> lane & 1) push(lane_of(thread, lane));
+    const unsigned lane = (first ? warp_size - 1 - i : i) ^ order_->lane_flip;
+    if (lane == thread.lane || !(mask >> lane & 1)) continue;
+    first ? push_first(lane_of(thread, lane)) : push(lane_of(thread, lane));
   }
 }
 

@@ -13,10 +13,13 @@
 
 namespace gradkern::simt {
 
-// In which order the threads of a block start, and the lanes of a warp wake: 0 ^ flip, 1 ^ flip, ...
+// In which order the threads of a block start, and the lanes of a warp wake: 0 ^ flip, 1 ^ flip, ... warps_run_on: a
+// warp whose collective is done goes on before all others, so that it is ahead of them by as much as barriers let it be;
+// else it queues behind them, and the warps of a block keep step.
 struct BlockOrder {
   std::vector<unsigned> threads;
   unsigned lane_flip;
+  bool warps_run_on;
 };
 
 class BlockRunner {
@@ -42,6 +45,7 @@ class BlockRunner {
   void run_thread(Thread& thread);
   void end(Thread& thread);
   void push(Thread& thread);
+  void push_first(Thread& thread);
   Thread* next();
   void switch_to(Thread& thread, Fiber& from);
   void wait(const Site& site);

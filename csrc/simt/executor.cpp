@@ -26,7 +26,7 @@ Order& current_order() {
 }
 
 BlockOrder block_order(unsigned count, const Order& how) {
-  BlockOrder order{std::vector<unsigned>(count), 0};
+  BlockOrder order{std::vector<unsigned>(count), 0, how.kind == Order::reverse};
   std::iota(order.threads.begin(), order.threads.end(), 0u);
   if (how.kind == Order::reverse) {
     std::reverse(order.threads.begin(), order.threads.end());

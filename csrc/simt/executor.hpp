@@ -110,7 +110,7 @@ inline constexpr std::size_t most_dynamic_bytes = 227 << 10;  // of compute capa
 int run(Launch launch, const char* launcher);
 
 // The order in which the threads of a block start and wake, and in which blocks run: GRADKERN_SIMT_ORDER is forward,
-// reverse or a number, the seed of a shuffle.
+// reverse or a number, the seed of a shuffle. In reverse, a warp runs on to the next barrier before another goes on.
 struct Order {
   enum Kind { forward, reverse, shuffled } kind = forward;
   std::uint64_t seed = 0;

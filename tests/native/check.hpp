@@ -1,9 +1,11 @@
-// CHECK(condition, parts...): on failure prints where, what, and the parts; the test goes on. main returns report().
+// CHECK(condition, parts...): on failure prints where, what, and the parts; the test goes on, or ends there where
+// GRADKERN_FAIL_FAST is set. main returns report().
 #pragma once
 
 #include <atomic>
 #include <bit>
 #include <cstdint>
+#include <cstdlib>
 #include <iostream>
 #include <sstream>
 
@@ -18,6 +20,7 @@ void fail(const char* file, int line, const char* condition, const Parts&... par
   text << std::hexfloat << file << ':' << line << ": " << condition;
   ((text << ' ' << parts), ...);
   std::cerr << text.str() + '\n';
+  if (std::getenv("GRADKERN_FAIL_FAST")) std::_Exit(1);
 }
 
 inline int report() {

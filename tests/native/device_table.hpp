@@ -1,5 +1,8 @@
-// The table of the kernels on the host, and the three orders of threads under which kernels are tested.
+// The table of the kernels on the host, memory of theirs, and the three orders of threads under which they are tested.
 #pragma once
+
+#include <new>
+#include <vector>
 
 #include "cuda/kernels.hpp"
 #include "cuda/platform.hpp"
@@ -10,6 +13,25 @@ extern "C" const gradkern::executor::DeviceTable* gradkern_device_table();
 namespace gradkern::test {
 
 inline executor::DeviceTable memory_table() { return *gradkern_device_table(); }
+
+// What lies in the kernels' memory is used where it lies, at whatever address; anything else is copied to an aligned one.
+template <class T>
+struct DeviceAllocator {
+  using value_type = T;
+  DeviceAllocator() = default;
+  template <class U>
+  DeviceAllocator(const DeviceAllocator<U>&) {}
+  T* allocate(std::size_t count) {
+    void* pointer = nullptr;
+    if (cuda::allocate(&pointer, static_cast<std::int64_t>(count * sizeof(T)), nullptr)) throw std::bad_alloc();
+    return static_cast<T*>(pointer);
+  }
+  void deallocate(T* pointer, std::size_t) { cuda::release(pointer, nullptr); }
+  friend bool operator==(const DeviceAllocator&, const DeviceAllocator&) { return true; }
+};
+using DeviceBytes = std::vector<std::uint8_t, DeviceAllocator<std::uint8_t>>;
+
+inline DeviceBytes on_device(const std::vector<std::uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
 
 // Kernels give the same bits in all of them.
 inline constexpr simt::Order orders[] = {{simt::Order::forward}, {simt::Order::reverse}, {simt::Order::shuffled, 7}};

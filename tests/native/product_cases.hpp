@@ -15,21 +15,24 @@ struct Placement {
   std::int64_t offset;
 };
 
+template <class Bytes>
 struct PlacedMatrix {
-  std::vector<std::uint8_t> buffer;
+  Bytes buffer;
   executor::Operand operand;
 };
 
-inline PlacedMatrix place(const Tensor& t, std::int64_t rows, std::int64_t columns, const Placement& p) {
+template <class Bytes>
+PlacedMatrix<Bytes> place(const Tensor& t, std::int64_t rows, std::int64_t columns, const Placement& p) {
   const std::size_t bytes = formats::visit(t.format, [](auto f) { return sizeof(typename decltype(f)::container); });
   const std::int64_t step = 1 + p.gap, line = (p.transposed ? rows : columns) * step + p.extra;
   const std::int64_t row = p.transposed ? step : line, column = p.transposed ? line : step;
   const auto at = [&](std::int64_t i, std::int64_t j) {
     return static_cast<std::size_t>(p.offset + i * row + j * column) * bytes;
   };
-  // Exactly as long as it must be: what is read beyond the last entry is another's, and sanitizers see it.
+  // Exactly as long as it must be: what is read beyond the last entry is another's, and sanitizers see it. Between
+  // entries there are NaNs.
   const std::size_t size = rows && columns ? at(rows - 1, columns - 1) + bytes : 0;
-  PlacedMatrix m{std::vector<std::uint8_t>(size, 0x7F), {t.format, nullptr, row, column}};
+  PlacedMatrix<Bytes> m{Bytes(size, 0xFF), {t.format, nullptr, row, column}};
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t j = 0; j < columns; ++j)
       std::memcpy(m.buffer.data() + at(i, j), t.bytes.data() + static_cast<std::size_t>(i * columns + j) * bytes,
@@ -46,6 +49,7 @@ struct ProductCase {
   bool continued;
   std::uint64_t seed, special_period;
   int unit = 0, instruction_k = 0;
+  int exponent = 0;  // of every value, in addition
 };
 
 // The bits of wide: of e, for operands placed as the case says, or contiguous.
@@ -58,13 +62,15 @@ class Product {
     start_ = make(c.accumulate, c.continued ? c.m * c.n : 0, 4);
   }
 
-  // device: memory of the executor's own that holds wide, from the entry `wide_offset` on; null for the host's.
+  // Bytes: what operands lie in. device: memory of the executor's own that holds wide, from the entry `wide_offset` on;
+  // null for the host's.
+  template <class Bytes = std::vector<std::uint8_t>>
   std::vector<std::uint8_t> computed(const executor::Executor& e, bool placed, std::int64_t wide_offset = 0,
                                      void* device = nullptr) const {
     const bool narrow = executor::wide_format(c_.accumulate) == FormatId::float32;
     const std::size_t bytes = narrow ? 4 : 8, size = static_cast<std::size_t>(c_.m * c_.n);
-    const PlacedMatrix a = place(a_, c_.m, c_.k, placed ? c_.a_at : Placement{});
-    const PlacedMatrix b = place(b_, c_.k, c_.n, placed ? c_.b_at : Placement{});
+    const auto a = place<Bytes>(a_, c_.m, c_.k, placed ? c_.a_at : Placement{});
+    const auto b = place<Bytes>(b_, c_.k, c_.n, placed ? c_.b_at : Placement{});
     executor::ProductArgs args{}, before{};
     args.m = c_.m;
     args.n = c_.n;
@@ -98,7 +104,7 @@ class Product {
 
  private:
   Tensor make(FormatId format, std::int64_t size, std::uint64_t stream) const {
-    auto values = random_values(c_.seed * 8 + stream, size, -6, 2);
+    auto values = random_values(c_.seed * 8 + stream, size, c_.exponent - 6, c_.exponent + 2);
     if (c_.special_period) sprinkle(values, format, c_.seed * 8 + stream + 4, c_.special_period);
     return tensor(format, values);
   }

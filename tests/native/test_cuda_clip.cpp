@@ -33,28 +33,26 @@ std::int64_t width_of(FormatId format) {
                         [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
 }
 
-// Tensors that begin some entries into their memory, each with a target of its own.
+// Tensors that begin some entries into the kernels' memory, each with a target of its own.
 struct Batch {
-  std::vector<Tensor> tensors;
+  std::vector<test::DeviceBytes> sources, targets;
   std::vector<std::int64_t> shifts;
-  std::vector<std::vector<std::uint8_t>> targets;
   std::vector<ClipTensor> args;
 
-  void add(Tensor t, std::int64_t shift = 0) {
+  void add(const Tensor& t, std::int64_t shift = 0) {
     args.push_back({t.size() - shift, t.format, nullptr, nullptr});
-    tensors.push_back(std::move(t));
+    sources.push_back(test::on_device(t.bytes));
     shifts.push_back(shift);
   }
   std::int64_t count() const { return static_cast<std::int64_t>(args.size()); }
 
-  // Targets as the tensors are; sources are the same memory, or their own.
+  // Targets as the sources are; these are the same memory, or their own.
   void restart(bool in_place) {
-    targets.resize(tensors.size());
+    targets = sources;
     for (std::size_t i = 0; i < args.size(); ++i) {
-      targets[i] = tensors[i].bytes;
       const std::int64_t offset = shifts[i] * width_of(args[i].format);
       args[i].target = targets[i].data() + offset;
-      args[i].source = in_place ? args[i].target : tensors[i].bytes.data() + offset;
+      args[i].source = in_place ? args[i].target : sources[i].data() + offset;
     }
   }
 
@@ -119,6 +117,10 @@ void add_all(Batch& batch, FormatId format) {
     batch.add(test::tensor(format, values));
     if (size) batch.add(test::tensor(format, values), 1);
   }
+  auto late = test::random_values(++seed, 40000, -20, 7);
+  late[20000] = HUGE_VAL;
+  late[33000] = std::nan("");
+  batch.add(test::tensor(format, late));
   for (const double constant : {0.0, -0.0, -1.75, HUGE_VAL, std::nan("")})
     batch.add(test::tensor(format, std::vector<double>(5000, constant)));
   for (const int low : {-1074, -430, -160, -30, 0, 100, 440, 960})

@@ -59,6 +59,14 @@ bool same(const ops::UpdateCounts& a, const ops::UpdateCounts& b) {
          same(a.made, b.made);
 }
 
+// Ordinary values, and special ones from the second chunk on.
+std::vector<double> late_specials(FormatId to) {
+  std::vector<double> values(70000, 1.25);
+  const auto specials = test::special_values(to);
+  for (std::size_t i = 0; i < specials.size(); ++i) values[17000 + 3000 * i] = specials[i];
+  return values;
+}
+
 struct Executors {
   Executor cpu, device;
 };
@@ -110,6 +118,7 @@ void conversions(const Executors& e) {
       for (const FormatId from : {FormatId::float32, FormatId::float64, FormatId::float16})
         for (const bool counted : {true, false})
           convert(e, from, to, values_for(to, 11, size, -9, 8, size % 2 ? 999 : 0), 1, {}, 0, counted);
+    convert(e, FormatId::float64, to, late_specials(to), 0.25, {}, 0, true);
   }
 }
 
@@ -145,6 +154,8 @@ void updates(const Executors& e) {
       for (const bool counted : {true, false})
         update(e, format, FormatId::float32, values_for(format, 15, size, -6, 2, 0),
                values_for(FormatId::float32, 16, size, -9, 7, 0), 0.01, {}, 0, counted);
+    update(e, format, FormatId::float32, std::vector<double>(70000, 1.0), late_specials(FormatId::float32), 8, {}, 0,
+           true);
   }
   for (const int exponent : {-1060, -600, -430, -250, 0, 250, 480, 700, 1010})
     for (const double rate : {1.0, 0x1p-40})

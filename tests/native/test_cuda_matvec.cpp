@@ -15,14 +15,13 @@ using test::FormatId;
 void one(const Executor& cpu, const Executor& device, FormatId format, std::int64_t rows, std::int64_t columns,
          std::int64_t vectors, bool transposed, std::int64_t shift) {
   auto values = test::random_values(41, rows * columns + shift, -20, 7);
-  const auto matrix = test::tensor(format, values);
+  const auto bytes = test::on_device(test::tensor(format, values).bytes);
   const std::int64_t in = transposed ? rows : columns, out = transposed ? columns : rows;
   auto x = test::random_values(42, vectors * in, -8, 8);
   if (vectors > 4) test::sprinkle(x, FormatId::float64, 43, 5000);
-  const std::int64_t width = values.empty() ? 0 : static_cast<std::int64_t>(matrix.bytes.size() / values.size());
+  const std::int64_t width = values.empty() ? 0 : static_cast<std::int64_t>(bytes.size() / values.size());
   std::vector<double> want(static_cast<std::size_t>(vectors * out), -7), got = want;
-  MatvecArgs args{rows,       columns,  vectors,    format, matrix.bytes.data() + shift * width,
-                  transposed, x.data(), want.data()};
+  MatvecArgs args{rows, columns, vectors, format, bytes.data() + shift * width, transposed, x.data(), want.data()};
   cpu.matvec(cpu, args);
   args.y = got.data();
   device.matvec(device, args);

@@ -24,21 +24,24 @@ executor::Executor device() {
 void compare(const executor::Executor& cpu, const ProductCase& c) {
   const test::Product product(c);
   const auto truth = product.computed(cpu, false);
-  const auto got = product.computed(device(), true);
+  const auto got = product.computed<test::DeviceBytes>(device(), true);
   CHECK(got == truth, test::text_of(c));
 }
 
-// Contiguous, contiguous and unaligned, with gaps; each transposed or not.
-Placement placement(std::uint64_t seed) {
+// Contiguous; in lines of whole quads, unaligned, with gaps; each transposed or not.
+Placement placement(std::uint64_t seed, std::int64_t rows, std::int64_t columns) {
   const auto draw = [&](std::uint64_t index, std::uint64_t below) {
     return static_cast<std::int64_t>(formats::random_bits(seed, index) % below);
   };
   const bool transposed = draw(0, 2) != 0;
-  switch (draw(1, 4)) {
+  const std::int64_t line = transposed ? rows : columns;
+  switch (draw(1, 5)) {
     case 0:
       return {transposed, draw(2, 3), draw(3, 9), draw(4, 9)};
     case 1:
       return {transposed, 0, draw(3, 9), draw(4, 9)};
+    case 2:
+      return {transposed, 0, (line + 3) / 4 * 4 - line, 0};
     default:
       return {transposed, 0, 0, 0};
   }
@@ -53,8 +56,8 @@ ProductCase random_case(std::int64_t m, std::int64_t n, std::int64_t k, FormatId
           b,
           operands,
           accumulate,
-          placement(2 * seed),
-          placement(2 * seed + 1),
+          placement(2 * seed, m, k),
+          placement(2 * seed + 1, k, n),
           seed % 3 == 0   ? 0
           : seed % 3 == 1 ? 1
                           : m,
@@ -92,6 +95,19 @@ void ragged_sizes(const executor::Executor& cpu) {
   });
 }
 
+// Products that underflow leave sums of zero, whose signs are those of their last products.
+void signed_zeros(const executor::Executor& cpu) {
+  using enum FormatId;
+  for (const auto& [format, exponent] : {std::pair{float64, -550}, {float32, -90}, {bfloat16, -90}, {float16, -16}}) {
+    for (const std::int64_t k : {1, 2, 3, 5, 9, 18, 33}) {
+      ProductCase c = random_case(35, 37, k, format, format, format, format, 12 * static_cast<std::uint64_t>(k));
+      c.special_period = 0;
+      c.exponent = exponent;
+      compare(cpu, c);
+    }
+  }
+}
+
 // Enough rows and columns for the large tiles.
 void large_tiles(const executor::Executor& cpu) {
   for_arithmetics([&](FormatId a, FormatId b, FormatId operands, FormatId accumulate) {
@@ -117,7 +133,7 @@ void unaligned_results(const executor::Executor& cpu) {
         void* memory = nullptr;
         cuda::allocate(&memory, (20 * n + 4) * bytes, nullptr);
         const auto truth = product.computed(cpu, false);
-        const auto got = product.computed(device(), true, offset, memory);
+        const auto got = product.computed<test::DeviceBytes>(device(), true, offset, memory);
         cuda::release(memory, nullptr);
         CHECK(got == truth, test::text_of(c), "offset", offset);
       }
@@ -136,6 +152,7 @@ int main() {
     simt::set_order(order);
     ragged_sizes(cpu);
     unaligned_results(cpu);
+    signed_zeros(cpu);
   }
   large_tiles(cpu);
   return test::report();

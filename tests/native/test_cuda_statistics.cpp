@@ -13,7 +13,6 @@ namespace {
 
 using executor::StatisticsArgs;
 using test::FormatId;
-using test::Tensor;
 
 bool same(const ops::SquareSum& a, const ops::SquareSum& b) {
   return test::same(a.big, b.big) && test::same(a.medium, b.medium) && test::same(a.small, b.small);
@@ -34,15 +33,19 @@ bool same_cells(const ops::Statistics& a, const ops::Statistics& b) {
   return equal;
 }
 
-// A tensor that begins `shift` entries into its memory.
+// A tensor that begins `shift` entries into the kernels' memory.
 struct Shifted {
-  Tensor tensor;
-  std::int64_t shift;
+  FormatId format;
+  std::int64_t size, shift;
+  test::DeviceBytes bytes;
+
+  Shifted(const test::Tensor& t, std::int64_t at)
+      : format(t.format), size(t.size() - at), shift(at), bytes(test::on_device(t.bytes)) {}
 
   StatisticsArgs args() const {
     const std::int64_t width = formats::visit(
-        tensor.format, [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
-    return {tensor.size() - shift, tensor.format, tensor.bytes.data() + shift * width};
+        format, [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
+    return {size, format, bytes.data() + shift * width};
   }
 };
 
@@ -77,7 +80,7 @@ std::vector<Shifted> tensors_of(FormatId format) {
   std::vector<Shifted> list;
   std::uint64_t seed = 300;
   const auto add = [&](std::vector<double> values, std::int64_t shift = 0) {
-    list.push_back({test::tensor(format, values), shift});
+    list.emplace_back(test::tensor(format, values), shift);
   };
   for (const std::int64_t size : {0, 1, 15, 16, 17, 255, 2047, 2048, 2049, 16383, 16384, 16385, 50000}) {
     auto values = test::random_values(++seed, size, -20, 12);
@@ -91,6 +94,10 @@ std::vector<Shifted> tensors_of(FormatId format) {
     test::sprinkle(values, format, ++seed, 700);
     add(values);
   }
+  auto late = test::random_values(++seed, 40000, -20, 12);
+  late[20000] = HUGE_VAL;
+  late[33000] = std::nan("");
+  add(late);
   for (const double constant : {0.0, -0.0, -1.75, 1.0, HUGE_VAL, std::nan("")})
     add(std::vector<double>(5000, constant));
   for (const int low : {-1074, -420, -160, 440, 960}) add(test::random_values(++seed, 5000, low, low + 60));
@@ -120,9 +127,9 @@ void by_pattern(const executor::Executor& cpu, const executor::Executor& device)
     const std::int64_t size = (format == FormatId::bfloat16 ? 1 << 20 : 1 << 12) + 1003;
     for (const std::int64_t shift : {0, 1}) {
       auto values = test::random_values(500, size, -60, 20);
-      all.push_back({test::tensor(format, values), shift});
+      all.emplace_back(test::tensor(format, values), shift);
       test::sprinkle(values, format, 501, 40);
-      all.push_back({test::tensor(format, values), shift});
+      all.emplace_back(test::tensor(format, values), shift);
     }
   }
   std::vector<StatisticsArgs> args;

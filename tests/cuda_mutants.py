@@ -1,0 +1,313 @@
+"""CUDA kernels with one thing broken at a time, for test_cuda_mutants.py: what mistakes in parallel code look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One place of ``csrc/cuda/file`` written otherwise; `kernel` is the file to compile, `test` the test to fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+    kernel: str = ""  # where `file` is a header
+    survives: str = ""  # why no test on the host can catch it
+
+    @property
+    def source(self) -> str:
+        """The kernels to compile."""
+        return self.kernel or self.file
+
+
+def mutants_of(test: str, *rows: tuple[str, ...]) -> list[Mutant]:
+    """The mutants that one test should catch: file, name, old, new and, of a header, the kernel."""
+    return [Mutant(name, file, old, new, test, *kernel) for name, file, old, new, *kernel in rows]
+
+
+PRODUCT = mutants_of(
+    "product",
+    (
+        "product: no barrier after a tile is stored",
+        "product.cu",
+        "b_shared[buffer ^ 1]);\n      __syncthreads();",
+        "b_shared[buffer ^ 1]);",
+    ),
+    (
+        "product: into the buffer that is read",
+        "product.cu",
+        "TileB::keep(task.b, b_at, b_held, b_shared[buffer ^ 1]);",
+        "TileB::keep(task.b, b_at, b_held, b_shared[buffer]);",
+    ),
+    (
+        "product: the sum is not continued",
+        "product.cu",
+        "if (!task.out.continued) return;",
+        "return;",
+    ),
+    (
+        "product: a ragged quad is loaded whole",
+        "product_tile.hpp",
+        "if (!s.vector || count < 4)",
+        "if (!s.vector || count < 3)",
+        "product.cu",
+    ),
+    (
+        "product: padding is +0 in both operands",
+        "product.cu",
+        "TileA::fetch(task.a, true, a_at, a_held);",
+        "TileA::fetch(task.a, false, a_at, a_held);",
+    ),
+    (
+        "product: the swizzle of a store forgotten",
+        "product_tile.hpp",
+        "k * outer + (o ^ swizzle(k))};",
+        "k * outer + o};",
+        "product.cu",
+    ),
+)
+
+MMA = mutants_of(
+    "mma",
+    (
+        "mma: waits for one stage too few",
+        "mma_kernel.hpp",
+        "cp_async_wait<Shape::stages - 2>();",
+        "cp_async_wait<Shape::stages - 1>();",
+        "mma_half.cu",
+    ),
+    (
+        "mma: no barrier before a stage is read",
+        "mma_kernel.hpp",
+        "__syncthreads();  // this stage is there, and the one before is free",
+        "",
+        "mma_half.cu",
+    ),
+    (
+        "mma: the result overwrites a stage that is read",
+        "mma_kernel.hpp",
+        "void finish() {\n    __syncthreads();",
+        "void finish() {",
+        "mma_half.cu",
+    ),
+    (
+        "mma: fragments of b swapped",
+        "mma_kernel.hpp",
+        "b[j][1] = both[1], b[j + 1][0] = both[2],",
+        "b[j][1] = both[2], b[j + 1][0] = both[1],",
+        "mma_half.cu",
+    ),
+    (
+        "mma: fragments of a in the order of b",
+        "mma_tile.hpp",
+        "row_half = is_a ? lane / 8 & 1 : lane / 16, k_half = is_a ? lane / 16 : lane / 8 & 1;",
+        "row_half = lane / 16, k_half = lane / 8 & 1;",
+        "mma_half.cu",
+    ),
+    (
+        "mma: copies past the end of k",
+        "mma_tile.hpp",
+        "cursor.left = (s.k - chunk * in_chunk) * element;",
+        "cursor.left = s.k * element;",
+        "mma_half.cu",
+    ),
+    (
+        "mma: operands rounded after the barrier",
+        "mma_kernel.hpp",
+        "block.round(now);\n    __syncthreads();",
+        "__syncthreads();\n    block.round(now);",
+        "mma_tfloat32.cu",
+    ),
+    (
+        "mma: the formats of the operands swapped",
+        "mma_float8.cu",
+        "if (a_e5m2) return launch_gathering<MmaInstruction<E5M2, E4M3, Accumulate, false>, false>",
+        "if (a_e5m2) return launch_gathering<MmaInstruction<E4M3, E5M2, Accumulate, false>, false>",
+    ),
+    (
+        "mma: the last gathered entry of k is missing",
+        "mma_tile.hpp",
+        "count = o < s.outer ? s.k - k : 0;",
+        "count = o < s.outer ? s.k - k - 1 : 0;",
+        "mma_half.cu",
+    ),
+)
+
+STATISTICS = mutants_of(
+    "statistics",
+    (
+        "statistics: a stage is read before all have copied",
+        "lists.hpp",
+        "__syncwarp(half_warp);  // this stage is there for all",
+        "// this stage is there for all",
+        "statistics.cu",
+    ),
+    (
+        "statistics: the mask of the first half for both",
+        "lists.hpp",
+        "const unsigned half_warp = 0xFFFFu << (threadIdx.x & 16);",
+        "const unsigned half_warp = 0xFFFFu;",
+        "statistics.cu",
+    ),
+    (
+        "statistics: lanes folded from neighbours up",
+        "lists.hpp",
+        "for (int width = list_lanes / 2; width > 0; width /= 2)",
+        "for (int width = 1; width < list_lanes; width *= 2)",
+        "statistics.cu",
+    ),
+    (
+        "statistics: cells in shared memory are not cleared",
+        "statistics.cu",
+        "for (int c = threadIdx.x; c < W::cells; c += list_threads) s.counted[c] = 0;",
+        "",
+    ),
+    (
+        "statistics: the share of the block before",
+        "statistics.cu",
+        "s.moments(0).merge(s.moments(b), s.shares(b));",
+        "s.moments(0).merge(s.moments(b), s.shares(b - 1));",
+    ),
+    (
+        "patterns: the last entry is missing",
+        "patterns.cu",
+        "+ thread; last < size)",
+        "+ thread; last + 1 < size)",
+    ),
+    (
+        "patterns: the table is read before all have counted",
+        "patterns.cu",
+        "static_cast<Counter>(first));\n  __syncthreads();",
+        "static_cast<Counter>(first));",
+    ),
+)
+
+CLIP = mutants_of(
+    "clip",
+    (
+        "clip: a chunk's first non-finite entry without its offset",
+        "clip.cu",
+        "s.first_nonfinite = chunk.begin + i * list_block",
+        "s.first_nonfinite = i * list_block",
+    ),
+    (
+        "clip: counts of warps are summed before they are there",
+        "clip_entries.hpp",
+        "warps[threadIdx.x / 32] = warp;\n  __syncthreads();",
+        "warps[threadIdx.x / 32] = warp;",
+        "clip.cu",
+    ),
+    (
+        "clamp: vectors at any address",
+        "clip_entries.hpp",
+        "reinterpret_cast<std::uintptr_t>(target)) % 16 == 0;",
+        "reinterpret_cast<std::uintptr_t>(target)) % 8 == 0;",
+        "clip_value.cu",
+    ),
+)
+
+ELEMENTWISE = mutants_of(
+    "elementwise",
+    (
+        "convert: the scaled value rounded to float32 first",
+        "convert.cu",
+        "exact = scaled(x, args.scale);",
+        "exact = static_cast<float>(scaled(x, args.scale));",
+    ),
+    (
+        "convert: half of a warp's largest errors",
+        "convert.cu",
+        "for (int distance = 16; distance > 0; distance /= 2)",
+        "for (int distance = 8; distance > 0; distance /= 2)",
+    ),
+    (
+        "convert: lanes merged from the last",
+        "square_tiles.hpp",
+        "for (int from = which() * lanes; from < (which() + 1) * lanes; ++from)",
+        "for (int from = (which() + 1) * lanes - 1; from >= which() * lanes; --from)",
+        "convert.cu",
+    ),
+    (
+        "update: indices in the chunk for those in the tensor",
+        "square_tiles.hpp",
+        "return first == ~0u ? -1 : chunk.begin + first;",
+        "return first == ~0u ? -1 : std::int64_t(first);",
+        "update.cu",
+    ),
+    (
+        "update: a tile is overwritten while it is summed",
+        "update.cu",
+        "[](int, int) { return 0.0; });\n    __syncthreads();",
+        "[](int, int) { return 0.0; });",
+    ),
+    (
+        "update: the step rounded before it is subtracted",
+        "update.cu",
+        "double x = ops::fma(-args.rate, gradient, weight);",
+        "double x = weight - u;",
+    ),
+    (
+        "errors: a flag of the warp for one of the block",
+        "errors.cu",
+        "const bool unusual = __syncthreads_or(seen.unusual);",
+        "const bool unusual = __any_sync(~0u, seen.unusual);",
+    ),
+    (
+        "activation: a group over the end of the tensor",
+        "activation.cu",
+        "if (vectors && first + n <= args.size) {\n    T x[n];\n",
+        "if (vectors && first < args.size) {\n    T x[n];\n",
+    ),
+    (
+        "activation: the output of the first entry for all four",
+        "activation.cu",
+        "shift_in(h, T(0));",
+        "",
+    ),
+    (
+        "elementary: the last entry of a group that goes one by one",
+        "elementary.cu",
+        "i < first + n && i < size; ++i)",
+        "i < first + n - 1 && i < size; ++i)",
+    ),
+)
+
+MATVEC = mutants_of(
+    "matvec",
+    (
+        "matvec: waits for one stage too few",
+        "matvec.cu",
+        "cp_async_wait<axpy_stages - 2>();",
+        "cp_async_wait<axpy_stages - 1>();",
+    ),
+    (
+        "matvec: the ring is one stage short",
+        "matvec.cu",
+        "here + axpy_stage_bytes == axpy_stages * axpy_stage_bytes ? 0",
+        "here + axpy_stage_bytes == (axpy_stages - 1) * axpy_stage_bytes ? 0",
+    ),
+    (
+        "matvec: later vectors over the first",
+        "matvec.cu",
+        "a.y[(first + v) * a.rows + row] = y;",
+        "a.y[v * a.rows + row] = y;",
+    ),
+)
+
+SURVIVORS = [
+    Mutant(
+        "update: counts added without an atomic",
+        "square_tiles.hpp",
+        "if (threadIdx.x % 32 == 0 && sum) atomicAdd(total, sum);",
+        "if (threadIdx.x % 32 == 0 && sum) *total += sum;",
+        "elementwise",
+        "update.cu",
+        survives="fibers take turns only where they wait, never between a load and its store",
+    )
+]
+
+MUTANTS = [*PRODUCT, *MMA, *STATISTICS, *CLIP, *ELEMENTWISE, *MATVEC, *SURVIVORS]
+TESTS = sorted({m.test for m in MUTANTS})
