@@ -8,21 +8,12 @@ import numpy as np
 import pytest
 
 import gradkern as gk
-from gradkern import _backend
 
 ARITHMETICS = [
     "float64", "float32", "tf32", "float16", "float16_pure", "bfloat16", "float8_e4m3fn", "float16@hopper",
     replace(gk.arithmetic("float16"), rounding="stochastic", seed=5),
     replace(gk.arithmetic("bfloat16"), overflow="saturate", subnormals="flush", derivative="stored_output"),
 ]  # fmt: skip
-
-
-@pytest.fixture(params=["simt", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request):
-    """Every device of this build and machine."""
-    if reason := _backend.device_refusals()[request.param]:
-        pytest.skip(f"{request.param}: {reason}")
-    return request.param
 
 
 def network():
