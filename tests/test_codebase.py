@@ -28,7 +28,7 @@ ARROWS = {
     "ref": NUMBERS,
     "simd": NUMBERS,
     "mma": NUMBERS,
-    "executor": NUMBERS,
+    "executor": NUMBERS | {"mma"},
     "cpu": NUMBERS | {"simd", "mma", "executor"},
     "cuda": NUMBERS | {"mma", "executor", "simt"},
     "simt": {"base", "formats", "mma"},

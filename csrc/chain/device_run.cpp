@@ -149,6 +149,7 @@ void DeviceRun::multiply(std::int64_t tensor, const executor::ProductArgs& shape
   const DeviceTensor& t = plan_.tensor(tensor);
   if (t.size == 0) return;
   const executor::ProductArgs args = completed(shape, arithmetic_, t.role, wide_of(t));
+  executor::check_unit(table_, args);
   check(table_.product(&args, stream_), "probe: product");
   round(tensor, executor::wide_format(arithmetic_.accumulate), plan_.wide, 1);
 }

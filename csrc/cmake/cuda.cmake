@@ -9,7 +9,7 @@ if(NOT GRADKERN_CUDA STREQUAL "OFF")
   if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
     find_program(GRADKERN_NVCC nvcc HINTS /usr/local/cuda/bin)
     if(NOT GRADKERN_NVCC)
-      find_package(Python COMPONENTS Interpreter QUIET)
+      find_program(Python_EXECUTABLE NAMES python3 python) # find_package would find half of what pybind11 asks it for
       execute_process(COMMAND "${Python_EXECUTABLE}" -c
         "import nvidia, os; print(next(p for d in nvidia.__path__ for c in os.listdir(d) for p in [os.path.join(d, c)] if os.path.exists(os.path.join(p, 'bin', 'nvcc'))))"
         OUTPUT_VARIABLE wheel OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE missing)

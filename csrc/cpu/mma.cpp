@@ -60,12 +60,6 @@ int exponent_floor(FormatId format, mma::Form form) {
   return formats::visit(format, [](auto f) { return formats::Layout<decltype(f)>::min_exponent; });
 }
 
-// A float8 operand keeps its own format; the others are what the product rounds them to.
-FormatId unit_format(FormatId given, FormatId operands) {
-  const bool is_float8 = given == FormatId::float8_e4m3fn || given == FormatId::float8_e5m2;
-  return is_float8 ? given : operands;
-}
-
 std::uint32_t pattern(FormatId format, float value) {
   return formats::visit(format, [&](auto f) {
     return static_cast<std::uint32_t>(formats::encode<decltype(f)>(static_cast<double>(value), {}).bits);
@@ -82,8 +76,9 @@ float value_of(FormatId accumulate, std::uint32_t bits) {
 }  // namespace
 
 mma::Instruction unit_instruction(const executor::ProductArgs& args) {
-  const mma::Instruction i = mma::find(static_cast<mma::Unit>(args.unit), unit_format(args.a.format, args.operands),
-                                       unit_format(args.b.format, args.operands), args.accumulate, args.instruction_k);
+  const mma::Instruction i =
+      mma::find(static_cast<mma::Unit>(args.unit), mma::operand_format(args.a.format, args.operands),
+                mma::operand_format(args.b.format, args.operands), args.accumulate, args.instruction_k);
   base::expects(i.k > 0, "product: the matrix unit has no instruction for these formats");
   if (i.form != mma::Form::torch) return i;
   const auto apart = [](std::int64_t near, std::int64_t far) { return near == 1 && far != 1; };

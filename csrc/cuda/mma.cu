@@ -1,17 +1,11 @@
-// A product on a matrix unit goes to the kernel of the unit's instruction. The bits are those of the GPU it runs on: it
-// is for the caller to ask only for the unit that the device has.
+// A product on a matrix unit goes to the kernel of the unit's instruction. The bits are those of the GPU it runs on: the
+// executor asks only for units that the device has (executor/device_units.cpp).
 #include "cuda/mma.hpp"
 
 namespace gradkern::cuda {
 namespace {
 
 using executor::ProductArgs;
-
-// float8 operands keep their own format; the others are what the product rounds them to.
-FormatId unit_format(FormatId given, FormatId operands) {
-  const bool is_float8 = given == FormatId::float8_e4m3fn || given == FormatId::float8_e5m2;
-  return is_float8 ? given : operands;
-}
 
 int element_bytes(FormatId format) {
   return formats::visit(format, [](auto f) { return static_cast<int>(sizeof(typename decltype(f)::container)); });
@@ -42,7 +36,8 @@ bool is_synchronous(mma::Unit unit) { return unit != mma::Unit::hopper_wgmma && 
 
 int mma_product(const ProductArgs* args, Stream stream) {
   const auto unit = static_cast<mma::Unit>(args->unit);
-  const FormatId a = unit_format(args->a.format, args->operands), b = unit_format(args->b.format, args->operands);
+  const FormatId a = mma::operand_format(args->a.format, args->operands),
+                 b = mma::operand_format(args->b.format, args->operands);
   const mma::Instruction instruction = mma::find(unit, a, b, args->accumulate, args->instruction_k);
   if (instruction.form == mma::Form::fused_half) {  // the fma chain by another name
     ProductArgs chain = *args;

@@ -4,6 +4,8 @@
 
 #include <cstdio>
 
+#include "mma/units.hpp"
+
 namespace gradkern::cuda {
 namespace {
 
@@ -33,6 +35,15 @@ int describe(int device, executor::DeviceDescription* description) {
   description->multiprocessors = properties.multiProcessorCount;
   description->memory_bytes = static_cast<std::int64_t>(properties.totalGlobalMem);
   return 0;
+}
+
+int matrix_unit(int* unit) {
+  int device = 0, major = 0, minor = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (!error) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (!error) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  *unit = static_cast<int>(mma::unit_of_capability(major, minor));
+  return taken(error);
 }
 
 const char* error_text(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }

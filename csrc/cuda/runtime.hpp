@@ -12,6 +12,7 @@ extern const char* const runtime_name;
 
 int device_count(int* count);
 int describe(int device, executor::DeviceDescription* description);
+int matrix_unit(int* unit);
 const char* error_text(int error);
 int set_device(int device);
 int get_device(int* device);

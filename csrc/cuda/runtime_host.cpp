@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "simt/executor.hpp"
+#include "simt/tensor_core.hpp"
 
 namespace gradkern::cuda {
 namespace {
@@ -42,6 +43,11 @@ int describe(int, executor::DeviceDescription* description) {
   description->major = description->minor = 0;
   description->multiprocessors = 1;
   description->memory_bytes = 0;
+  return 0;
+}
+
+int matrix_unit(int* unit) {
+  *unit = static_cast<int>(simt::architecture());
   return 0;
 }
 

@@ -9,6 +9,7 @@ extern "C" __attribute__((visibility("default"))) const gradkern::executor::Devi
       runtime_name,
       device_count,
       describe,
+      matrix_unit,
       error_text,
       set_device,
       get_device,

@@ -66,6 +66,7 @@ struct DeviceTable {
 
   int (*device_count)(int* count);
   int (*describe)(int device, DeviceDescription*);
+  int (*matrix_unit)(int* unit);  // of the current device: the mma::Unit behind its mma.sync
   const char* (*error_text)(int error);
   int (*set_device)(int device);  // of the calling thread
   int (*get_device)(int* device);
@@ -111,6 +112,10 @@ Executor device_executor(const DeviceTable& table);
 // The stream that the calling thread's device executor enqueues on; null is the default stream.
 Stream current_stream();
 void set_current_stream(Stream stream);
+
+// Throws std::invalid_argument, naming the unit, the formats and the device, where the current device would not give the
+// bits of the unit that a product asks for.
+void check_unit(const DeviceTable& table, const ProductArgs& args);
 
 // Throws DeviceError with the error's words, and with what was being done.
 void check(const DeviceTable& table, int error, const char* doing);

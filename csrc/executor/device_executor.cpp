@@ -49,6 +49,7 @@ Operand staged(Staging& staging, const Operand& operand, std::int64_t rows, std:
 }
 
 void product(const Executor& e, const ProductArgs& args) {
+  check_unit(table_of(e), args);
   if (args.m * args.n == 0) return;
   Staging staging(table_of(e));
   ProductArgs p = args;

@@ -1,4 +1,5 @@
-// Lists of tensors on a device: those of one format go through one launch, their chunks side by side.
+// Lists of tensors on a device: those of one format go through one launch, their chunks side by side; statistics, whose
+// cells outweigh many a tensor, through as many as keep what a launch borrows within bounds.
 #include <limits>
 #include <map>
 
@@ -42,6 +43,34 @@ Chunks chunks_of(const Tensor* tensors, const Group& group, std::int64_t chunk) 
 
 TensorChunks uploaded(Staging& staging, const Chunks& chunks) {
   return {staging.upload(chunks.first), static_cast<std::int64_t>(chunks.first.size()) - 1, chunks.all()};
+}
+
+// What the statistics of several tensors may borrow at once of a device's memory; one tensor takes what it needs.
+constexpr std::int64_t most_borrowed = 32 << 20;
+
+// A group, cut before what a part borrows would exceed the bound. cost: bytes, of a tensor's index.
+template <class Cost>
+std::vector<Group> parts_of(const Group& group, Cost cost) {
+  std::vector<Group> parts;
+  std::int64_t borrowed = 0;
+  for (const std::int64_t i : group) {
+    const std::int64_t bytes = cost(i);
+    if (parts.empty() || borrowed + bytes > most_borrowed) {
+      parts.emplace_back();
+      borrowed = 0;
+    }
+    parts.back().push_back(i);
+    borrowed += bytes;
+  }
+  return parts;
+}
+
+template <class F>
+std::int64_t borrowed_bytes(const Staging& staging, const StatisticsArgs& tensor) {
+  constexpr auto chunk_bytes = static_cast<std::int64_t>(sizeof(StatisticsChunk));
+  const bool copied = tensor.size > 0 && !staging.on_device(tensor.data);
+  return BinadeRange<F>::cells * 8 + base::chunk_count(tensor.size, ops::statistics_chunk) * chunk_bytes +
+         (copied ? tensor.size * container_bytes(F::id) : 0);
 }
 
 template <class F>
@@ -134,8 +163,11 @@ void device_statistics(const Executor& e, const StatisticsArgs* tensors, std::in
                           [&](auto f) { return ops::measured_by_pattern<decltype(f)>(tensors[i].size); });
   };
   for (const auto& [format, group] : by_format(tensors, count, [&](std::int64_t i) { return !pattern(i); })) {
-    formats::visit(format, [&, &members = group](auto f) {
-      measure_group<decltype(f)>(*e.device, tensors, members, *s, done);  // clang 14 captures no structured binding
+    formats::visit(format, [&, &members = group](auto f) {  // clang 14 captures no structured binding
+      using F = decltype(f);
+      const Staging staging(*e.device);
+      const auto cost = [&](std::int64_t i) { return borrowed_bytes<F>(staging, tensors[i]); };
+      for (const Group& part : parts_of(members, cost)) measure_group<F>(*e.device, tensors, part, *s, done);
     });
   }
   for (std::int64_t i = 0; i < count; ++i) {

@@ -16,6 +16,8 @@
 // rule of cpu_units.hpp is theirs, and the four parameters say nothing.
 #pragma once
 
+#include <string_view>
+
 #include "formats/format.hpp"
 
 namespace gradkern::mma {
@@ -183,6 +185,30 @@ inline constexpr Row rows[] = {
 };
 // clang-format on
 
+// Whether one row gives the bits of another, by the same instruction.
+constexpr bool is_same(const Row& x, const Row& y) {
+  return std::string_view(x.instruction) == y.instruction && x.operands == y.operands && x.k == y.k &&
+         x.form == y.form && x.products == y.products && x.fraction_bits == y.fraction_bits &&
+         x.floor_float32 == y.floor_float32 && x.floor_float16 == y.floor_float16 &&
+         x.float32_output == y.float32_output;
+}
+
+// The unit behind mma.sync on GPUs of a compute capability; none where it is not known.
+constexpr Unit unit_of_capability(int major, int minor) {
+  switch (major) {
+    case 8:
+      return minor == 9 ? Unit::ada : Unit::ampere;
+    case 9:
+      return Unit::hopper;
+    case 10:
+      return Unit::blackwell;
+    case 12:
+      return Unit::rtx_blackwell;
+    default:
+      return Unit::none;
+  }
+}
+
 // One instruction with its operands and accumulator chosen: all that the model needs. k = 0: there is none.
 struct Instruction {
   FormatId a, b, accumulate;
@@ -220,6 +246,12 @@ GRADKERN_HD constexpr Instruction instruction_of(const Row& row, FormatId a, For
           row.form,
           {row.products, row.fraction_bits, half ? row.floor_float16 : row.floor_float32,
            half ? Output::half : row.float32_output}};
+}
+
+// A float8 operand keeps its own format; the others are what the product rounds them to.
+constexpr FormatId operand_format(FormatId given, FormatId operands) {
+  const bool is_float8 = given == FormatId::float8_e4m3fn || given == FormatId::float8_e5m2;
+  return is_float8 ? given : operands;
 }
 
 // The row of a unit for these operands, or null; k = 0: its default instruction.

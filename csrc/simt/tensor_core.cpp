@@ -1,6 +1,11 @@
 #include "simt/tensor_core.hpp"
 
+#include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <iterator>
+#include <stdexcept>
+#include <string>
 
 #include "mma/model.hpp"
 #include "simt/memory.hpp"
@@ -10,7 +15,20 @@ namespace {
 
 constexpr unsigned whole_warp = 0xFFFFFFFFu;
 
-std::atomic<mma::Unit> imitated{mma::Unit::hopper};
+mma::Unit named(const std::string& text) {
+  const auto* found = std::find(std::begin(mma::unit_names), std::end(mma::unit_names), text);
+  if (found == std::end(mma::unit_names))
+    throw std::invalid_argument("GRADKERN_SIMT_ARCHITECTURE: no such unit: " + text);
+  return static_cast<mma::Unit>(found - mma::unit_names);
+}
+
+std::atomic<mma::Unit>& imitated() {
+  static std::atomic<mma::Unit> unit = [] {
+    const char* text = std::getenv("GRADKERN_SIMT_ARCHITECTURE");
+    return named(text ? text : "hopper");
+  }();
+  return unit;
+}
 
 struct Tile {  // the matrices of one mma, element by element, as bits; b by columns
   std::uint32_t a[16][32], b[8][32], c[16][8];
@@ -56,8 +74,8 @@ void gather(const MmaShape& shape, At at, Tile& tile) {
 
 }  // namespace
 
-void set_architecture(mma::Unit unit) { imitated = unit; }
-mma::Unit architecture() { return imitated; }
+void set_architecture(mma::Unit unit) { imitated() = unit; }
+mma::Unit architecture() { return imitated(); }
 
 void multiply_add(const Site& site, const MmaShape& shape, const std::uint32_t* a, const std::uint32_t* b,
                   std::uint32_t (&accumulators)[4]) {

@@ -13,7 +13,8 @@
 
 namespace gradkern::simt {
 
-// The architecture whose matrix units the executor imitates. For the whole process; hopper at first.
+// The architecture whose matrix units the executor imitates, for the whole process: that which
+// GRADKERN_SIMT_ARCHITECTURE names, as mma::unit_names does, or hopper.
 void set_architecture(mma::Unit unit);
 mma::Unit architecture();
 

@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _core
-from gradkern._arrays import Bits, as_bits_view, read
+from gradkern._arrays import Bits, as_bits_view, check_one_place, empty_beside, on_host, read_in_place
 from gradkern._backend import takes_device
 from gradkern._order import order_of
 from gradkern._units import FLOAT8, Accumulator, accumulator, find
+from gradkern.cast import cast
 from gradkern.formats import finfo, format_ids
 
 _TFLOAT32 = np.uint32(0xFFFFE000)  # the bits that the unit reads
 
 
 def _matrix(x: Any, name: str) -> Bits:
-    bits = read(x, f"mma: {name}")
+    bits = read_in_place(x, f"mma: {name}")
     if len(bits.shape) != 2:
         raise ValueError(f"mma: {name} must be a matrix, got shape {bits.shape}")
     return bits
@@ -84,8 +85,8 @@ def mma(
         first from C, then added), ``split:P/FORMAT`` (parts rounded to a format first), ``serial:P/FORMAT`` (each part added
         to the rounded sum so far), ``sliced:S`` or ``sliced:SxW`` (S walks over alternating stripes of W = 32), ``restart:N``
         (a new walk every N, as float8 kernels without fast accumulation do at 128). Additions outside the unit round to nearest.
-    device : {None, "cpu"}
-        Where to compute.
+    device : {None, "cpu", "cuda", "simt"}
+        Where to compute. None: where the arrays lie. A device computes on its own unit (docs/devices.md).
 
     Returns
     -------
@@ -95,7 +96,8 @@ def mma(
     Raises
     ------
     TypeError, ValueError
-        For arguments of a wrong kind, dtype or shape, and for formats that the unit does not take: nothing is guessed.
+        For arguments of a wrong kind, dtype or shape, for formats that the unit does not take, and for a unit that the device
+        does not have: nothing is guessed.
 
     Examples
     --------
@@ -118,31 +120,47 @@ def mma(
         k = find(acc, a_format, b_format, "mma", instruction_k).k
     plan = order_of(order, k, "mma: order")
     shape = (left.shape[0], right.shape[1])
-    start = _start(c, shape, acc)
+    accumulated = None if c is None else _matrix(c, "c")
+    check_one_place("mma", a=left, b=right, c=accumulated)
+    start = _start(accumulated, shape, acc)
     x, y = left.bits, right.bits
-    if a_format == "tfloat32":
+    on_device = isinstance(x, _core.DeviceArray)
+    if a_format == "tfloat32" and not on_device:  # a device's unit drops them itself
         x, y = x & _TFLOAT32, y & _TFLOAT32
     ids = format_ids()
+    walks = plan.walks(left.shape[1], k)
+    host_x, host_y = (x, y) if len(walks) == 1 else (on_host(x), on_host(y))
     walked = []
-    for columns in plan.walks(left.shape[1], k):
+    for columns in walks:
         whole = len(columns) == left.shape[1]
-        part_a, part_b = (x, y) if whole else (np.ascontiguousarray(x[:, columns]), np.ascontiguousarray(y[columns]))
+        part_a = x if whole else _beside(x, host_x[:, columns], left.format)
+        part_b = y if whole else _beside(y, host_y[columns], right.format)
         wide: Any = _core.product(
             part_a, ids[a_format], False, part_b, ids[b_format], False, None, 0, ids[a_format], ids[acc.format],
             acc.unit_id, k if acc.unit else 0, start,
         )  # fmt: skip
-        walked.append(_accumulated(wide, acc))
+        if on_device and plan.kind == "ascending" and not (acc.unit and acc.format == "float16"):
+            return left.restore(wide if acc.format in ("float64", "float32") else cast(wide, acc.format).values)
+        walked.append(_accumulated(on_host(wide), acc))
         start = None
-    return left.restore(_accumulated(plan.add(walked), acc, added=len(walked) > 1))
+    return left.restore(_beside(x, _accumulated(plan.add(walked), acc, added=len(walked) > 1), acc.format))
 
 
-def _start(c: Any, shape: tuple[int, int], acc: Accumulator) -> NDArray[Any] | None:
+def _beside(bits: Any, array: NDArray[Any], fmt: str) -> Any:
+    """Bring an array to where other bits lie; on the host it is one already."""
+    array = np.ascontiguousarray(array)
+    if not isinstance(bits, _core.DeviceArray):
+        return array
+    there = empty_beside(bits, array.shape, fmt)
+    there[...] = array
+    return there
+
+
+def _start(c: Bits | None, shape: tuple[int, int], acc: Accumulator) -> Any:
     if c is None:
         return None
-    bits = _matrix(c, "c")
-    if bits.format != acc.format:
-        raise TypeError(f"mma: c is {bits.format}, the accumulator {acc.format}")
-    if bits.shape != shape:
-        raise ValueError(f"mma: c has shape {bits.shape}, the product {shape}")
-    wide = np.float64 if acc.format == "float64" else np.float32
-    return as_bits_view(np.ascontiguousarray(bits.values.astype(wide)))
+    if c.format != acc.format:
+        raise TypeError(f"mma: c is {c.format}, the accumulator {acc.format}")
+    if c.shape != shape:
+        raise ValueError(f"mma: c has shape {c.shape}, the product {shape}")
+    return as_bits_view(c.values if acc.format in ("float64", "float32") else cast(c.values, "float32").values)

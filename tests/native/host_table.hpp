@@ -162,6 +162,7 @@ inline executor::DeviceTable table(bool graphs) {
   executor::DeviceTable t{};
   t.version = executor::device_table_version;
   t.name = "test";
+  t.matrix_unit = cuda::matrix_unit;
   t.error_text = error_text;
   t.device_of = cuda::device_of;
   t.allocate = cuda::allocate;

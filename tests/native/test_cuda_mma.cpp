@@ -71,7 +71,7 @@ std::vector<Formats> formats_of(Operands operands) {
 }
 
 bool has_kernel(const mma::Row& row) {
-  return row.unit != Unit::hopper_wgmma && row.unit != Unit::blackwell_tcgen05 && !mma::rounds_each(row.form) &&
+  return !mma::rounds_each(row.form) && row.unit != Unit::hopper_wgmma && row.unit != Unit::blackwell_tcgen05 &&
          !(row.operands == Operands::float16 && row.k == 4);
 }
 
@@ -157,6 +157,7 @@ void traffic() {
     c.a_at.transposed = a;
     c.b_at.transposed = b;
     c.unit = static_cast<int>(f.operands == float8_e4m3fn ? Unit::rtx_blackwell : Unit::hopper);
+    simt::set_architecture(static_cast<Unit>(c.unit));
     const test::Product product(c);
     simt::count(true);
     product.computed<test::DeviceBytes>(device(), true);
@@ -171,6 +172,43 @@ void traffic() {
     judge({float32, float32, tfloat32}, float32, a, b);
   }
   judge({float8_e4m3fn, float8_e4m3fn, float8_e4m3fn}, float32, false, true);
+}
+
+// Units that an architecture has not are refused by name, before anything is computed.
+void other_architectures() {
+  using enum FormatId;
+  const auto refusal = [](Unit architecture, Unit unit, FormatId format) -> std::string {
+    ProductCase c{};
+    c.m = c.n = 3;
+    c.k = 40;
+    c.a_format = c.b_format = c.operands = format;
+    c.accumulate = float32;
+    c.unit = static_cast<int>(unit);
+    simt::set_architecture(architecture);
+    try {
+      test::Product(c).computed(device(), true);
+    } catch (const std::invalid_argument& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const std::string text = refusal(Unit::ampere, Unit::ada, float8_e4m3fn);
+  CHECK(text ==
+            "unit ada (mma.m16n8k32, float8_e4m3fn times float8_e4m3fn): device 'simt' has ampere, whose bits are "
+            "others; the CPU computes every unit",
+        text);
+  CHECK(refusal(Unit::ampere, Unit::hopper, float16) != "");
+  CHECK(refusal(Unit::hopper, Unit::ampere, bfloat16) != "");
+  CHECK(refusal(Unit::hopper, Unit::ada, float8_e5m2) != "");
+  CHECK(refusal(Unit::hopper, Unit::hopper_wgmma, float16) != "");
+  CHECK(refusal(Unit::blackwell, Unit::blackwell_tcgen05, bfloat16) != "");
+  CHECK(refusal(Unit::hopper, Unit::numpy, float16) != "");
+  CHECK(refusal(Unit::none, Unit::hopper, float16).find("no unit that is known") != std::string::npos);
+  CHECK(refusal(Unit::hopper, Unit::hopper, float8_e4m3fn) == "");
+  CHECK(refusal(Unit::ampere, Unit::ada, float16) == "");  // the same instruction, the same constants
+  CHECK(refusal(Unit::hopper, Unit::blackwell, float8_e5m2) == "");
+  static_assert(mma::unit_of_capability(8, 6) == Unit::ampere && mma::unit_of_capability(8, 9) == Unit::ada);
+  static_assert(mma::unit_of_capability(9, 0) == Unit::hopper && mma::unit_of_capability(7, 5) == Unit::none);
 }
 
 // What mma.sync cannot do is refused.
@@ -199,6 +237,8 @@ int main() {
   using namespace gradkern;
   const executor::Executor cpu = test::usable_executors().back();
   refusals();
+  other_architectures();
+  simt::set_architecture(mma::Unit::hopper);
   std::uint64_t period = 1;
   for (const simt::Order order :
        {simt::Order{simt::Order::forward, 0}, {simt::Order::reverse, 0}, {simt::Order::shuffled, 3}}) {

@@ -1,5 +1,6 @@
 // The kernels of statistics against the CPU's executor, bit by bit, in three orders of threads.
 #include <algorithm>
+#include <map>
 #include <memory>
 
 #include "base/thread_pool.hpp"
@@ -141,6 +142,44 @@ void by_pattern(const executor::Executor& cpu, const executor::Executor& device)
   }
 }
 
+std::int64_t borrowed = 0, most_borrowed = 0;
+std::map<void*, std::int64_t> sizes;
+
+int counting_allocate(void** pointer, std::int64_t bytes, executor::Stream stream) {
+  const int error = cuda::allocate(pointer, bytes, stream);
+  sizes[*pointer] = bytes;
+  most_borrowed = std::max(most_borrowed, borrowed += bytes);
+  return error;
+}
+
+int counting_release(void* pointer, executor::Stream stream) {
+  borrowed -= sizes[pointer];
+  return cuda::release(pointer, stream);
+}
+
+// Many tensors of a few entries, whose cells alone would take 150 MB, and one that takes more than the bound by itself.
+void bounded_memory(const executor::Executor& cpu, executor::DeviceTable table) {
+  table.allocate = counting_allocate;
+  table.release = counting_release;
+  const executor::Executor device = executor::device_executor(table);
+  simt::set_order({simt::Order::forward});
+  std::vector<Tensor> tensors;
+  for (std::uint64_t i = 0; i < 1500; ++i)
+    tensors.push_back(
+        test::tensor(FormatId::float64, test::random_values(i, 1 + static_cast<std::int64_t>(i % 7), -90, 90)));
+  std::vector<StatisticsArgs> args;
+  for (const Tensor& t : tensors) args.push_back({t.size(), t.format, t.bytes.data()});
+  compare(args, measured(device, args), measured(cpu, args), "many");
+  CHECK(borrowed == 0 && 16 << 20 < most_borrowed && most_borrowed < 34 << 20, most_borrowed);
+  tensors.push_back(test::tensor(FormatId::float64, test::random_values(7, 5 << 20, -90, 90)));
+  most_borrowed = 0;
+  const Tensor& large = tensors.back();
+  args.back() = {large.size(), large.format, large.bytes.data()};
+  args[0] = args.back();
+  compare(args, measured(device, args), measured(cpu, args), "many and two large ones");
+  CHECK(borrowed == 0 && most_borrowed < 42 << 20, most_borrowed);
+}
+
 }  // namespace
 }  // namespace gradkern
 
@@ -152,5 +191,6 @@ int main() {
   const auto cpu = test::usable_executors().front(), device = executor::device_executor(table);
   every_format(cpu, device);
   by_pattern(cpu, device);
+  bounded_memory(cpu, table);
   return test::report();
 }
