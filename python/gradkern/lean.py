@@ -86,10 +86,10 @@ def chance_of(side: Floats, stored: Floats, operands: Sequence[Floats] = ()) -> 
 
     The roundings of different sums are taken for independent, but those of a row (column) may share the rounding of an operand,
     and so the variance of the sum of signs is taken by rows and by columns (two-way clusters), and is never less than by either
-    alone. Nor is it less than by stored values: where entries crowd within an ulp, they are rounded to one value and all to one
-    side. And there are no more coins than the operands have different magnitudes. Where the rows' sums are symmetric, and
-    independent of one another, ``|sum| >= t sqrt(sum of their squares)`` with a probability of at most ``2 exp(-t**2 / 2)``,
-    whatever their sizes.
+    alone; rows that are equal, of samples with one gradient, are one. Nor is it less than by stored values: where entries crowd
+    within an ulp, they are rounded to one value and all to one side. And there are no more coins than the operands have
+    different magnitudes. Where the rows' sums are symmetric, and independent of one another, ``|sum| >= t sqrt(sum of their
+    squares)`` with a probability of at most ``2 exp(-t**2 / 2)``, whatever their sizes.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def chance_of(side: Floats, stored: Floats, operands: Sequence[Floats] = ()) -> 
     if total == 0:
         return 1.0
     alone = float(np.sum(side * side))
-    rows, columns = (float(np.sum(side.sum(axis=axis) ** 2)) for axis in (1, 0))
+    rows, columns = (float(np.sum(_row_sums(*pair) ** 2)) for pair in ((side, stored), (side.T, stored.T)))
     _, place = np.unique(stored, return_inverse=True)
     values = float(np.sum(np.bincount(place.ravel(), side.ravel()) ** 2))
     variance = max(rows + columns - alone, rows, columns, values)
@@ -118,3 +118,9 @@ def chance_of(side: Floats, stored: Floats, operands: Sequence[Floats] = ()) -> 
         coins = min((np.count_nonzero(np.unique(np.abs(operand))) for operand in operands), default=side.size)
         variance = max(variance, total * total / max(coins, 1))
     return min(1.0, 2 * math.exp(-total * total / (2 * variance)))
+
+
+def _row_sums(side: Floats, stored: Floats) -> Floats:
+    """Sum the signs of each row, of equal rows together."""
+    _, place = np.unique([hash(row.tobytes()) for row in stored], return_inverse=True)
+    return np.bincount(place, side.sum(axis=1)).astype(np.float64)
