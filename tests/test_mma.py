@@ -267,11 +267,38 @@ HALF, SINGLE = np.ones((2, 3), np.float16), np.ones((2, 3), np.float32)
         (HALF, HALF.T, {"unit": "hopper", "order": "split:0"}, ValueError, "with positive numbers"),
         (HALF, HALF.T, {"unit": "hopper", "order": "serial:2"}, ValueError, "serial has a format"),
         (HALF, HALF.T, {"unit": "hopper", "order": "restart:20"}, ValueError, "would cut an instruction of 16"),
+        (HALF, HALF.T, {"unit": "hopper", "order": "split:2/half8"}, ValueError, "mma: order: 'split:2/half8': format: must"),
+        (HALF.astype(complex), HALF.T, {"unit": "hopper"}, TypeError, "mma: a: dtype must be a floating-point format"),
+        (HALF, None, {"unit": "hopper"}, TypeError, "mma: b: not an array, got NoneType"),
+        (np.float16(1), HALF.T, {"unit": "hopper"}, ValueError, r"a must be a matrix, got shape \(\)"),
+        (HALF, HALF.T, {"unit": "hopper", "c": np.float32(1)}, ValueError, r"c must be a matrix, got shape \(\)"),
+        (HALF, HALF.T, {"unit": None}, ValueError, "mma: unit must be one of"),
     ],
 )  # fmt: skip
 def test_refusals(a, b, options, error, message):
     with pytest.raises(error, match=message):
         gk.mma(a, b, **options)
+
+
+def test_arrays_of_any_layout_and_kind():
+    """Whatever holds the numbers, the bits are the same, nothing is written to, and the result is of a's kind."""
+    rng = np.random.default_rng(9)
+    a, b = rng.standard_normal((40, 60)).astype(np.float16), rng.standard_normal((60, 30)).astype(np.float16)
+    c = rng.standard_normal((40, 30)).astype(np.float32)
+    for x in (a, b, c):
+        x.flags.writeable = False
+    d = gk.mma(a, b, c, unit="hopper")
+    assert d.flags.writeable
+    wide = np.zeros((80, 180), np.float16)
+    wide[::2, ::3] = a
+    layouts = [np.asfortranarray(a), a[::-1].copy()[::-1], wide[::2, ::3], a.astype(">f2")]
+    for x in layouts:
+        assert np.array_equal(gk.mma(x, b.T.copy().T, np.asfortranarray(c), unit="hopper"), d)
+    assert np.array_equal(gk.mma(a[::2], b[:, ::3], c[::2, ::3], unit="hopper"), d[::2, ::3])
+    torch = pytest.importorskip("torch")
+    found = gk.mma(*(torch.tensor(x).T.contiguous().T for x in (a, b, c)), unit="hopper")
+    assert isinstance(found, torch.Tensor)
+    assert np.array_equal(found.numpy(), d)
 
 
 def test_empty_products():
