@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -14,19 +15,21 @@ import gradkern as gk
 
 OUTPUTS = 24  # a side
 LENGTHS = [2**k for k in range(4, 14)]
-UNITS = {
-    "float16": ("volta", "ampere", "hopper", "float32"),
-    "float8_e4m3fn": ("ada", "hopper.wgmma", "blackwell.tcgen05"),
-}
+RESTARTED = "restart:128"
+LINES = [
+    *(("float16", unit, "ascending") for unit in ("volta", "ampere", "hopper", "float32")),
+    *(("float8_e4m3fn", unit, "ascending") for unit in ("ada", "hopper.wgmma", "blackwell.tcgen05")),
+    ("float8_e4m3fn", "hopper.wgmma", RESTARTED),
+]
 
 
-def bias(fmt: str, unit: str, length: int, seed: int = 0) -> float:
+def bias(fmt: str, unit: str, length: int, order: str = "ascending", seed: int = 0) -> float:
     """Mean relative signed error of the float32 sums."""
     rng = np.random.default_rng(seed)
     dtype = gk.finfo(fmt).dtype
     a, b = (rng.uniform(0, 1, shape).astype(dtype) for shape in ((OUTPUTS, length), (length, OUTPUTS)))
     exact = a.astype(np.float64) @ b.astype(np.float64)
-    return float(np.mean((gk.mma(a, b, unit=unit) - exact) / exact))
+    return float(np.mean((gk.mma(a, b, unit=unit, order=order) - exact) / exact))
 
 
 def draw(path: Path) -> None:
@@ -37,11 +40,14 @@ def draw(path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
-    for fmt, units in UNITS.items():
-        for unit in units:
-            values = [abs(bias(fmt, unit, k)) for k in LENGTHS]
-            label = f"{fmt} on {unit}" if unit != "float32" else f"{fmt}, fma chain in float32"
-            axes.loglog(LENGTHS, values, "--" if unit == "float32" else "-", marker="o", markersize=3, label=label)
+    for fmt, unit, order in LINES:
+        values = [
+            abs(bias(fmt, unit, k, order)) or math.nan for k in LENGTHS
+        ]  # an exact sum has no place in logarithms
+        label = f"{fmt}, fma chain in float32" if unit == "float32" else f"{fmt} on {unit}"
+        label += ", restarted every 128" if order == RESTARTED else ""
+        dashed = unit == "float32" or order == RESTARTED
+        axes.loglog(LENGTHS, values, "--" if dashed else "-", marker="o", markersize=3, label=label)
     axes.set_xscale("log", base=2)
     axes.set_xlabel("products in the sum")
     axes.set_ylabel("|mean relative error|")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gradkern as gk
-from gradkern import ulp
+from gradkern import _core, ulp
 
 ROLES = ("pre_activation", "activation", "grad_activation", "grad_pre_activation", "grad_weight", "grad_bias")
 
@@ -147,6 +147,18 @@ def test_errors_as_large_as_the_numbers():
     pair = gk.compare(net, batch(), arithmetics=["float64", "float8_e4m3fn"], reference=False).pairs[0]
     assert "differs as much as the numbers themselves" in pair.verdict
     assert math.isnan(pair.tensors[-1].relative_error)
+
+
+@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("name", ["float16@hopper", "float16@hopper/float16", "bfloat16@hopper", "tfloat32@hopper",
+                                  "float8_e4m3fn@hopper", "float16@cuda.hfma"])  # fmt: skip
+def test_a_device_holds_to_the_model_of_its_unit(device, kind, name):
+    if device == "cuda" and _core.devices("cuda")[0][1:3] != (9, 0):
+        pytest.skip("this device has the units of another architecture")
+    net, x, options = NETS[kind]
+    (pair,) = gk.compare(net, x, arithmetics=name, device=["cpu", device], **options).pairs
+    assert pair.verdict == f"the model holds: {len(pair.tensors)} tensors, {pair.size:,} values equal to the bit"
+    assert str(pair.other) == f"{name} on {device}"
 
 
 def test_against_and_devices_choose_the_reference():

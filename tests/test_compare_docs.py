@@ -12,4 +12,4 @@ pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="not a source checkou
 
 
 def test_blocks_print_what_the_page_says() -> None:
-    assert run_python_blocks(PAGE, {"python"}) == 5
+    assert run_python_blocks(PAGE, {"python"}) == 6

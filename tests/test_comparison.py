@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gradkern as gk
+from gradkern import _core
 from gradkern.cli import main
 from gradkern.render_comparison import RUNS_TITLE, render_comparison, run_table, tensor_table, trouble_first
 
@@ -203,6 +204,14 @@ def test_exit_codes(run, files):
 def test_errors_are_one_line(run, arguments, words):
     code, out, err = run(*arguments)
     assert code == 2 and not out and err.startswith("gradkern: error:") and words in err and err.count("\n") == 1
+
+
+def test_a_device_that_cannot_be_used_is_no_finding(run):
+    if not _core.device_why_not("cuda"):
+        pytest.skip("this device can be used")
+    code, out, err = run("--arithmetic", "float16@hopper", "--device", "cpu,cuda")
+    assert code == 2 and not out and err.count("\n") == 1
+    assert err.startswith("gradkern: error: device 'cuda' cannot be used")
 
 
 def test_the_help_teaches(run):

@@ -76,6 +76,29 @@ def test_truncating_sums_are_found_where_storage_does_not_hide_them(monkeypatch)
     assert pair.verdict == "biased toward zero" and pair.findings[0].remedy.startswith("sums that round to nearest")
 
 
+def test_long_sums_of_one_sign_on_matrix_units_are_biased_toward_zero():
+    # Every sample has one gradient, and its rounding to tfloat32 moves nearly all of dL/dx to one side: chance, not bias.
+    rng = np.random.default_rng(0)
+    net = gk.MLP([gk.Dense(rng.uniform(0, 1 / 64, (48, 4096))), gk.Dense(rng.uniform(0, 1 / 8, (32, 48)))])
+    names = ["float32", "tf32", "tfloat32@ampere", "tfloat32@hopper"]
+    found = gk.compare(net, rng.uniform(0, 1, (48, 4096)), arithmetics=names)
+    assert [pair.verdict for pair in found.pairs] == ["differs by rounding only"] + 2 * ["biased toward zero"]
+    shares = [pair.rows("pre_activation")[0].bias for pair in found.pairs]
+    assert abs(shares[0]) < 0.1
+    assert shares[1:] == [-1, -1]
+    assert abs(found.pairs[0].rows("grad_activation")[0].own_lean(1)) > 0.5
+
+
+def test_sums_that_end_in_few_values_of_float8_show_their_bias_too():
+    # Nearly all sums are stored as 32, or by a unit that truncates as 30: further away than one rounding goes.
+    rng = np.random.default_rng(0)
+    net, x = gk.MLP([gk.Dense(rng.uniform(0, 1 / 4, (48, 4096)))]), rng.uniform(0, 1 / 8, (48, 4096))
+    names = ["float64", "float8_e4m3fn", "float8_e4m3fn@hopper.wgmma", "float8_e4m3fn@ada", "float8_e4m3fn@hopper"]
+    found = gk.compare(net, x, arithmetics=names, scale=2.0**-2)
+    rounding, biased = "differs by rounding only", "biased toward zero"
+    assert [pair.verdict for pair in found.pairs] == [rounding, biased, biased, rounding]
+
+
 def test_inherited_errors_of_one_sample_are_noise():
     # The one rounding of 1/3 scales everything after it, by powers of two: all entries lie on one side, no rounding is biased.
     weight = 2.0 ** np.arange(-5, 6)[:, None]
@@ -125,10 +148,15 @@ def test_the_bound_holds_for_every_outcome_of_coins():
 
 
 def test_one_sided_counts_have_the_chance_of_the_formula():
-    ones, stored = np.ones((40, 60)), np.arange(2400).reshape(40, 60)
+    ones, stored = np.ones((40, 60)), np.random.default_rng(1).permutation(2400).reshape(40, 60)
     by_rows_and_columns = 1 / 40 + 1 / 60 - 1 / 2400
     assert chance_of(-ones, stored) == pytest.approx(2 * math.exp(-1 / (2 * by_rows_and_columns)))
     assert chance_of(ones, stored % 8) == pytest.approx(2 * math.exp(-4))  # eight values are eight coins
+    assert chance_of(ones, stored % 8, (), stored, ones > 0) == chance_of(
+        ones, stored
+    )  # none of them moved so far by storage
     for one_coin in (ones[:1], ones[:, :1]):  # one sample, one unit
         assert chance_of(one_coin, np.arange(one_coin.size).reshape(one_coin.shape)) == 1
+    equal_rows = np.repeat(stored[:1], 40, axis=0)  # one sample, forty times
+    assert chance_of(ones, equal_rows) == chance_of(ones.T, equal_rows.T) == 1
     assert chance_of(0 * ones, stored) == 1

@@ -189,6 +189,46 @@ def test_orders_are_walks_that_are_added():
     assert not np.array_equal(truth["split:2"], truth["ascending"])
 
 
+@pytest.mark.parametrize("unit", ["hopper.wgmma", "ada"])
+@pytest.mark.parametrize("accumulate", ["float32", "float16"])
+def test_float8_without_fast_accumulation_restarts_every_128(unit, accumulate):
+    """Each 128 products are a chain of their own from +0; their sums are added to nearest, by NumPy."""
+    rng, name = np.random.default_rng(7), f"{unit}/{accumulate}"
+    a, b = (rng.uniform(0, 1, shape).astype(ml_dtypes.float8_e4m3fn) for shape in ((5, 600), (600, 6)))
+    total = np.zeros((5, 6), accumulate)
+    for first in range(0, 600, 128):
+        total = total + gk.mma(a[:, first : first + 128], b[first : first + 128], unit=name)
+    slow, fast = (gk.mma(a, b, unit=name, order=order) for order in ("restart:128", "ascending"))
+    assert slow.tolist() == total.tolist()
+    assert slow.tolist() != fast.tolist()
+
+
+@pytest.mark.parametrize("unit", ["hopper", "blackwell"])
+@pytest.mark.parametrize("accumulate", ["float32", "float16"])
+def test_float8_by_mma_sync_is_two_halves_of_float16(unit, accumulate, isa):
+    """Operands in float16, pairs 0 1, 4 5, ... from +0, then 2 3, 6 7, ..., and C last, to nearest: what GPUs were seen to do."""
+    rng, name = np.random.default_rng(8), f"{unit}/{accumulate}"
+    a, b, c = (
+        rng.standard_normal(shape) * 2.0 ** rng.integers(-6, 6, shape) for shape in ((40, 64), (64, 30), (40, 30))
+    )
+    a, b, c = a.astype(ml_dtypes.float8_e4m3fn), b.astype(ml_dtypes.float8_e5m2), c.astype(accumulate)
+
+    def halves(order, late):
+        total = c
+        for first in (0, 32):
+            columns = first + np.argsort(order(np.arange(32)), kind="stable")
+            x, y = a[:, columns].astype(np.float16), b[columns].astype(np.float16)
+            total = gk.mma(x, y, None if late else total, unit=name) + (total if late else 0)
+        return total.tolist()
+
+    d = gk.mma(a, b, c, unit=name).tolist()
+    assert d == halves(lambda k: k // 2 % 2, late=True)
+    assert d != halves(lambda k: k // 2 % 2, late=False)
+    assert d != halves(lambda k: k // 2 % 2 == 0, late=True)
+    assert d != halves(lambda k: k % 2, late=True)
+    assert d != halves(lambda k: k // 16, late=True)
+
+
 @pytest.mark.parametrize("accumulate", ["float64", "float32", "float16", "bfloat16"])
 def test_fma_chains(accumulate):
     """One exact fma a step, rounded by ml_dtypes or NumPy from the exact rational."""
@@ -227,11 +267,38 @@ HALF, SINGLE = np.ones((2, 3), np.float16), np.ones((2, 3), np.float32)
         (HALF, HALF.T, {"unit": "hopper", "order": "split:0"}, ValueError, "with positive numbers"),
         (HALF, HALF.T, {"unit": "hopper", "order": "serial:2"}, ValueError, "serial has a format"),
         (HALF, HALF.T, {"unit": "hopper", "order": "restart:20"}, ValueError, "would cut an instruction of 16"),
+        (HALF, HALF.T, {"unit": "hopper", "order": "split:2/half8"}, ValueError, "mma: order: 'split:2/half8': format: must"),
+        (HALF.astype(complex), HALF.T, {"unit": "hopper"}, TypeError, "mma: a: dtype must be a floating-point format"),
+        (HALF, None, {"unit": "hopper"}, TypeError, "mma: b: not an array, got NoneType"),
+        (np.float16(1), HALF.T, {"unit": "hopper"}, ValueError, r"a must be a matrix, got shape \(\)"),
+        (HALF, HALF.T, {"unit": "hopper", "c": np.float32(1)}, ValueError, r"c must be a matrix, got shape \(\)"),
+        (HALF, HALF.T, {"unit": None}, ValueError, "mma: unit must be one of"),
     ],
 )  # fmt: skip
 def test_refusals(a, b, options, error, message):
     with pytest.raises(error, match=message):
         gk.mma(a, b, **options)
+
+
+def test_arrays_of_any_layout_and_kind():
+    """Whatever holds the numbers, the bits are the same, nothing is written to, and the result is of a's kind."""
+    rng = np.random.default_rng(9)
+    a, b = rng.standard_normal((40, 60)).astype(np.float16), rng.standard_normal((60, 30)).astype(np.float16)
+    c = rng.standard_normal((40, 30)).astype(np.float32)
+    for x in (a, b, c):
+        x.flags.writeable = False
+    d = gk.mma(a, b, c, unit="hopper")
+    assert d.flags.writeable
+    wide = np.zeros((80, 180), np.float16)
+    wide[::2, ::3] = a
+    layouts = [np.asfortranarray(a), a[::-1].copy()[::-1], wide[::2, ::3], a.astype(">f2")]
+    for x in layouts:
+        assert np.array_equal(gk.mma(x, b.T.copy().T, np.asfortranarray(c), unit="hopper"), d)
+    assert np.array_equal(gk.mma(a[::2], b[:, ::3], c[::2, ::3], unit="hopper"), d[::2, ::3])
+    torch = pytest.importorskip("torch")
+    found = gk.mma(*(torch.tensor(x).T.contiguous().T for x in (a, b, c)), unit="hopper")
+    assert isinstance(found, torch.Tensor)
+    assert np.array_equal(found.numpy(), d)
 
 
 def test_empty_products():

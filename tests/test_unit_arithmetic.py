@@ -170,6 +170,22 @@ def test_the_worked_example_shows_the_bits_kept():
     assert gk.explain("float16@hopper").example.exact == -0.875
 
 
+def test_the_worked_examples_tell_units_that_round_each_operation_apart():
+    order = {name: gk.explain(f"bfloat16@x86.{name}").example.result for name in ("amx", "avx512_bf16")}
+    assert order == {"amx": 1, "avx512_bf16": -1}  # the sum is 0: see the two orders in docs/cpu_units.md
+    square = {name: gk.explain(f"float16@cuda.{name}").example.result for name in ("hfma", "hmul_hadd")}
+    assert square == {"hfma": 2.0**-20, "hmul_hadd": 0}  # (1 + 2^-10)^2 less its rounding to float16
+
+
+def test_an_explanation_names_the_other_instructions_and_exact_numbers():
+    text = repr(gk.explain("float16@hopper"))
+    assert "instruction_k=8" in text and "mma.m16n8k8: L 8, F 25" in text
+    assert "8388608" in text and "the quantum is 2^-2" in text
+    assert gk.explain("float16@hopper").example.quantum == 0.25
+    assert "instruction_k" not in repr(gk.explain("float16@volta"))
+    assert all(len(line) <= 102 for info in gk.arithmetics() for line in repr(gk.explain(info.name)).splitlines())
+
+
 def test_explain_on_the_command_line(capsys):
     assert cli.main(["explain", "float16@hopper", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["example"]["result"] == -0.75

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern.cast import cast
-from gradkern.formats import finfo, format_name
+from gradkern.formats import format_name
 
 ORDERS = "'ascending', 'split:P', 'split:P/FORMAT', 'serial:P/FORMAT', 'sliced:S', 'sliced:SxW' or 'restart:N'"
 _PATTERN = re.compile(r"(split|serial|sliced|restart):(\d+)(?:x(\d+))?(?:/(\w+))?")
@@ -73,10 +73,11 @@ def order_of(text: str, step: int, argument: str) -> Order:
         raise ValueError(f"{argument} must be {ORDERS}, with positive numbers, got {text!r}")
     if (kind == "serial") if partial is None else kind not in ("split", "serial"):
         raise ValueError(f"{argument}: serial has a format for its partial sums, split may have one, got {text!r}")
-    order = Order(kind, count, int(stripe or _STRIPE), None if partial is None else format_name(partial))
+    try:
+        order = Order(kind, count, int(stripe or _STRIPE), None if partial is None else format_name(partial))
+    except ValueError as error:
+        raise ValueError(f"{argument}: {text!r}: {error}") from None
     width = order.stripe if kind == "sliced" else count if kind == "restart" else step
     if width % step:
         raise ValueError(f"{argument}: {text!r} would cut an instruction of {step} products")
-    if order.partial is not None:
-        finfo(order.partial)
     return order

@@ -14,6 +14,7 @@ import typer
 from gradkern import _cli_output, cli_compare, cli_descend, cli_explain, cli_lecture, cli_measure, cli_sweep
 from gradkern._cli_output import CLOSED_PIPE, FOUND, HEALTHY, INTERRUPTED, USAGE, FailOn
 from gradkern._text import printable
+from gradkern.errors import GradkernError
 
 if TYPE_CHECKING:
     from gradkern.report import ChainReport
@@ -249,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _closed_pipe()
     except OSError as error:
         return _error(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    except (ValueError, TypeError, ImportError, MemoryError) as error:
+    except (ValueError, TypeError, ImportError, MemoryError, GradkernError) as error:
         return _error(str(error) or type(error).__name__)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors, of whichever click typer brings

@@ -18,6 +18,9 @@ EXAMPLES = """[bold]Examples[/bold]
 [cyan]gradkern compare --arithmetic float64,float16,'float16\\[rounding=toward_zero]' --scale 2^14[/cyan]   a truncation
 shows as a bias toward zero, a rounding does not
 
+[cyan]gradkern compare --arithmetic float64,float16@ampere,float16@hopper,bfloat16@x86.amx[/cyan]   what an A100, an H100
+and a CPU's AMX would have said
+
 [cyan]gradkern compare mlp.safetensors --activation relu --input x.npy --target y.npy --plot apart.png[/cyan]   your own
 network, with a picture
 

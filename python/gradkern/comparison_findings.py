@@ -133,8 +133,8 @@ def _biased(pair: ComparedPair) -> Iterator[_Judged]:
         if not rows:
             continue
         name, without = _names(pair, side)
-        where = "toward zero" if 2 * sum(t.own_lean(side) < 0 for t in rows) > len(rows) else "away from zero"
         clearest = min(rows, key=lambda t: (t.own_chance[side], -abs(t.own_lean(side))))
+        where = "toward zero" if clearest.own_lean(side) < 0 else "away from zero"
         evidence = (
             f"in {len(rows)} tensors {name} rounds its sums to one side by more than chance, and {without} does not; in "
             f"{name_of(pair, clearest)} {clearest.own_smaller[side]:,} are stored smaller in magnitude than exact and "

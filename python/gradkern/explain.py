@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
+import math
 import textwrap
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,10 +18,17 @@ from gradkern._units import EVIDENCE, Accumulator, Instruction, accumulator, fin
 from gradkern.arithmetic import Arithmetic, ArithmeticLike, arithmetic
 from gradkern.formats import finfo, format_ids, format_name
 
+_Values: TypeAlias = "tuple[list[float], list[float], float]"
+
 # Products a[i] b[i] and c whose step shows what the unit keeps, by operands and accumulator.
 _LADDER = ([-(2.0**13), -0.5, -0.25, -0.125], [2.0**10, 1.0, 1.0, 1.0], 2.0**23)
 _TIE = ([2.0**-5, 2.0**-11], [2.0**-6, 2.0**-11], 1.0)
 _FLOAT8 = ([2.0**8, 2.0**-2, 2.0**-5], [2.0**7, 2.0**-2, 2.0**-5], 0.0)
+# The same of units that round each operation: -2^24 + 1 - 1 + 2^24 is 0, 1 or -1 by the order of the sum; and a square, all
+# of whose last bit is left where the product is not rounded.
+_ORDER = ([-(2.0**12), 1.0, -1.0], [2.0**12, 1.0, 1.0], 2.0**24)
+_SQUARE = ([1 + 2.0**-10], [1 + 2.0**-10], -(1 + 2.0**-9))
+_OF_FORM = {"amx": _ORDER, "pairs": _ORDER, "fused_half": _SQUARE, "separate_half": _SQUARE}
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ class Explanation(Result):
     operands, accumulate : str
         Formats of the products' inputs and of the running sum.
     parameters : dict
-        Of a matrix unit: instruction, k, L (products of a step), F (fraction bits), EZ (least common exponent), output.
+        Of a matrix unit: instruction, k, L (products of a step), F (fraction bits), EZ (least common exponent), output, and
+        its other instructions for these operands.
     evidence : list of str
         How well it is known, a source a line.
     example : WorkedExample
@@ -86,7 +95,8 @@ class Explanation(Result):
         for title, rows in self._sections():
             lines.append(title)
             width = max(len(key) for key, _ in rows)
-            lines += [f"  {key:<{width}}  {value}" for key, value in rows]
+            for key, value in rows:
+                lines += textwrap.wrap(f"  {key:<{width}}  {value}", 102, subsequent_indent=" " * (width + 4))
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -100,11 +110,11 @@ class Explanation(Result):
 
     def _sections(self) -> list[tuple[str, list[tuple[str, str]]]]:
         e = self.example
-        products = " + ".join(f"{x:g} * {y:g}" for x, y in zip(e.a, e.b, strict=True))
-        example = [("step", f"{products} + {e.c:g}"), ("exact", f"{e.exact!r}")]
-        if e.terms is not None:
+        products = " + ".join(f"{x:.12g} * {y:.12g}" for x, y in zip(e.a, e.b, strict=True))
+        example = [("step", f"{products} + {e.c:.12g}"), ("exact", f"{e.exact!r}")]
+        if e.terms is not None and e.quantum is not None:
             example += [
-                ("largest exponent", f"{e.common_exponent}, so the quantum is {e.quantum:g}"),
+                ("largest exponent", f"{e.common_exponent}, so the quantum is 2^{math.frexp(e.quantum)[1] - 1}"),
                 ("terms in quanta", " ".join(str(t) for t in e.terms)),
                 ("their sum", str(e.total)),
             ]
@@ -158,6 +168,11 @@ def _unit(a: Arithmetic, i: Instruction, operands: str, acc: Accumulator) -> Exp
         "instruction": i.instruction, "k": i.k, "L, products of a step": i.products, "F, fraction bits": i.fraction_bits,
         "EZ, least common exponent": i.floor(acc.format), "output": i.rounding(acc.format), "evidence": i.evidence,
     }  # fmt: skip
+    others = [o for o in instructions() if (o.unit, o.operands) == (i.unit, i.operands) and o != i]
+    parameters |= {
+        f"instruction_k={o.k}": f"{o.instruction}: L {o.products}, F {o.fraction_bits}, evidence {o.evidence}"
+        for o in others
+    }
     evidence = [EVIDENCE[letter] for letter in i.evidence]
     return Explanation(str(a), description, operands, acc.format, parameters, evidence, _unit_example(i, operands, acc))
 
@@ -188,8 +203,9 @@ def _rounded_unit(a: Arithmetic, i: Instruction, operands: str, acc: Accumulator
     evidence = [EVIDENCE[letter] for letter in i.evidence]
     evidence += [LIMITS[i.unit]] if i.unit in LIMITS else []
     return Explanation(
-        str(a), description, operands, acc.format, parameters, evidence, _sum_example(operands, operands, acc)
-    )
+        str(a), description, operands, acc.format, parameters, evidence,
+        _sum_example(operands, operands, acc, _OF_FORM.get(i.form, _TIE)),
+    )  # fmt: skip
 
 
 def _chain(a: Arithmetic, operands: str, acc: Accumulator) -> Explanation:
@@ -203,8 +219,8 @@ def _chain(a: Arithmetic, operands: str, acc: Accumulator) -> Explanation:
     return Explanation(str(a), description, operands, acc.format, parameters, evidence, example)
 
 
-def _sum_example(storage: str, operands: str, acc: Accumulator) -> WorkedExample:
-    x, y, c = _TIE
+def _sum_example(storage: str, operands: str, acc: Accumulator, values: _Values = _TIE) -> WorkedExample:
+    x, y, c = values
     d = np.array([[c]])
     wide = np.float64 if acc.format == "float64" else np.float32
     ids = format_ids()

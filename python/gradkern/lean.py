@@ -9,13 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gradkern._units import accumulator
 from gradkern.dense import dense_backward, dense_forward
 from gradkern.formats import finfo
 from gradkern.layer_row import LayerRow
 from gradkern.recurrent_report import RecurrentReport
 from gradkern.report import ChainReport
+from gradkern.ulp import quanta_apart
 
 _SURE = 8.0  # squared deviations from no lean that may be one: a chance of 4 % by itself
+_FARTHEST = 0.51  # ulps: half of one by the rounding to storage, and a little by a sum in float32
 
 Floats = NDArray[np.float64]
 Place = tuple[int, str]  # layer and role
@@ -39,6 +42,7 @@ def leans(report: ChainReport) -> dict[Place, Lean]:
     if report.arithmetic.storage == "float64":
         return {}
     info = finfo(report.arithmetic.storage)
+    wider = accumulator(report.arithmetic.accumulate, "leans").format != report.arithmetic.storage
     found = {}
     with np.errstate(all="ignore"):
         for row, exact, operands in _products(report):
@@ -46,7 +50,8 @@ def leans(report: ChainReport) -> dict[Place, Lean]:
             normal = (magnitude >= info.smallest_normal) & (magnitude <= info.max) & np.isfinite(stored)
             side = np.where(normal, np.sign(np.abs(stored) - magnitude), 0.0)
             larger, smaller = int(np.sum(side > 0)), int(np.sum(side < 0))
-            found[row.layer, row.role] = Lean(larger, smaller, chance_of(side, stored, operands))
+            beyond = wider & (quanta_apart(exact, stored, (info, info)) > _FARTHEST)
+            found[row.layer, row.role] = Lean(larger, smaller, chance_of(side, stored, operands, exact, beyond))
     return found
 
 
@@ -81,15 +86,21 @@ def _products(report: ChainReport) -> Iterator[tuple[LayerRow, Floats, tuple[Flo
             yield rows[layer, "grad_weight"], sums.weight, (gradient, before)
 
 
-def chance_of(side: Floats, stored: Floats, operands: Sequence[Floats] = ()) -> float:
+def chance_of(
+    side: Floats,
+    stored: Floats,
+    operands: Sequence[Floats] = (),
+    exact: Floats | None = None,
+    beyond: NDArray[np.bool_] | None = None,
+) -> float:
     """Bound the probability that symmetric errors lean so far to one side.
 
     The roundings of different sums are taken for independent, but those of a row (column) may share the rounding of an operand,
     and so the variance of the sum of signs is taken by rows and by columns (two-way clusters), and is never less than by either
-    alone. Nor is it less than by stored values: where entries crowd within an ulp, they are rounded to one value and all to one
-    side. And there are no more coins than the operands have different magnitudes. Where the rows' sums are symmetric, and
-    independent of one another, ``|sum| >= t sqrt(sum of their squares)`` with a probability of at most ``2 exp(-t**2 / 2)``,
-    whatever their sizes.
+    alone; rows that are equal, of samples with one gradient, are one. Nor is it less than by stored values: where entries crowd
+    within an ulp, they are rounded to one value and all to one side, unless they are `beyond` what that can do. And there are
+    no more coins than the operands have different magnitudes. Where the rows' sums are symmetric, and independent of one
+    another, ``|sum| >= t sqrt(sum of their squares)`` with a probability of at most ``2 exp(-t**2 / 2)``, whatever their sizes.
 
     Parameters
     ----------
@@ -99,6 +110,11 @@ def chance_of(side: Floats, stored: Floats, operands: Sequence[Floats] = ()) -> 
         What it was rounded to.
     operands : sequence of array
         What it is a product of.
+    exact : array, optional
+        The sums, by which rows are told apart; default `stored`.
+    beyond : array of bool, optional
+        Entries that lie further from the exact ones than one rounding to storage moves them, so that a sum in a wider format
+        must have erred.
 
     References
     ----------
@@ -110,11 +126,19 @@ def chance_of(side: Floats, stored: Floats, operands: Sequence[Floats] = ()) -> 
     if total == 0:
         return 1.0
     alone = float(np.sum(side * side))
-    rows, columns = (float(np.sum(side.sum(axis=axis) ** 2)) for axis in (1, 0))
+    sums = stored if exact is None else exact
+    rows, columns = (float(np.sum(_row_sums(*pair) ** 2)) for pair in ((side, sums), (side.T, sums.T)))
     _, place = np.unique(stored, return_inverse=True)
-    values = float(np.sum(np.bincount(place.ravel(), side.ravel()) ** 2))
+    near, far = (side, 0 * side) if beyond is None else (np.where(beyond, 0, side), np.where(beyond, side, 0))
+    values = float(np.sum(np.bincount(place.ravel(), near.ravel()) ** 2) + np.sum(far * far))
     variance = max(rows + columns - alone, rows, columns, values)
     if total * total > _SURE * variance:  # sorting operands takes time
         coins = min((np.count_nonzero(np.unique(np.abs(operand))) for operand in operands), default=side.size)
         variance = max(variance, total * total / max(coins, 1))
     return min(1.0, 2 * math.exp(-total * total / (2 * variance)))
+
+
+def _row_sums(side: Floats, sums: Floats) -> Floats:
+    """Sum the signs of each row, of equal rows together."""
+    _, place = np.unique([hash(row.tobytes()) for row in sums], return_inverse=True)
+    return np.bincount(place, side.sum(axis=1)).astype(np.float64)
