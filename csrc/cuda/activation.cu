@@ -1,5 +1,6 @@
 // wide[i] = phi(z), or dh phi'(z) and the slope phi'(z) itself, by ops/activation.hpp: in float32, in float64 for float64
-// storage. Every NaN is the positive one. A thread takes one group of entries: 128 bits of the lane type.
+// storage. Every NaN is the positive one. A thread takes one group of entries: 128 bits of the lane type, at once where
+// all of it is there.
 #include "cuda/elements.hpp"
 #include "cuda/kernels.hpp"
 #include "ops/activation.hpp"
@@ -14,21 +15,49 @@ constexpr int threads = 256;
 template <class T>
 constexpr int group = 16 / static_cast<int>(sizeof(T));
 
-// float64 lanes are of float64 storage only, float32 lanes of all the rest.
-template <class T, int n>
-__device__ __forceinline__ void load_lanes(FormatId format, const void* data, std::int64_t first, T (&x)[n]) {
-  if constexpr (sizeof(T) == 8) {
-    load_group_of<formats::float64>(data, first, x);
-  } else {
-    load_group(format, data, first, x);
-  }
-}
-
+// The thread's entries of a tensor. Made where they are used, so that nothing of it waits in registers.
 template <class T>
-__device__ __forceinline__ T load_lane(FormatId format, const void* data, std::int64_t index) {
-  if constexpr (sizeof(T) == 8) return load(static_cast<const T*>(data) + index);
-  return static_cast<T>(load_entry(format, data, index));
-}
+struct Group {
+  static constexpr int n = group<T>;
+  std::int64_t first, size;
+  bool whole;
+
+  __device__ __forceinline__ Group(std::int64_t all, bool vectors)
+      : first((std::int64_t(blockIdx.x) * threads + thread_anew()) * n),
+        size(all),
+        whole(vectors && is_whole(first, all)) {}
+
+  // What does not exist is zero. float64 lanes are of float64 storage only, float32 lanes of all the rest.
+  __device__ __forceinline__ void load(FormatId format, const void* data, T (&x)[n]) const {
+    if (whole) {
+      if constexpr (sizeof(T) == 8) {
+        load_group_of<formats::float64>(data, first, x);
+      } else {
+        load_group(format, data, first, x);
+      }
+    } else {
+#pragma unroll 1
+      for (int k = 0; k < n; ++k) {
+        T entry = 0;
+        if (first + k < size) {
+          if constexpr (sizeof(T) == 8) {
+            entry = cuda::load(static_cast<const T*>(data) + first + k);
+          } else {
+            entry = static_cast<T>(load_entry(format, data, first + k));
+          }
+        }
+        shift_in(x, entry);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void store(T* to, T (&x)[n]) const {
+    if (whole) return store_values(to + first, x);
+#pragma unroll
+    for (int k = 0; k < n; ++k)
+      if (first + k < size) cuda::store(to + first + k, x[k]);
+  }
+};
 
 template <class A, class T>
 __device__ __forceinline__ T forward_of(T z, T alpha) {
@@ -41,53 +70,42 @@ __device__ __forceinline__ T slope_of(T z, bool stored, T h, T alpha) {
 }
 
 template <class A, class T>
-__global__ void __launch_bounds__(threads) forward_kernel(const ActivationArgs args, bool vectors) {
-  constexpr int n = group<T>;
-  const std::int64_t first = (std::int64_t(blockIdx.x) * threads + threadIdx.x) * n;
+__global__ void __launch_bounds__(threads, 6) forward_kernel(const ActivationArgs args, bool vectors) {
+  constexpr int n = Group<T>::n;
+  const auto group = [&] { return Group<T>(args.size, vectors); };
   const T alpha = static_cast<T>(args.alpha);
-  T* const wide = static_cast<T*>(args.wide);
-  if (vectors && first + n <= args.size) {
-    T x[n];
-    load_lanes(args.format, args.pre_activation, first, x);
+  T x[n] = {};
+  group().load(args.format, args.pre_activation, x);
 #pragma unroll entries_at_once < T>
-    for (int k = 0; k < n; ++k) shift_in(x, forward_of<A>(x[0], alpha));
-    store_values(wide + first, x);
-  } else {
-    for (std::int64_t i = first; i < first + n && i < args.size; ++i)
-      store(wide + i, forward_of<A>(load_lane<T>(args.format, args.pre_activation, i), alpha));
-  }
+  for (int k = 0; k < n; ++k) shift_in(x, forward_of<A>(x[0], alpha));
+  group().store(static_cast<T*>(args.wide), x);
 }
 
+// Blocks of a multiprocessor at once: six leave 40 registers, too few for what these two divide at once in float64.
 template <class A, class T>
-__global__ void __launch_bounds__(threads) backward_kernel(const ActivationArgs args, bool vectors) {
-  constexpr int n = group<T>;
-  const std::int64_t first = (std::int64_t(blockIdx.x) * threads + threadIdx.x) * n;
+inline constexpr int backward_blocks =
+    sizeof(T) == 8 && (std::is_same_v<A, ops::gelu> || std::is_same_v<A, ops::gelu_tanh>) ? 5 : 6;
+
+template <class A, class T>
+__global__ void __launch_bounds__(threads, (backward_blocks<A, T>))
+    backward_kernel(const ActivationArgs args, bool vectors) {
+  constexpr int n = Group<T>::n;
+  const auto group = [&] { return Group<T>(args.size, vectors); };
   const T alpha = static_cast<T>(args.alpha);
   const bool stored = args.output;
-  T *const wide = static_cast<T*>(args.wide), *const slope = static_cast<T*>(args.slope);
-  if (vectors && first + n <= args.size) {
-    T x[n], h[n] = {};
-    load_lanes(args.format, args.pre_activation, first, x);
-    if (stored) load_lanes(args.format, args.output, first, h);
+  T x[n] = {}, h[n] = {};
+  group().load(args.format, args.pre_activation, x);
+  if (stored) group().load(args.format, args.output, h);
 #pragma unroll entries_at_once < T>
-    for (int k = 0; k < n; ++k) {
-      shift_in(x, slope_of<A>(x[0], stored, h[0], alpha));
-      shift_in(h, T(0));
-    }
-    if (slope) store_values(slope + first, x);
-    load_lanes(args.format, args.grad_output, first, h);
-#pragma unroll
-    for (int k = 0; k < n; ++k) x[k] = ops::canonical_nan(h[k] * x[k]);
-    store_values(wide + first, x);
-  } else {
-    for (std::int64_t i = first; i < first + n && i < args.size; ++i) {
-      const T z = load_lane<T>(args.format, args.pre_activation, i);
-      const T h = stored ? load_lane<T>(args.format, args.output, i) : T(0);
-      const T derivative = slope_of<A>(z, stored, h, alpha);
-      if (slope) store(slope + i, derivative);
-      store(wide + i, ops::canonical_nan(load_lane<T>(args.format, args.grad_output, i) * derivative));
-    }
+  for (int k = 0; k < n; ++k) {
+    shift_in(x, slope_of<A>(x[0], stored, h[0], alpha));
+    shift_in(h, T(0));
   }
+  if (args.slope) group().store(static_cast<T*>(args.slope), x);
+  group().load(args.format, args.grad_output, h);
+#pragma unroll
+  for (int k = 0; k < n; ++k) x[k] = ops::canonical_nan(h[k] * x[k]);
+  group().store(static_cast<T*>(args.wide), x);
 }
 
 template <class T, class Launch>

@@ -88,7 +88,7 @@ __device__ __forceinline__ void each_entry(const ListChunk& chunk, bool write, b
       const auto changed = changed_group<C>(loaded, [&](C stored) { return change(stored, counts); });
       const bool differs =
           ((changed.x ^ loaded.x) | (changed.y ^ loaded.y) | (changed.z ^ loaded.z) | (changed.w ^ loaded.w)) != 0;
-      if (always || differs) store_128(target + g * together, changed);
+      if (always || differs) store_global_128(target + g * together, changed);
     }
 #pragma unroll 1
     for (int i = groups * together + threadIdx.x; i < chunk.count; i += list_threads) {

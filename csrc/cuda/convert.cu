@@ -2,6 +2,8 @@
 //
 // Without a report, a thread rounds one group of entries. With one, a block takes a chunk, tile by tile: every thread
 // rounds and counts a group of the tile, then one warp adds squares of values and errors. Bytes: source and result once.
+// Where all groups of a warp are there, they are loaded and stored by 128 bits. Rounded otherwise than to nearest even,
+// their entries wait in shared memory, each for its turn.
 #include "cuda/rounding_groups.hpp"
 
 namespace gradkern::cuda {
@@ -11,43 +13,67 @@ using executor::ConvertArgs;
 
 // nearest: said at compile time, it leaves out the random bits and what else other roundings need.
 template <class F, bool nearest>
-__device__ __forceinline__ formats::Encoded<F> encode_entry(const ConvertArgs& args, std::int64_t i, double& exact) {
-  const double x = load_entry(args.source_format, args.source, i);
+__device__ __forceinline__ formats::Encoded<F> encode_entry(const ConvertArgs& args, double x, std::int64_t i,
+                                                            double& exact) {
   exact = scaled(x, args.scale);
   formats::Mode mode = args.mode;
   if (nearest) mode.rounding = formats::Rounding::nearest_even;
-  const auto encoded = ops::encode_scaled<F>(x, exact, mode, formats::draw(mode, args.stream, i));
-  store(static_cast<typename F::container*>(args.stored) + i, encoded.bits);
-  return encoded;
+  return ops::encode_scaled<F>(x, exact, mode, formats::draw(mode, args.stream, i));
 }
 
-// groups: rounding is to nearest even, and the tensors are aligned.
+template <class F>
+__device__ __forceinline__ void store_entry(const ConvertArgs& args, std::int64_t i, const formats::Encoded<F>& e) {
+  store(static_cast<typename F::container*>(args.stored) + i, e.bits);
+}
+
+// groups: the tensors are aligned.
 struct Plan {
   bool groups, flush;
 };
 
 template <class F, class T, bool nearest>
-__global__ void __launch_bounds__(chunk_threads)
+__global__ void __launch_bounds__(chunk_threads, chunk_blocks)
     convert_kernel(const ConvertArgs args, const Plan plan, const Scale<T> scale) {
   constexpr int n = group_size;
   const std::int64_t tile = std::int64_t(blockIdx.x) * tile_round, first = tile + threadIdx.x * n;
-  if (nearest && plan.groups && first + n <= args.size) {
-    T x[n];
-    load_group(args.source_format, args.source, first, x);
-    Words<group_words<F, n>> words;
-    bool plain = true;
-#pragma unroll
-    for (int k = 0; k < n; ++k) {
-      plain &= scale_plainly<F>(x[k], scale);
-      put_rounded<F>(words, k, x[k], round_plain<F>(x[k], plan.flush), plan.flush);
+  const bool groups = plan.groups && warp_is_whole(first, args.size);
+  void* const stored = static_cast<typename F::container*>(args.stored) + first;
+  double exact;
+  if constexpr (nearest) {
+    if (groups) {
+      T x[n];
+      load_group(args.source_format, args.source, first, x);
+      Words<group_words<F, n>> words{};
+      bool plain = true;
+#pragma unroll entries_at_once < T>
+      for (int k = 0; k < n; ++k) {
+        T value = x[0];
+        plain &= scale_plainly<F>(value, scale);
+        put_rounded<F>(words, k, value, round_plain<F>(value, plan.flush), plan.flush);
+        shift_in(x, T(0));
+      }
+      store_words(stored, words, plain);
+      if (plain) return;
     }
-    if (plain) return store_words(static_cast<typename F::container*>(args.stored) + first, words);
+  } else if (groups) {
+    __shared__ __align__(16) double waiting[tile_round];
+    double* const x = waiting + threadIdx.x * n;
+    load_into<n>(args.source_format, args.source, first, x);
+    Patterns<F> patterns;
+#pragma unroll 1
+    for (int k = 0; k < n; ++k) {
+      const double value = exact_entry(args.source_format, args.source, first + k, load(x + k));
+      patterns.add(stored, k, encode_entry<F, nearest>(args, value, first + k, exact).bits);
+    }
+    return;
   }
   const int stride = plan.groups ? 1 : chunk_threads;
   std::int64_t i = plan.groups ? first : tile + threadIdx.x;
-  double exact;
 #pragma unroll 1
-  for (int k = 0; k < n && i < args.size; ++k, i += stride) encode_entry<F, nearest>(args, i, exact);
+  for (int k = 0; k < n && i < args.size; ++k, i += stride) {
+    const double x = load_entry(args.source_format, args.source, i);
+    store_entry(args, i, encode_entry<F, nearest>(args, x, i, exact));
+  }
 }
 
 struct RoundingTotals {
@@ -90,36 +116,35 @@ __device__ __forceinline__ void report(const ThreadRounding& counts, const LaneS
 }
 
 // A group of the chunk, at `index` of it, counted and with its values left in the rows; false, and nothing counted or
-// stored, where it is not plain.
+// stored, where it is not plain. By all lanes of a warp.
 template <class F, class T>
 __device__ __forceinline__ bool report_group(const ConvertArgs& args, const Plan& plan, const Scale<T>& scale,
-                                             std::int64_t first, int index, T* signal, T* noise,
-                                             ThreadRounding& counts) {
+                                             std::int64_t first, int index, T* signal, T* noise, EntryCounts& counts) {
   constexpr int n = group_size, quarter = 16 / static_cast<int>(sizeof(T));
-  T x[n];
-  load_group(args.source_format, args.source, first, x);
-  Words<group_words<F, n>> words;
+  load_into<n>(args.source_format, args.source, first, signal);
+  Words<group_words<F, n>> words{};
   GroupCounts<T> group;
   bool plain = true;
-#pragma unroll
+#pragma unroll 1
   for (int k = 0; k < n; k += quarter) {
-    T value[quarter], error[quarter];
-#pragma unroll
+    T values[quarter], errors[quarter] = {};
+    load_values(signal + k, values);
+#pragma unroll entries_at_once < T>
     for (int j = 0; j < quarter; ++j) {
-      plain &= scale_plainly<F>(x[k + j], scale);
-      value[j] = x[k + j];
-      const Rounded<T> rounded = round_plain<F>(value[j], plan.flush);
-      put_rounded<F>(words, k + j, value[j], rounded, plan.flush);
+      T value = values[0];
+      plain &= scale_plainly<F>(value, scale);
+      const Rounded<T> rounded = round_plain<F>(value, plan.flush);
+      put_rounded<F>(words, k + j, value, rounded, plan.flush);
       group.template add<F>(rounded, k + j);
-      error[j] = rounded.error;
+      shift_in(values, value);
+      shift_in(errors, rounded.error);
     }
-    store_values(signal + k, value);
-    store_values(noise + k, error);
+    store_values(signal + k, values);
+    store_values(noise + k, errors);
   }
-  if (!plain) return false;
-  counts.template add<F>(group, index);
-  store_words(static_cast<typename F::container*>(args.stored) + first, words);
-  return true;
+  store_words(static_cast<typename F::container*>(args.stored) + first, words, plain);
+  if (plain) ThreadRounding(counts).template add<F>(group, index);
+  return plain;
 }
 
 template <class T>
@@ -128,7 +153,7 @@ struct Rows {
 };
 
 template <class F, class T, bool nearest>
-__global__ void __launch_bounds__(chunk_threads, chunk_blocks<T>)
+__global__ void __launch_bounds__(chunk_threads, chunk_blocks)
     report_kernel(const ConvertArgs args, const Plan plan, const Scale<T> scale) {
   constexpr int n = group_size, tile = tile_size<T>;
   __shared__ __align__(16) SquareTile<T> shared;
@@ -137,7 +162,7 @@ __global__ void __launch_bounds__(chunk_threads, chunk_blocks<T>)
   __shared__ RoundingTotals totals;
   const Chunk chunk(args.size);
   T *const signal = shared.value, *const noise = shared.value + SquareTile<T>::row(1);
-  ThreadRounding counts(entries);
+  ThreadRounding(entries).clear();
   sums.clear();
   clear(totals);
   for (int start = 0; start < chunk.count; start += tile) {
@@ -145,21 +170,38 @@ __global__ void __launch_bounds__(chunk_threads, chunk_blocks<T>)
     bool unusual = false;
 #pragma unroll 1
     for (int round = 0; round < tile; round += tile_round) {
-      const int slot = round + static_cast<int>(threadIdx.x) * n;
-      if (nearest && plan.groups && slot + n <= count &&
-          report_group<F>(args, plan, scale, chunk.begin + start + slot, start + slot, signal + slot, noise + slot,
-                          counts))
-        continue;
+      const int slot = round + thread_anew() * n;
+      const bool groups = plan.groups && warp_is_whole(slot, count);
+      const std::int64_t first = chunk.begin + start + slot;
+      if constexpr (nearest) {
+        if (groups && report_group<F>(args, plan, scale, first, start + slot, signal + slot, noise + slot, entries))
+          continue;
+      } else if (groups) {
+        load_into<n>(args.source_format, args.source, first, signal + slot);
+      }
       const int stride = plan.groups ? 1 : chunk_threads;
-      int j = plan.groups ? slot : round + static_cast<int>(threadIdx.x);
+      int j = plan.groups ? slot : round + thread_anew();
       Rows<T> rows{{signal, start}, {noise, start}};
+      Patterns<F> patterns;
+      ThreadRounding counts(entries);
 #pragma unroll 1
       for (int k = 0; k < n; ++k, j += stride) {
+        const std::int64_t i = chunk.begin + start + j;
+        double value = 0, exact;
+        if (!nearest && groups) {
+          value = exact_entry(args.source_format, args.source, i, load(signal + j));
+        } else if (j < count) {
+          value = load_entry(args.source_format, args.source, i);
+        }
         store(signal + j, T(0));
         store(noise + j, T(0));
         if (j >= count) continue;
-        double exact;
-        const auto encoded = encode_entry<F, nearest>(args, chunk.begin + start + j, exact);
+        const auto encoded = encode_entry<F, nearest>(args, value, i, exact);
+        if (!nearest && groups) {
+          patterns.add(static_cast<typename F::container*>(args.stored) + first, k, encoded.bits);
+        } else {
+          store_entry(args, i, encoded);
+        }
         ops::record_rounding<F>(exact, encoded, start + j, counts, rows);
       }
       unusual |= rows.signal.unusual || rows.noise.unusual;
@@ -172,13 +214,12 @@ __global__ void __launch_bounds__(chunk_threads, chunk_blocks<T>)
     });
     __syncthreads();
   }
-  report(counts, sums, chunk, totals, args.counts[blockIdx.x]);
+  report(ThreadRounding(entries), sums, chunk, totals, args.counts[blockIdx.x]);
 }
 
 template <class F, class T, bool nearest>
 int start(const ConvertArgs& args, Stream stream) {
-  const Plan plan{nearest && aligned(args.source) && aligned(args.stored),
-                  args.mode.subnormals == formats::Subnormals::flush};
+  const Plan plan{aligned(args.source) && aligned(args.stored), args.mode.subnormals == formats::Subnormals::flush};
   const Scale<T> scale(args.scale);
   const auto s = static_cast<stream_t>(stream);
   if (args.counts)

@@ -60,6 +60,21 @@ __device__ __forceinline__ uint4 load_128(const void* from) { return *static_cas
 __device__ __forceinline__ void store_64(void* to, uint2 value) { *static_cast<uint2*>(to) = value; }
 __device__ __forceinline__ void store_128(void* to, uint4 value) { *static_cast<uint4*>(to) = value; }
 
+// threadIdx.x, read anew: it waits in no register.
+__device__ __forceinline__ int thread_anew() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
+// One instruction, whatever the compiler makes of stores around it.
+__device__ __forceinline__ void store_global_128(void* to, uint4 value) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(__cvta_generic_to_global(to)), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
+               : "memory");
+}
+
 __device__ __forceinline__ unsigned shared_address(const void* shared) {
   return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }

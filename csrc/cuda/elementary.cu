@@ -11,28 +11,30 @@ constexpr int threads = 256;
 template <class T>
 constexpr int group = 16 / static_cast<int>(sizeof(T));
 
-template <class T>
-using lane_format = std::conditional_t<sizeof(T) == 4, formats::float32, formats::float64>;
-
 template <int function, class T>
 __device__ __forceinline__ T evaluate(T x) {
   return ops::canonical_nan(ops::elementary(function, x));
 }
 
 template <int function, class T>
-__global__ void __launch_bounds__(threads) elementary_kernel(const T* x, T* y, std::int64_t size, bool vectors) {
-  using F = lane_format<T>;
+__global__ void __launch_bounds__(threads, 6) elementary_kernel(const T* x, T* y, std::int64_t size, bool vectors) {
   constexpr int n = group<T>;
   const std::int64_t first = (std::int64_t(blockIdx.x) * threads + threadIdx.x) * n;
-  if (vectors && first + n <= size) {
-    T value[n];
-    load_group_of<F>(x, first, value);
-#pragma unroll entries_at_once < T>
-    for (int k = 0; k < n; ++k) shift_in(value, evaluate<function>(value[0]));
-    store_values(y + first, value);
+  const bool whole = vectors && first + n <= size;
+  T value[n] = {};
+  if (whole) {
+    load_values(x + first, value);
   } else {
-    for (std::int64_t i = first; i < first + n && i < size; ++i) store(y + i, evaluate<function>(load(x + i)));
+#pragma unroll
+    for (int k = 0; k < n; ++k)
+      if (first + k < size) value[k] = load(x + first + k);
   }
+#pragma unroll entries_at_once < T>
+  for (int k = 0; k < n; ++k) shift_in(value, evaluate<function>(value[0]));
+  if (whole) return store_values(y + first, value);
+#pragma unroll
+  for (int k = 0; k < n; ++k)
+    if (first + k < size) store(y + first + k, value[k]);
 }
 
 template <class T, int function = 0>

@@ -1,7 +1,8 @@
 // Entries of tensors in device memory: whole groups by accesses of 128 bits, and one at a time.
 //
-// A group is of 2, 4 or 8 entries, and starts at a multiple of its size in a tensor that is aligned to 16 bytes. Its
-// values are exact in the lane T: float32, or float64 for any format.
+// A group is of 2 or 4 entries, and starts at a multiple of its size in a tensor that is aligned to 16 bytes. Its values
+// are exact in the lane T: float32, or float64 for any format. Where it is narrower than 128 bits, lanes that share 16
+// bytes all load them, and one of them stores them for all.
 #pragma once
 
 #include "cuda/platform.hpp"
@@ -36,29 +37,49 @@ __device__ __forceinline__ Words<count> load_words(const void* from) {
       words.word[i + 2] = part.z;
       words.word[i + 3] = part.w;
     }
-  } else if constexpr (count == 2) {
-    const uint2 part = load_64(from);
-    words.word[0] = part.x;
-    words.word[1] = part.y;
   } else {
-    words.word[0] = load(static_cast<const unsigned*>(from));
+    const auto place = static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(from)) & 15;
+    const uint4 all = load_128(static_cast<const unsigned char*>(from) - place);
+    const uint2 half = place & 8 ? make_uint2(all.z, all.w) : make_uint2(all.x, all.y);
+    words.word[0] = count == 1 && place & 4 ? half.y : half.x;
+    if constexpr (count == 2) words.word[1] = half.y;
   }
   return words;
 }
 
+// A lane's words into global memory, where it has some: by all lanes of a warp, whose words are neighbours.
 template <int count>
-__device__ __forceinline__ void store_words(void* to, const Words<count>& words) {
+__device__ __forceinline__ void store_words(void* to, const Words<count>& words, bool mine = true) {
   if constexpr (count >= 4) {
+    if (!mine) return;
 #pragma unroll
     for (int i = 0; i < count; i += 4)
-      store_128(static_cast<std::uint32_t*>(to) + i,
-                make_uint4(words.word[i], words.word[i + 1], words.word[i + 2], words.word[i + 3]));
-  } else if constexpr (count == 2) {
-    store_64(to, make_uint2(words.word[0], words.word[1]));
-  } else {
-    store(static_cast<unsigned*>(to), words.word[0]);
+      store_global_128(static_cast<std::uint32_t*>(to) + i,
+                       make_uint4(words.word[i], words.word[i + 1], words.word[i + 2], words.word[i + 3]));
+  } else if (__all_sync(~0u, mine)) {
+    // Lane l stores what begins at lane l 4 / count.
+    constexpr int sharing = 4 / count;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    std::uint32_t all[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) all[i] = __shfl_sync(~0u, words.word[i % count], lane * sharing + i / count);
+    if (lane < 32 / sharing)
+      store_global_128(static_cast<std::uint32_t*>(to) + lane * (4 - count),
+                       make_uint4(all[0], all[1], all[2], all[3]));
+  } else if (mine) {
+    if constexpr (count == 2) {
+      store_64(to, make_uint2(words.word[0], words.word[1]));
+    } else {
+      store(static_cast<unsigned*>(to), words.word[0]);
+    }
   }
 }
+
+// Whether a warp's groups of four all exist; `first`: of the thread's own.
+__device__ __forceinline__ bool warp_is_whole(std::int64_t first, std::int64_t size) { return (first | 127) < size; }
+
+// Whether all entries in the 16 bytes around entry `first` exist, whatever the format.
+__device__ __forceinline__ bool is_whole(std::int64_t first, std::int64_t size) { return (first | 15) < size; }
 
 __device__ __forceinline__ double double_of_words(std::uint32_t low, std::uint32_t high) {
   return base::bit_cast<double>((std::uint64_t(high) << 32) | low);
@@ -67,21 +88,31 @@ __device__ __forceinline__ double double_of_words(std::uint32_t low, std::uint32
 // A group in the lane type, as it is.
 template <int n>
 __device__ __forceinline__ void store_values(float* to, const float (&x)[n]) {
-  Words<n> words;
 #pragma unroll
-  for (int k = 0; k < n; ++k) words.word[k] = static_cast<std::uint32_t>(ops::to_bits(x[k]));
-  store_words(to, words);
+  for (int k = 0; k < n; k += 4)
+    store_128(to + k, base::bit_cast<uint4>(make_float4(x[k], x[k + 1], x[k + 2], x[k + 3])));
 }
 template <int n>
 __device__ __forceinline__ void store_values(double* to, const double (&x)[n]) {
-  Words<2 * n> words;
 #pragma unroll
-  for (int k = 0; k < n; ++k) {
-    const auto bits = static_cast<std::uint64_t>(ops::to_bits(x[k]));
-    words.word[2 * k] = static_cast<std::uint32_t>(bits);
-    words.word[2 * k + 1] = static_cast<std::uint32_t>(bits >> 32);
+  for (int k = 0; k < n; k += 2) store_128(to + k, base::bit_cast<uint4>(make_double2(x[k], x[k + 1])));
+}
+
+template <int n>
+__device__ __forceinline__ void load_values(const float* from, float (&x)[n]) {
+#pragma unroll
+  for (int k = 0; k < n; k += 4) {
+    const float4 four = base::bit_cast<float4>(load_128(from + k));
+    x[k] = four.x, x[k + 1] = four.y, x[k + 2] = four.z, x[k + 3] = four.w;
   }
-  store_words(to, words);
+}
+template <int n>
+__device__ __forceinline__ void load_values(const double* from, double (&x)[n]) {
+#pragma unroll
+  for (int k = 0; k < n; k += 2) {
+    const double2 two = base::bit_cast<double2>(load_128(from + k));
+    x[k] = two.x, x[k + 1] = two.y;
+  }
 }
 
 // Every entry moves down by one place, x comes in at the end: a loop that is not unrolled takes them one by one.
@@ -115,6 +146,32 @@ __device__ __forceinline__ void put_pattern(Words<count>& words, int k, std::int
   const std::uint32_t value = (static_cast<std::uint32_t>(pattern) & mask) << (bits * (k % each));
   words.word[k / each] = k % each == 0 ? value : words.word[k / each] | value;
 }
+
+// The same where it is not known which entry it is: the patterns before it move down.
+template <class F, int count>
+__device__ __forceinline__ void shift_in_pattern(Words<count>& words, std::uint64_t pattern) {
+  constexpr int bits = 8 * static_cast<int>(sizeof(typename F::container)), step = bits == 64 ? 2 : 1;
+#pragma unroll
+  for (int i = 0; i < count; ++i) {
+    const std::uint32_t next =
+        i + step < count ? words.word[i + step] : static_cast<std::uint32_t>(pattern >> 32 * (i + step - count));
+    words.word[i] = bits >= 32 ? next : words.word[i] >> bits % 32 | next << (32 - bits) % 32;
+  }
+}
+
+// The patterns of a group one after another, each stored with those that share its 16 bytes, by all lanes of a warp.
+template <class F>
+struct Patterns {
+  using C = typename F::container;
+  static constexpr int together = sizeof(C) == 8 ? 2 : 4;
+  Words<group_words<F, together>> words{};
+
+  // Entry k of the group at `to`.
+  __device__ __forceinline__ void add(void* to, int k, std::uint64_t pattern) {
+    shift_in_pattern<F>(words, pattern);
+    if (k % together == together - 1) store_words(static_cast<C*>(to) + k / together * together, words);
+  }
+};
 
 template <class F, int n, class T>
 __device__ __forceinline__ void load_group_of(const void* data, std::int64_t first, T (&x)[n]) {
@@ -151,6 +208,14 @@ __device__ __forceinline__ void load_group(FormatId format, const void* data, st
   }
 }
 
+// The same, into memory of the lane type.
+template <int n, class T>
+__device__ __forceinline__ void load_into(FormatId format, const void* data, std::int64_t first, T* to) {
+  T x[n];
+  load_group(format, data, first, x);
+  store_values(to, x);
+}
+
 // One entry, the sign of a NaN kept, which the device's conversions drop.
 template <class F>
 __device__ __forceinline__ double load_entry_of(const void* data, std::int64_t index) {
@@ -176,6 +241,12 @@ __device__ __forceinline__ double load_entry(FormatId format, const void* data, 
     default:
       return load_entry_of<formats::float32>(data, index);
   }
+}
+
+// The entry that was loaded as x, with the sign of a NaN.
+template <class T>
+__device__ __forceinline__ double exact_entry(FormatId format, const void* data, std::int64_t index, T x) {
+  return x == x ? static_cast<double>(x) : load_entry(format, data, index);
 }
 
 }  // namespace gradkern::cuda

@@ -35,7 +35,7 @@ struct Seen {
   }
 };
 
-__global__ void __launch_bounds__(chunk_threads, 6)
+__global__ void __launch_bounds__(chunk_threads, chunk_blocks)
     errors_kernel(const ErrorArgs args, const Factors factors, bool vectors, ErrorSums* partials) {
   __shared__ __align__(16) SquareTile<double> shared;
   __shared__ LaneSums sums;
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(chunk_threads, 6)
   for (int start = 0; start < chunk.count; start += tile) {
     const int slot = static_cast<int>(threadIdx.x) * n, count = min(tile, chunk.count - start);
     Seen seen;
-    if (vectors && slot + n <= count) {
+    if (vectors && is_whole(slot, count)) {
       double d[n], truth[n];
       load_group(args.format, args.stored, chunk.begin + start + slot, d);
       load_group_of<formats::float64>(args.truth, chunk.begin + start + slot, truth);

@@ -72,7 +72,8 @@ __device__ __forceinline__ Byte* stages_of_half(Byte* all, int half) {
 
 // visit(j, entry j) for the lane's entries of `count` at x. What is no whole stage, or does not lie at a multiple of 16
 // bytes, is read where it is.
-template <int stages, class C, class Index, class Visit>
+// at_once: how many of a stage's entries are unrolled.
+template <int stages, int at_once = stage_bytes, class C, class Index, class Visit>
 __device__ __forceinline__ void walk(const C* x, Index count, unsigned char* buffer, Visit visit) {
   constexpr int entries = stage_bytes / static_cast<int>(sizeof(C));
   const int lane = threadIdx.x % list_lanes;
@@ -95,7 +96,7 @@ __device__ __forceinline__ void walk(const C* x, Index count, unsigned char* buf
     cp_async_commit();
     from += stage_bytes;
     const C* entry = reinterpret_cast<const C*>(buffer + here) + lane;
-#pragma unroll
+#pragma unroll at_once
     for (int r = 0; r < entries; r += list_lanes) visit(s * entries + r + lane, entry[r]);
     free = here;
     here = here + stage_bytes == stages * stage_bytes ? 0 : here + stage_bytes;

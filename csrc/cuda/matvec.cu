@@ -13,23 +13,25 @@ using executor::MatvecArgs;
 constexpr int dot_stages = 4, axpy_threads = 64, axpy_stages = 5, axpy_stage_bytes = 512;
 
 template <class F, int vectors>
-__global__ __launch_bounds__(list_threads, vectors == 1 ? 12 : 8) void dot_kernel(MatvecArgs a, std::int64_t first) {
+__global__ __launch_bounds__(list_threads, 12) void dot_kernel(MatvecArgs a, std::int64_t first) {
   using C = typename F::container;
   __shared__ __align__(16) unsigned char stages[all_stage_bytes<dot_stages>];
-  const std::int64_t row = std::int64_t(blockIdx.x) * list_blocks + threadIdx.x / list_lanes,
-                     read = min(row, a.rows - 1);
+  const auto row = [] { return std::int64_t(blockIdx.x) * list_blocks + thread_anew() / list_lanes; };
+  const std::int64_t read = min(row(), a.rows - 1);
   const double* x = a.x + first * a.columns;
   double sum[vectors] = {};
-  walk<dot_stages>(static_cast<const C*>(a.matrix) + read * a.columns, a.columns,
-                   stages_of_half<dot_stages>(stages, threadIdx.x / list_lanes), [&](std::int64_t j, C stored) {
-                     const double w = static_cast<double>(held<F>(stored));
+  walk<dot_stages, vectors == 1 ? stage_bytes : 1>(static_cast<const C*>(a.matrix) + read * a.columns, a.columns,
+                                                   stages_of_half<dot_stages>(stages, threadIdx.x / list_lanes),
+                                                   [&](std::int64_t j, C stored) {
+                                                     const double w = static_cast<double>(held<F>(stored));
 #pragma unroll
-                     for (int v = 0; v < vectors; ++v) sum[v] = ops::fma(w, x[v * a.columns + j], sum[v]);
-                   });
+                                                     for (int v = 0; v < vectors; ++v)
+                                                       sum[v] = ops::fma(w, x[v * a.columns + j], sum[v]);
+                                                   });
 #pragma unroll
   for (int v = 0; v < vectors; ++v) {
     const double y = fold_lanes(sum[v]);
-    if (threadIdx.x % list_lanes == 0 && row < a.rows) a.y[(first + v) * a.rows + row] = y;
+    if (thread_anew() % list_lanes == 0 && row() < a.rows) a.y[(first + v) * a.rows + row()] = y;
   }
 }
 

@@ -17,8 +17,9 @@
 //   stream_t
 //   DYNAMIC_SHARED(T, name)                     T* name: the dynamic shared memory, 128 bytes aligned
 //   launch(kernel, grid, block, dynamic_shared_bytes, stream, arguments...) -> 0 or an error; launch_error(error)
+//   thread_anew()                                threadIdx.x
 //   in_global(p)                                 p, known to point to global memory
-//   load_64, load_128 (from), store_64, store_128 (to, value); load(from), store(to, value)
+//   load_64, load_128 (from), store_64, store_128, store_global_128 (to, value); load(from), store(to, value)
 //   cp_async_16, _8, _4 (shared, global, source_bytes = all): the rest becomes zero
 //   cp_async_commit(), cp_async_wait<groups_left>()
 //   ldmatrix_x1, _x2, _x4, and _trans (registers, row)

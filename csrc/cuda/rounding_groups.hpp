@@ -23,38 +23,41 @@ struct ThreadRounding {
   EntryCounts& entries;
   double& max_ulp;
   int &first_overflow, &first_flushed;
+  int thread;
   // Of groups: bytes for inexact, subnormal and flushed.
   static constexpr std::uint32_t inexact = 1, subnormal = 1 << 8, flushed = 1 << 16;
+
+  // Made where it is used, so that its addresses wait in no registers.
+  __device__ __forceinline__ explicit ThreadRounding(EntryCounts& shared, int index = thread_anew())
+      : entries(shared),
+        max_ulp(shared.max_ulp[index]),
+        first_overflow(shared.first_overflow[index]),
+        first_flushed(shared.first_flushed[index]),
+        thread(index) {}
+
+  __device__ __forceinline__ void clear() {
+    max_ulp = 0;
+    first_overflow = first_flushed = -1;
+    entries.of_groups[thread] = 0;
+#pragma unroll
+    for (int event = 0; event < formats::event_count; ++event) entries.events[event][thread] = 0;
+  }
 
   // A group that starts at `index` of the chunk.
   template <class F, class Group>
   __device__ __forceinline__ void add(const Group& group, int index) {
-    entries.of_groups[threadIdx.x] += group.count + static_cast<std::uint32_t>(__popc(group.flushed_bits)) * flushed;
+    entries.of_groups[thread] += group.count + static_cast<std::uint32_t>(__popc(group.flushed_bits)) * flushed;
     const double ulps = static_cast<double>(group.ulp) * formats::exp2i(formats::Layout<F>::fraction_bits - 1);
     if (ulps > max_ulp) max_ulp = ulps;
     if (group.flushed_bits && first_flushed < 0)
       first_flushed = index + __ffs(static_cast<int>(group.flushed_bits)) - 1;
   }
 
-  __device__ __forceinline__ explicit ThreadRounding(EntryCounts& shared)
-      : entries(shared),
-        max_ulp(shared.max_ulp[threadIdx.x]),
-        first_overflow(shared.first_overflow[threadIdx.x]),
-        first_flushed(shared.first_flushed[threadIdx.x]) {
-    max_ulp = 0;
-    first_overflow = first_flushed = -1;
-    entries.of_groups[threadIdx.x] = 0;
-#pragma unroll
-    for (int event = 0; event < formats::event_count; ++event) entries.events[event][threadIdx.x] = 0;
-  }
-
-  __device__ __forceinline__ void count(formats::Event event) {
-    ++entries.events[static_cast<int>(event)][threadIdx.x];
-  }
+  __device__ __forceinline__ void count(formats::Event event) { ++entries.events[static_cast<int>(event)][thread]; }
   __device__ __forceinline__ unsigned events(formats::Event event) const {
     using formats::Event;
     const int place = event == Event::inexact ? 0 : event == Event::subnormal ? 8 : event == Event::flushed ? 16 : 24;
-    return entries.events[static_cast<int>(event)][threadIdx.x] + (entries.of_groups[threadIdx.x] >> place & 0xFF);
+    return entries.events[static_cast<int>(event)][thread] + (entries.of_groups[thread] >> place & 0xFF);
   }
 };
 
@@ -99,27 +102,36 @@ __device__ __forceinline__ Rounded<T> round_plain(T x, bool flush) {
   return {r, r - a, binade};
 }
 
-// Puts y, a finite value of F, at entry k.
-template <class F, int count>
-__device__ __forceinline__ void put_value(Words<count>& words, int k, double y) {
+// The pattern of y, a finite value of F; what is above its bits says nothing.
+template <class F>
+__device__ __forceinline__ std::uint64_t pattern_of_value(double y) {
   if constexpr (F::id == FormatId::float64) {
-    const auto bits = static_cast<std::uint64_t>(ops::to_bits(y));
-    words.word[2 * k] = static_cast<std::uint32_t>(bits);
-    words.word[2 * k + 1] = static_cast<std::uint32_t>(bits >> 32);
+    return static_cast<std::uint64_t>(ops::to_bits(y));
   } else {
-    put_pattern<F>(words, k, ops::pattern_of_finite<F>(static_cast<float>(y)));
+    return static_cast<std::uint32_t>(ops::pattern_of_finite<F>(static_cast<float>(y)));
   }
 }
 
-// Puts the rounded value, with the sign of x, at entry k.
-template <class F, class T, int count>
-__device__ __forceinline__ void put_rounded(Words<count>& words, int k, T x, const Rounded<T>& rounded, bool flush) {
+// The pattern of the rounded value, with the sign of x.
+template <class F, class T>
+__device__ __forceinline__ std::uint64_t pattern_of(T x, const Rounded<T>& rounded, bool flush) {
   if constexpr (sizeof(T) == 8) {
-    put_value<F>(words, k, ops::with_sign(rounded.magnitude, x));
+    return pattern_of_value<F>(ops::with_sign(rounded.magnitude, x));
   } else {
     const std::int32_t pattern = ops::pattern_of_rounded<F>(ops::abs(x), rounded.binade, rounded.magnitude, x);
     constexpr auto sign = static_cast<std::int32_t>(formats::Layout<F>::sign << F::container_shift);
-    put_pattern<F>(words, k, flush && rounded.magnitude == 0 ? pattern & sign : pattern);
+    return static_cast<std::uint32_t>(flush && rounded.magnitude == 0 ? pattern & sign : pattern);
+  }
+}
+
+// Puts it at entry k. Lanes of 64 bits are taken one by one, in a loop that does not know k: they come in at the end.
+template <class F, class T, int count>
+__device__ __forceinline__ void put_rounded(Words<count>& words, int k, T x, const Rounded<T>& rounded, bool flush) {
+  const std::uint64_t pattern = pattern_of<F>(x, rounded, flush);
+  if constexpr (sizeof(T) == 8) {
+    shift_in_pattern<F>(words, pattern);
+  } else {
+    put_pattern<F>(words, k, static_cast<std::int32_t>(pattern));
   }
 }
 

@@ -12,9 +12,7 @@
 namespace gradkern::cuda {
 
 inline constexpr int chunk_threads = 256, chunk_warps = chunk_threads / 32;
-// Blocks of a multiprocessor at once, at least: as many as leave enough registers for the lane type.
-template <class T>
-inline constexpr int chunk_blocks = sizeof(T) == 4 ? 6 : 5;
+inline constexpr int chunk_blocks = 6;  // of a multiprocessor at once, at least
 inline constexpr int lanes = ops::rounding_lanes;
 inline constexpr std::int64_t chunk_size = ops::rounding_chunk;
 
@@ -62,52 +60,56 @@ struct TileRow {
 struct LaneSums {
   double big[2 * lanes], medium[2 * lanes], small[2 * lanes];
 
-  static __device__ __forceinline__ int which() { return static_cast<int>(threadIdx.x) / lanes % 2; }
-  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x) % lanes; }
-  static __device__ __forceinline__ int place() { return static_cast<int>(threadIdx.x) % (2 * lanes); }
+  static __device__ __forceinline__ int place() { return thread_anew() % (2 * lanes); }
+  static __device__ __forceinline__ int which() { return place() / lanes; }
+  static __device__ __forceinline__ int lane() { return place() % lanes; }
   // Blocks that share a multiprocessor let different warps add: each of its four parts has some.
-  static __device__ __forceinline__ bool adds() { return threadIdx.x / 32 == blockIdx.x % chunk_warps; }
+  static __device__ __forceinline__ bool adds() {
+    return thread_anew() / 32 == static_cast<int>(blockIdx.x) % chunk_warps;
+  }
 
   __device__ __forceinline__ void clear() {
-    if (adds()) big[place()] = medium[place()] = small[place()] = 0;
+    const int own = place();
+    if (adds()) big[own] = medium[own] = small[own] = 0;
   }
 
   // `count` entries of a tile. value(which, j) is what entry j is where the tile holds NaN.
   template <class T, class Value>
   __device__ __forceinline__ void add(const SquareTile<T>& tile, int count, bool unusual, Value value) {
     if (!adds()) return;
-    const T* const row = tile.value + SquareTile<T>::row(which());
+    const int own = place(), which = own / lanes, lane = own % lanes;
+    const T* const row = tile.value + SquareTile<T>::row(which);
     if (unusual) {
-      ops::SquareSum sum{big[place()], medium[place()], small[place()]};
+      ops::SquareSum sum{big[own], medium[own], small[own]};
 #pragma unroll 1
-      for (int j = lane(); j < count; j += lanes) {
+      for (int j = lane; j < count; j += lanes) {
         double x = load(row + j);
         if constexpr (sizeof(T) == 4)
-          if (x != x) x = value(which(), j);
+          if (x != x) x = value(which, j);
         sum.add(x);
       }
-      big[place()] = sum.big;
-      medium[place()] = sum.medium;
-      small[place()] = sum.small;
+      big[own] = sum.big;
+      medium[own] = sum.medium;
+      small[own] = sum.small;
     } else {
       const int steps = (count + lanes - 1) / lanes;  // the tile is zero beyond its end
-      double sum = medium[place()];
+      double sum = medium[own];
 #pragma unroll 4
       for (int step = 0; step < steps; ++step) {
-        const double x = load(row + step * lanes + lane());
+        const double x = load(row + step * lanes + lane);
         // The square of a float32 is exact in float64.
         sum = sizeof(T) == 4 ? ops::fma(x, x, sum) : sum + x * x;
       }
-      medium[place()] = sum;
+      medium[own] = sum;
     }
   }
 
   // Of all lanes, in their order; every thread of the warp that adds calls it.
   __device__ __forceinline__ ops::SquareSum total() const {
     ops::SquareSum all;
+    const int first = which() * lanes;
 #pragma unroll 1
-    for (int from = which() * lanes; from < (which() + 1) * lanes; ++from)
-      all.merge({big[from], medium[from], small[from]});
+    for (int from = first, end = first + lanes; from < end; ++from) all.merge({big[from], medium[from], small[from]});
     return all;
   }
 };

@@ -59,6 +59,9 @@ inline void store_64(void* to, uint2 value, GRADKERN_SITE) {
 inline void store_128(void* to, uint4 value, GRADKERN_SITE) {
   simt::store({"store_128", line, file, function}, to, value);
 }
+inline void store_global_128(void* to, uint4 value, GRADKERN_SITE) {
+  simt::store({"store_global_128", line, file, function}, to, value);
+}
 
 // Copies source_bytes from global to shared memory and fills the rest of the 16, 8 or 4 bytes with zeros.
 inline void cp_async_16(void* shared, const void* global, unsigned source_bytes = 16, GRADKERN_SITE) {

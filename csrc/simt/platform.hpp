@@ -26,6 +26,8 @@ namespace gradkern::cuda {
 
 using stream_t = void*;
 
+inline int thread_anew() { return static_cast<int>(threadIdx.x); }
+
 // Runs the kernel; 0, or an error whose text launch_error gives.
 template <class... Parameters, class... Arguments>
 int launch(void (*kernel)(Parameters...), simt::Grid grid, dim3 block, std::size_t dynamic_bytes, stream_t,
