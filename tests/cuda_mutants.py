@@ -226,8 +226,8 @@ ELEMENTWISE = mutants_of(
     (
         "convert: lanes merged from the last",
         "square_tiles.hpp",
-        "for (int from = which() * lanes; from < (which() + 1) * lanes; ++from)",
-        "for (int from = (which() + 1) * lanes - 1; from >= which() * lanes; --from)",
+        "for (int from = first, end = first + lanes; from < end; ++from)",
+        "for (int from = first + lanes - 1; from >= first; --from)",
         "convert.cu",
     ),
     (
@@ -258,8 +258,8 @@ ELEMENTWISE = mutants_of(
     (
         "activation: a group over the end of the tensor",
         "activation.cu",
-        "if (vectors && first + n <= args.size) {\n    T x[n];\n",
-        "if (vectors && first < args.size) {\n    T x[n];\n",
+        "whole(vectors && is_whole(first, all))",
+        "whole(vectors && first < all)",
     ),
     (
         "activation: the output of the first entry for all four",
@@ -270,8 +270,8 @@ ELEMENTWISE = mutants_of(
     (
         "elementary: the last entry of a group that goes one by one",
         "elementary.cu",
-        "i < first + n && i < size; ++i)",
-        "i < first + n - 1 && i < size; ++i)",
+        "if (first + k < size) store(",
+        "if (k + 1 < n && first + k < size) store(",
     ),
 )
 
@@ -292,8 +292,8 @@ MATVEC = mutants_of(
     (
         "matvec: later vectors over the first",
         "matvec.cu",
-        "a.y[(first + v) * a.rows + row] = y;",
-        "a.y[v * a.rows + row] = y;",
+        "a.y[(first + v) * a.rows + row()] = y;",
+        "a.y[v * a.rows + row()] = y;",
     ),
 )
 

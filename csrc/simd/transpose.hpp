@@ -65,8 +65,7 @@ GRADKERN_HD vec<T, N> interleave_low(vec<T, N> a, vec<T, N> b) {
   if constexpr (N == 8 && sizeof(T) == 8)
     return vec<T, N>::wrap(__builtin_shufflevector(a.v, b.v, 0, 8, 2, 10, 4, 12, 6, 14));
   if constexpr (N == 16)
-    return vec<T, N>::wrap(
-        __builtin_shufflevector(a.v, b.v, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29));
+    return vec<T, N>::wrap(__builtin_shufflevector(a.v, b.v, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29));
 }
 template <class T, int N>
 GRADKERN_HD vec<T, N> interleave_high(vec<T, N> a, vec<T, N> b) {
