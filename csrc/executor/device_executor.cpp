@@ -57,6 +57,7 @@ void product(const Executor& e, const ProductArgs& args) {
   p.b = staged(staging, args.b, args.k, args.n);
   if (args.bias) p.bias = staging.in(args.bias, bytes_of(args.bias_format, args.bias_row ? args.m * args.n : args.n));
   p.wide = staging.out(args.wide, bytes_of(wide_format(args.accumulate), args.m * args.n), args.continued != nullptr);
+  if (args.k == 0) p.a.data = p.b.data = p.wide;  // operands without entries: something to point at
   staging.check(table_of(e).product(&p, staging.stream()), "product");
   staging.finish();
 }
@@ -72,6 +73,7 @@ void matvec(const Executor& e, const MatvecArgs& args) {
   a.matrix = staging.in(args.matrix, bytes_of(args.format, args.rows * args.columns));
   a.x = static_cast<const double*>(staging.in(args.x, args.vectors * in * 8));
   a.y = static_cast<double*>(staging.out(args.y, args.vectors * out * 8));
+  if (in == 0) a.matrix = a.y;  // no entries: something to point at
   staging.check(table_of(e).matvec(&a, staging.stream()), "matvec");
   staging.finish();
 }

@@ -163,17 +163,17 @@ void bounded_memory(const executor::Executor& cpu, executor::DeviceTable table) 
   table.release = counting_release;
   const executor::Executor device = executor::device_executor(table);
   simt::set_order({simt::Order::forward});
-  std::vector<Tensor> tensors;
+  std::vector<test::Tensor> tensors;
   for (std::uint64_t i = 0; i < 1500; ++i)
     tensors.push_back(
         test::tensor(FormatId::float64, test::random_values(i, 1 + static_cast<std::int64_t>(i % 7), -90, 90)));
   std::vector<StatisticsArgs> args;
-  for (const Tensor& t : tensors) args.push_back({t.size(), t.format, t.bytes.data()});
+  for (const test::Tensor& t : tensors) args.push_back({t.size(), t.format, t.bytes.data()});
   compare(args, measured(device, args), measured(cpu, args), "many");
   CHECK(borrowed == 0 && 16 << 20 < most_borrowed && most_borrowed < 34 << 20, most_borrowed);
   tensors.push_back(test::tensor(FormatId::float64, test::random_values(7, 5 << 20, -90, 90)));
   most_borrowed = 0;
-  const Tensor& large = tensors.back();
+  const test::Tensor& large = tensors.back();
   args.back() = {large.size(), large.format, large.bytes.data()};
   args[0] = args.back();
   compare(args, measured(device, args), measured(cpu, args), "many and two large ones");
