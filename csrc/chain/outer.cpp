@@ -73,6 +73,7 @@ double log2_norm_of_outer_sum(const Executor& e, const Source& a, const Source& 
   if (a.format != FormatId::float64 && b.format != FormatId::float64 && rows * rows * (m + n) < rows * m * n) {
     const Gram g = gram(e, a, b, rows);
     if (!(g.bound < __builtin_inf())) return std::nan("");
+    if (g.bound == 0) return -__builtin_inf();
     if (g.square > trusted * g.bound) return (std::log2(g.square) + static_cast<double>(g.exponent)) / 2;
   }
   const Reference left = exact(e, a), right = exact(e, b);

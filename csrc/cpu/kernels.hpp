@@ -86,6 +86,8 @@ struct Kernels {
   void (*convert)(const executor::ConvertArgs&, std::int64_t begin, std::int64_t end, ops::RoundingCounts&);
   // scratch: product_scratch lanes.
   void (*product_float32)(const ProductLanes<float>&, const ProductRange&, float* scratch);
+  // The same bits by way of float64 lanes, for values that float32 lanes are slow on.
+  void (*product_gradual)(const ProductLanes<double>&, const ProductRange&, double* scratch);
   void (*product_float64)(const ProductLanes<double>&, const ProductRange&, double* scratch);
   void (*product_float16)(const ProductLanes<double>&, const ProductRange&, double* scratch);
   void (*product_bfloat16)(const ProductLanes<double>&, const ProductRange&, double* scratch);

@@ -7,6 +7,7 @@
 #include "cpu/convert.inl.hpp"
 #include "cpu/dense.inl.hpp"
 #include "cpu/errors.inl.hpp"
+#include "cpu/gradual.inl.hpp"
 #include "cpu/matvec.inl.hpp"
 #include "cpu/mma.inl.hpp"
 #include "cpu/roofline.inl.hpp"
@@ -37,6 +38,7 @@ constexpr Kernels table(const char* name) {
       simd::vector_bytes,
       convert,
       product<formats::float32, simd::vec_f32, tile_rows, 2>,
+      product<formats::float32, simd::vec_f64, 4, 2>,
       product<formats::float64, simd::vec_f64, tile_rows, 2>,
       product<formats::float16, simd::vec_f64, 2, 2>,
       product<formats::bfloat16, simd::vec_f64, 2, 2>,

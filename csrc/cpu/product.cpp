@@ -13,6 +13,7 @@
 #include "base/thread_pool.hpp"
 #include "cpu/cpuid.hpp"
 #include "cpu/mma.hpp"
+#include "cpu/stretches.hpp"
 #include "formats/decode.hpp"
 #include "mma/cpu_units.hpp"
 #include "ops/dense.hpp"
@@ -109,7 +110,10 @@ class Batch {
         return add<double>(args, static_cast<double*>(args.wide), kernels_.product_float64);
       case FormatId::float32:
         if (double_operands) return add_narrow(args, exact_range<formats::float32>);
-        return add<float>(args, static_cast<float*>(args.wide), kernels_.product_float32);
+        return add<float>(args, static_cast<float*>(args.wide),
+                          [this](const ProductLanes<float>& p, const ProductRange& range, float* scratch) {
+                            product_in_stretches(kernels_, p, range, scratch);
+                          });
       case FormatId::float16:
         if (kernels_.product_half && is_half(args)) return add_half(args);
         return add_narrow(args, double_operands ? exact_range<formats::float16> : kernels_.product_float16);
@@ -163,8 +167,8 @@ class Batch {
     return lanes_of<T>(args.bias, args.bias_format, args.bias_row ? args.m * args.n : args.n, args.bias_format);
   }
 
-  template <class T>
-  void add(const ProductArgs& args, T* c, Kernel<T> kernel) {
+  template <class T, class Body>
+  void add(const ProductArgs& args, T* c, Body kernel) {
     if (args.m == 0 || args.n == 0) return;
     const T* a = lanes_of<T>(args.a.data, args.a.format, args.m * args.k, args.operands);
     const T* b = lanes_of<T>(args.b.data, args.b.format, args.k * args.n, args.operands);
@@ -266,8 +270,8 @@ class Batch {
     return p;
   }
 
-  template <class T>
-  void share(std::int64_t m, const ProductLanes<T>& p, Kernel<T> kernel) {
+  template <class T, class Body>
+  void share(std::int64_t m, const ProductLanes<T>& p, Body kernel) {
     share<T>(m, p.n, p.k, [=](const ProductRange& range) { kernel(p, range, scratch<T>()); });
   }
 
