@@ -35,7 +35,7 @@ Buffer::Bytes Buffer::take(std::size_t& size) {
       return Bytes(bytes);
     }
   }
-  return Bytes(new std::uint8_t[size]);
+  return Bytes(static_cast<std::uint8_t*>(::operator new[](size, alignment)));
 }
 
 void Buffer::give_back(Bytes bytes, std::size_t size) noexcept try {

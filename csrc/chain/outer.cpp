@@ -1,5 +1,6 @@
 #include "chain/outer.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "chain/reference.hpp"
@@ -15,6 +16,11 @@ struct Gram {
   double square = 0, bound = 0;  // of the norm, and of the sum of the terms' norms, times 2^exponent
   std::int64_t exponent = 0;
 };
+
+bool is_finite(const Executor& e, const Source& source) {
+  const Summary s = summarise(e, source);
+  return s.size == s.moments.finite;
+}
 
 Gram gram(const Executor& e, const Source& a, const Source& b, std::int64_t rows) {
   const auto products = [&](const Source& s) {
@@ -32,7 +38,10 @@ Gram gram(const Executor& e, const Source& a, const Source& b, std::int64_t rows
     renormalise(result);
     return result;
   };
-  const Reference aa = products(a), bb = products(b);
+  const Reference aa = products(a);
+  const auto is_zero = [](double v) { return v == 0; };
+  if (std::all_of(aa.values.begin(), aa.values.end(), is_zero) && is_finite(e, b)) return {};
+  const Reference bb = products(b);
   Gram result{0, 0, aa.exponent + bb.exponent};
   double norms = 0;
   for (std::size_t i = 0; i < aa.values.size(); ++i) {
@@ -47,12 +56,6 @@ Reference exact(const Executor& e, const Source& source) {
   Reference r{decode_all(e, source), 0};
   renormalise(r);
   return r;
-}
-
-bool is_finite(const Reference& r) {
-  double sum = 0;
-  for (const double v : r.values) sum += v - v;  // 0, or NaN
-  return sum == 0;
 }
 
 }  // namespace
@@ -76,8 +79,8 @@ double log2_norm_of_outer_sum(const Executor& e, const Source& a, const Source& 
     if (g.bound == 0) return -__builtin_inf();
     if (g.square > trusted * g.bound) return (std::log2(g.square) + static_cast<double>(g.exponent)) / 2;
   }
+  if (!is_finite(e, a) || !is_finite(e, b)) return std::nan("");
   const Reference left = exact(e, a), right = exact(e, b);
-  if (!is_finite(left) || !is_finite(right)) return std::nan("");
   return log2_norm(e, reference_product(e, {left.values.data(), 1, m}, {right.values.data(), n, 1}, m, n, rows,
                                         left.exponent + right.exponent));
 }

@@ -62,7 +62,7 @@ std::int64_t Recurrence::planned_bytes() const {
   const std::int64_t steps = sequence_.steps, n = cell_.hidden, inputs = cell_.inputs;
   const std::int64_t units = sequence_.batch * n, values = sequence_.batch * inputs, weights = n * (n + inputs);
   const Arithmetic& arithmetic = recorder_.arithmetic();
-  const FormatId sum = executor::wide_format(arithmetic.accumulate);
+  const FormatId sum = wide_format();
   const auto storage = container_bytes(arithmetic.storage), wide = container_bytes(sum);
 
   std::int64_t bytes = storage * (steps * (values + 3 * units) + 4 * units);  // x, z, h, dz; the gradients in work
@@ -70,7 +70,8 @@ std::int64_t Recurrence::planned_bytes() const {
   bytes += (wide + 3 * storage) * weights + wide * 2 * n * n;                 // weights, as read and their gradients
   if (!recorder_.is_storage(sum)) bytes += wide * steps * units;              // chains that go on
   const bool lanes = arithmetic.storage == sum;
-  if (!lanes) bytes += wide * steps * (values + 2 * units);  // operands of the weight gradients, widened
+  const std::int64_t at_once = sums_by_span() ? std::min(span, steps) : steps;
+  if (!lanes) bytes += wide * at_once * (values + 2 * units);  // operands of the weight gradients, widened
   constexpr std::int64_t real = 8;
   bytes += real * 4 * units;  // of a contribution
   if (recorder_.with_reference()) bytes += real * (steps * (values + 2 * units) + 4 * units + 4 * weights);

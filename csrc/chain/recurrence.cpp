@@ -67,7 +67,6 @@ void Recurrence::forward(const Poll& poll) {
   const Executor& e = recorder_.host();
   const std::int64_t steps = sequence_.steps, batch = sequence_.batch, n = cell_.hidden, inputs = cell_.inputs;
   const FormatId storage = recorder_.arithmetic().storage;
-  const FormatId sum = executor::wide_format(recorder_.arithmetic().accumulate);
   const bool with_reference = recorder_.with_reference();
   recorder_.reserve(6 * steps + 12);
   x_.resize(storage, steps * batch * inputs);
@@ -96,16 +95,16 @@ void Recurrence::forward(const Poll& poll) {
   for (std::int64_t t = 1; t <= steps; ++t)
     give(x_at_[at(t)], slice(sequence_.x, (t - 1) * batch * inputs, batch * inputs), t, Role::input, x_truth_[at(t)]);
   recorder_.measure();
+  const Summary& recurrent = recorder_.records().front().stored;
+  recurrent_is_finite_ = recorder_.measures() && recurrent.moments.finite == recurrent.size;
 
   recurrent_forward_ = prepared(recurrent_, n, n, true);
   recurrent_backward_ = prepared(recurrent_, n, n, false);
   input_forward_ = prepared(input_weight_, n, inputs, true);
-  Stored& sums = recorder_.is_storage(sum) ? z_ : sums_;
-  sums.resize(sum, steps * batch * n);
+  Stored& sums = recorder_.is_storage(wide_format()) ? z_ : sums_;
+  sums.resize(wide_format(), steps * batch * n);
   sums_at_ = by_step(sums, steps, batch * n, 1);
-  recorder_.sums(
-      product(steps * batch, n, inputs, recorder_.operand(x_, inputs, 1), recorder_.operand(input_forward_, n, 1)),
-      Role::pre_activation, sums);
+  if (!goes_by_rows()) sum_inputs(1, steps);
   const std::int64_t stride = goes_by_rows() ? span : 1;
   for (std::int64_t t = 1; t <= steps; t += stride) {
     poll(t - 1, 2 * steps);
@@ -115,6 +114,16 @@ void Recurrence::forward(const Poll& poll) {
       forward_step(t);
     }
   }
+}
+
+// Of steps first .. last, x_t V^T: where the chains of z_t begin.
+void Recurrence::sum_inputs(std::int64_t first, std::int64_t last) {
+  const std::int64_t n = cell_.hidden, inputs = cell_.inputs, rows = (last - first + 1) * sequence_.batch;
+  Stored& block = recorder_.is_storage(wide_format()) ? z_ : sums_;
+  const Stored x = x_.part(row(last) * inputs, rows * inputs);
+  Stored sums = block.part(row(last) * n, rows * n);
+  recorder_.sums(product(rows, n, inputs, recorder_.operand(x, inputs, 1), recorder_.operand(input_forward_, n, 1)),
+                 Role::pre_activation, sums);
 }
 
 void Recurrence::forward_step(std::int64_t t) {
@@ -184,7 +193,7 @@ void Recurrence::backward(Gradients gradients, const Poll& poll) {
   give_gradient(steps);
   recorder_.measure();
   std::int64_t first = steps + 1;
-  if (goes_by_rows() && losses_ == 1 && sequence_.truncate == 0 && !sequence_.round_every_step) {
+  if (goes_back_by_spans()) {
     while (first > 1) {
       const std::int64_t last = first - 1;
       first = std::max<std::int64_t>(1, first - span);
@@ -198,8 +207,8 @@ void Recurrence::backward(Gradients gradients, const Poll& poll) {
       backward_step(first);
     } while (first > 1 && (!is_cut(first) || has_loss(first - 1)));
   }
+  if (!sums_by_span()) measure_contributions(0);
   weight_gradients(first);
-  measure_contributions();
   poll(2 * steps, 2 * steps);
 }
 
@@ -233,6 +242,7 @@ void Recurrence::carry_gradient(std::int64_t t, const Reference& dz_truth) {
   const std::int64_t batch = sequence_.batch, n = cell_.hidden;
   executor::ProductArgs args =
       product(batch, n, n, recorder_.operand(dz_at_[at(t)], n, 1), recorder_.operand(recurrent_backward_, n, 1));
+  args.b_is_finite = recurrent_is_finite_;
   Reference truth, own_truth;
   const bool own = has_loss(t - 1);
   if (own) own_truth = gradient_truth(t - 1);
@@ -292,6 +302,9 @@ std::vector<Recorder::Product> Recurrence::weight_sums(std::int64_t row, std::in
     const executor::Operand sum{FormatId::float32, ones_.data(), terms, 1};
     list.push_back({&db_, product(1, n, terms, sum, recorder_.operand(dz, n, 1)), 0, Role::grad_bias, &db_truth_});
   }
+  if (sums_by_span())
+    for (std::size_t i = 0; i < list.size(); ++i)
+      list[i].wide = recorder_.is_storage(wide_format()) ? list[i].result : &weight_sums_[i];
   return list;
 }
 
@@ -320,10 +333,10 @@ std::int64_t Recurrence::absorb(std::int64_t t) {
   return absorbed;
 }
 
-// The norms of what is stored, the steps shared out among the threads.
-void Recurrence::measure_contributions() {
-  base::parallel_for(static_cast<std::int64_t>(contributions_.size()), [&](std::int64_t i) {
-    Contribution& c = contributions_[at(i)];
+// The norms of what is stored, of all from this one on, the steps shared out among the threads.
+void Recurrence::measure_contributions(std::int64_t begin) {
+  base::parallel_for(static_cast<std::int64_t>(contributions_.size()) - begin, [&](std::int64_t i) {
+    Contribution& c = contributions_[at(begin + i)];
     c.log2_norm = log2_norm_of_outer_sum(recorder_.host(), dz_at_[at(c.step)].source(), h_at_[at(c.step - 1)].source(),
                                          sequence_.batch) -
                   recorder_.log2_loss_scale();
@@ -337,6 +350,13 @@ void Recurrence::weight_gradients(std::int64_t first) {
       const Source total{FormatId::float64, totals_[i].data(), static_cast<std::int64_t>(totals_[i].size())};
       recorder_.given(*list[i].result, total, 1.0, 0, list[i].role, recorder_.known(*list[i].truth));
     }
+  } else if (sums_by_span()) {
+    std::vector<Recorder::Complete> sums;
+    for (const Recorder::Product& p : list) {
+      p.result->resize(recorder_.arithmetic().storage, p.wide->size);
+      sums.push_back({p.result, p.wide, 0, p.role, {}});
+    }
+    recorder_.record(sums);
   } else {
     recorder_.products(std::move(list), recorder_.log2_loss_scale());
   }

@@ -65,10 +65,17 @@ class Recurrence {
   // a span of steps, and the tensors of the span are recorded when they are whole. The bits are those of the steps.
   static constexpr std::int64_t span = 16;  // steps whose tensors stay in L2
   bool goes_by_rows() const;
+  bool goes_back_by_spans() const {
+    return goes_by_rows() && losses_ == 1 && sequence_.truncate == 0 && !sequence_.round_every_step;
+  }
+  // Whether weight gradients are summed span by span: a unit's chain may not be cut between any two terms.
+  bool sums_by_span() const { return goes_back_by_spans() && !recorder_.arithmetic().unit; }
   template <class Body>
   void for_rows(Body body) const;
   void forward_span(std::int64_t first, std::int64_t last);
   void backward_span(std::int64_t last, std::int64_t first);
+  void sum_inputs(std::int64_t first, std::int64_t last);
+  void add_to_weight_gradients(std::int64_t last, std::int64_t first);
   void forward_step(std::int64_t t);
   void backward_step(std::int64_t t);
   void give_gradient(std::int64_t t);
@@ -77,10 +84,11 @@ class Recurrence {
   std::vector<Recorder::Product> weight_sums(std::int64_t row, std::int64_t terms);
   std::int64_t absorb(std::int64_t t);
   void weight_gradients(std::int64_t first);
-  void measure_contributions();
+  void measure_contributions(std::int64_t begin);
 
   bool has_loss(std::int64_t t) const { return t > sequence_.steps - losses_ && t >= 1; }
   bool is_cut(std::int64_t t) const;  // whether no gradient goes from step t to the one before
+  FormatId wide_format() const { return executor::wide_format(recorder_.arithmetic().accumulate); }
   std::int64_t row(std::int64_t t) const { return (sequence_.steps - t) * sequence_.batch; }
   Source gradient_source(std::int64_t t) const;
   Reference gradient_truth(std::int64_t t) const;
@@ -92,6 +100,7 @@ class Recurrence {
   Sequence sequence_;
   std::vector<float> ones_;
 
+  bool recurrent_is_finite_ = false;  // known of it
   Stored recurrent_, input_weight_, bias_, recurrent_forward_, recurrent_backward_, input_forward_;
   Stored x_, h_, z_, sums_, dz_;                              // blocks of all steps
   std::vector<Stored> x_at_, h_at_, z_at_, sums_at_, dz_at_;  // by step
@@ -103,6 +112,7 @@ class Recurrence {
   Gradients gradients_;
   std::int64_t losses_ = 0;
   Stored dw_, dv_, db_;
+  Stored weight_sums_[3];                    // of dW, dV and db before rounding, summed by span
   std::vector<std::vector<double>> totals_;  // of dW, dV and db before rounding, with round_every_step
   std::vector<Contribution> contributions_;
 };

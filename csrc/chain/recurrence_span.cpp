@@ -29,13 +29,14 @@ void Recurrence::for_rows(Body body) const {
 }
 
 void Recurrence::forward_span(std::int64_t first, std::int64_t last) {
+  sum_inputs(first, last);
   const std::int64_t n = cell_.hidden, units = sequence_.batch * n;
-  const FormatId wide_format = executor::wide_format(recorder_.arithmetic().storage);
+  const FormatId format = executor::wide_format(recorder_.arithmetic().storage);
   std::vector<Stored> wide_at;
-  if (!recorder_.is_storage(wide_format)) span_wide_.resize(wide_format, (last - first + 1) * units);
+  if (!recorder_.is_storage(format)) span_wide_.resize(format, (last - first + 1) * units);
   for (std::int64_t t = first; t <= last; ++t)
-    wide_at.push_back(recorder_.is_storage(wide_format) ? h_at_[at(t)].part(0, units)
-                                                        : span_wide_.part((t - first) * units, units));
+    wide_at.push_back(recorder_.is_storage(format) ? h_at_[at(t)].part(0, units)
+                                                   : span_wide_.part((t - first) * units, units));
   const executor::ProductArgs before{};
   for_rows([&](std::int64_t rows, auto rows_of) {
     for (std::int64_t t = first; t <= last; ++t) {
@@ -63,11 +64,10 @@ void Recurrence::forward_span(std::int64_t first, std::int64_t last) {
 void Recurrence::backward_span(std::int64_t last, std::int64_t first) {
   const std::int64_t n = cell_.hidden, units = sequence_.batch * n, count = last - first + 1;
   const FormatId storage = recorder_.arithmetic().storage, slope_format = executor::wide_format(storage);
-  const FormatId sum = executor::wide_format(recorder_.arithmetic().accumulate);
-  const bool dz_in_place = recorder_.is_storage(slope_format), dh_in_place = recorder_.is_storage(sum);
+  const bool dz_in_place = recorder_.is_storage(slope_format), dh_in_place = recorder_.is_storage(wide_format());
   span_dh_.resize(storage, count * units);
   if (!dz_in_place) span_wide_.resize(slope_format, count * units);
-  if (!dh_in_place) span_sums_.resize(sum, count * units);
+  if (!dh_in_place) span_sums_.resize(wide_format(), count * units);
   std::vector<Stored> dh_at(1), dz_wide_at, dh_sums_at;  // by steps back from last; dh_at[c] is of step last - c
   dh_at[0] = dh_.part(0, units);
   for (std::int64_t c = 0; c < count; ++c) {
@@ -82,8 +82,10 @@ void Recurrence::backward_span(std::int64_t last, std::int64_t first) {
       Stored wide = rows_of(dz_wide_at[at(c)]), sums = rows_of(dh_sums_at[at(c)]), next = rows_of(dh_at[at(c + 1)]);
       recorder_.phi_backward(cell_.activation, dh, z, h, wide, nullptr);
       recorder_.settle(dz, wide);
-      recorder_.sums(product(rows, n, n, recorder_.operand(dz, n, 1), recorder_.operand(recurrent_backward_, n, 1)),
-                     Role::grad_activation, sums);
+      executor::ProductArgs to_h =
+          product(rows, n, n, recorder_.operand(dz, n, 1), recorder_.operand(recurrent_backward_, n, 1));
+      to_h.b_is_finite = recurrent_is_finite_;
+      recorder_.sums(to_h, Role::grad_activation, sums);
       recorder_.settle(next, sums);
     }
   });
@@ -98,6 +100,18 @@ void Recurrence::backward_span(std::int64_t last, std::int64_t first) {
   }
   recorder_.record(tensors);
   dh_.assign(dh_at.back());
+  if (sums_by_span()) add_to_weight_gradients(last, first);
+}
+
+// The terms of steps last down to first, while their tensors are in L2.
+void Recurrence::add_to_weight_gradients(std::int64_t last, std::int64_t first) {
+  const std::int64_t steps = last - first + 1;
+  const executor::ProductArgs before{};
+  for (Recorder::Product& sum : weight_sums(row(last), steps * sequence_.batch)) {
+    if (last < sequence_.steps) sum.args.continued = &before;
+    recorder_.sums(sum.args, sum.role, *sum.wide);
+  }
+  if (recorder_.measures()) measure_contributions(static_cast<std::int64_t>(contributions_.size()) - steps);
 }
 
 }  // namespace gradkern::chain

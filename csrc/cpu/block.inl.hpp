@@ -49,18 +49,32 @@ void widen_f32(const typename F::container* stored, std::int64_t count, float* x
   }
 }
 
+// The same as float64.
+template <class F>
+void widen_f64(const typename F::container* stored, std::int64_t count, double* x) {
+  constexpr int lanes = simd::vector_bytes / 8;
+  for (std::int64_t j = 0; j < count; j += group) {
+    float narrow[group];
+    widen_f32<F>(stored + j, group, narrow);
+    for (int i = 0; i < group; i += lanes) simd::widen(narrow + i).store(x + j + i);
+  }
+}
+
 // lanes[j] = stored[begin + j], exact in T: whole groups of what fits float32 in vectors.
 template <class T>
 void widen(formats::FormatId format, const void* stored, std::int64_t begin, std::int64_t end, T* lanes) {
-  std::int64_t whole = 0;
-  if constexpr (sizeof(T) == 4) {
-    if (format != formats::FormatId::float64) whole = (end - begin) / group * group;
-    formats::visit(format, [&](auto f) {
-      using F = decltype(f);
-      if constexpr (F::id != formats::FormatId::float64)
-        widen_f32<F>(static_cast<const typename F::container*>(stored) + begin, whole, lanes);
-    });
-  }
+  const std::int64_t whole = format == formats::FormatId::float64 ? 0 : (end - begin) / group * group;
+  formats::visit(format, [&](auto f) {
+    using F = decltype(f);
+    if constexpr (F::id != formats::FormatId::float64) {
+      const auto* data = static_cast<const typename F::container*>(stored) + begin;
+      if constexpr (sizeof(T) == 4) {
+        widen_f32<F>(data, whole, lanes);
+      } else {
+        widen_f64<F>(data, whole, lanes);
+      }
+    }
+  });
   decode_block(format, stored, begin + whole, end - begin - whole, lanes + whole);
 }
 

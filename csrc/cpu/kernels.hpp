@@ -23,6 +23,7 @@ struct ProductLanes {
   T* c;  // rows of n
   std::int64_t n, k;
   bool continued;  // the chain starts from c
+  bool b_is_finite = false;
 };
 
 struct ProductRange {

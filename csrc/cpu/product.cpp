@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <functional>
+#include <list>
 #include <utility>
 #include <vector>
 
@@ -53,13 +53,13 @@ void to_tfloat32(FormatId format, const void* data, std::int64_t begin, std::int
 
 template <class T>
 T* scratch() {
-  thread_local std::vector<T> buffer(static_cast<std::size_t>(product_scratch));
-  return buffer.data();
+  thread_local base::Buffer buffer(static_cast<std::size_t>(product_scratch) * sizeof(T));
+  return reinterpret_cast<T*>(buffer.data());
 }
 
 char* bfloat_scratch_of_thread() {
-  thread_local std::vector<char> buffer(static_cast<std::size_t>(bfloat_scratch));
-  return buffer.data() + (64 - reinterpret_cast<std::uintptr_t>(buffer.data()) % 64) % 64;
+  thread_local base::Buffer buffer(static_cast<std::size_t>(bfloat_scratch));
+  return reinterpret_cast<char*>(buffer.data());
 }
 
 // The kernel of this processor's own instruction for a unit of bfloat16, or null.
@@ -262,7 +262,8 @@ class Batch {
                       c,
                       args.n,
                       args.k,
-                      args.continued != nullptr};
+                      args.continued != nullptr,
+                      args.b_is_finite && !is_rounded(args.b.format, args.operands)};
     if (args.k == 0) {  // operands without entries: something to point at, and nowhere to go from it
       p.a = p.b = scratch<T>();
       p.a_row = p.a_step = p.b_step = p.b_column = 0;
@@ -306,9 +307,9 @@ class Batch {
   };
 
   const Kernels& kernels_;
-  std::deque<Widened> widened_;
-  std::deque<UnitPlan> units_;
-  std::deque<std::pair<base::Buffer, ProductArgs>> narrow_, halves_;
+  std::list<Widened> widened_;
+  std::list<UnitPlan> units_;
+  std::list<std::pair<base::Buffer, ProductArgs>> narrow_, halves_;
   std::vector<std::function<void()>> tasks_;
   std::int64_t work_ = 0;  // multiply-adds of all
 };

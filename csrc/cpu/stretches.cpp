@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/buffer.hpp"
 #include "ops/rounding.hpp"
 
 namespace gradkern::cpu {
@@ -26,14 +27,20 @@ struct Sample {
   bool is_small() const { return 16 * small > count; }
 };
 
-bool is_zero(const Part& part) {
+template <class Test>
+bool any_of(const Part& part, Test test) {
   const Part x = lying(part);
   for (std::int64_t r = 0; r < x.rows; ++r) {
-    bool zero = true;
-    for (std::int64_t c = 0; c < x.columns; ++c) zero &= x.data[r * x.row + c * x.column] == 0;
-    if (!zero) return false;
+    const float* row = x.data + r * x.row;
+    std::int64_t found = 0;
+    if (x.column == 1) {
+      for (std::int64_t c = 0; c < x.columns; ++c) found += test(row[c]);
+    } else {
+      for (std::int64_t c = 0; c < x.columns; ++c) found += test(row[c * x.column]);
+    }
+    if (found) return true;
   }
-  return true;
+  return false;
 }
 
 // A look at some entries, which decides how all are multiplied but not what comes of it.
@@ -74,7 +81,7 @@ Part columns_of_b(const ProductLanes<float>& p, std::int64_t k, std::int64_t dep
 Way way_of(const ProductLanes<float>& p, const ProductRange& range, std::int64_t k, std::int64_t depth) {
   const Part a_part = rows_of_a(p, range.row_begin, range.row_end - range.row_begin, k, depth);
   const Sample a = sample(a_part);
-  if (a.largest == 0 && is_zero(a_part)) return Way::zeros;
+  if (a.largest == 0 && !any_of(a_part, [](float x) { return x != 0; })) return Way::zeros;
   const Sample b = sample(columns_of_b(p, k, depth, range.column_begin, range.column_end - range.column_begin));
   const double product = double{a.largest} * double{b.largest};
   const bool tiny = product > 0 && product < double{nearly_subnormal};
@@ -101,9 +108,13 @@ bool repeat_row(const Kernels& kernels, const ProductLanes<float>& p, const Prod
   if (p.bias && (p.bias_row || p.continued)) return false;
   const std::int64_t columns = range.column_end - range.column_begin;
   const auto row = [&](std::int64_t i) { return p.c + i * p.n + range.column_begin; };
-  const auto is_negative_zero = [](float x) { return x == 0 && std::signbit(x); };
-  for (std::int64_t i = range.row_begin; p.continued && i < range.row_end; ++i)
-    if (std::any_of(row(i), row(i) + columns, is_negative_zero)) return false;  // which the terms' signs may change
+  const auto is_negative_zero = [](float x) { return ops::to_bits(x) == ops::sign_bit<float>; };
+  const Part starts{row(range.row_begin), range.row_end - range.row_begin, p.n, columns, 1};
+  if (p.continued && any_of(starts, is_negative_zero)) return false;  // which the terms' signs may change
+  if (p.b_is_finite && !p.bias) {
+    for (std::int64_t i = range.row_begin; !p.continued && i < range.row_end; ++i) std::fill_n(row(i), columns, 0.0f);
+    return true;
+  }
   std::vector<float> sums(static_cast<std::size_t>(columns));
   ProductLanes<float> first = p;
   first.a += range.row_begin * p.a_row;
@@ -113,6 +124,7 @@ bool repeat_row(const Kernels& kernels, const ProductLanes<float>& p, const Prod
   first.n = columns;
   first.continued = false;
   kernels.product_float32(first, {0, 1, 0, columns}, scratch);
+  if (p.continued && std::all_of(sums.begin(), sums.end(), [](float x) { return x == 0; })) return true;
   const auto sum = [](float term, float start) { return ops::canonical_nan(start + term); };
   for (std::int64_t i = range.row_begin; i < range.row_end; ++i) {
     if (p.continued) {
@@ -148,8 +160,9 @@ Widened widen(const Kernels& kernels, const Part& part, double* lanes) {
 class GradualBlocks {
  public:
   GradualBlocks(const Kernels& kernels, const ProductLanes<float>& p) : kernels_(kernels), p_(p) {
-    thread_local std::vector<double> buffer(static_cast<std::size_t>(2 * product_scratch + 2 * block + padding));
-    scratch_ = buffer.data();
+    thread_local base::Buffer buffer(static_cast<std::size_t>(2 * product_scratch + 2 * block + padding) *
+                                     sizeof(double));
+    scratch_ = reinterpret_cast<double*>(buffer.data());
     a_ = scratch_ + product_scratch;
     b_ = a_ + rows_block * depth_block;
     c_ = b_ + depth_block * columns_block;

@@ -45,6 +45,7 @@ struct ProductArgs {
   std::int64_t bias_row;         // its row stride: 0 for a bias (n,) of every row
   void* wide;                    // (m, n) in wide_format(accumulate)
   const ProductArgs* continued;  // the product that `wide` holds and that this one goes on, or null
+  bool b_is_finite = false;      // known of b, so that nobody needs to look
 };
 
 // A row-major matrix in storage times a few float64 vectors, as ops/matvec.hpp says: y = W x, or y = W^T x.

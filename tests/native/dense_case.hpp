@@ -1,6 +1,8 @@
 // A product of packed operands, by an executor and by the reference loop.
 #pragma once
 
+#include <algorithm>
+
 #include "check.hpp"
 #include "ref/dense.hpp"
 #include "tensors.hpp"
@@ -60,6 +62,8 @@ inline std::vector<double> computed(const executor::Executor& e, const Case& c) 
   args.bias_format = c.storage;
   args.bias = c.bias.values.empty() ? nullptr : c.bias.data();
   args.bias_row = c.bias.values.size() == size ? c.n : 0;
+  const auto is_finite = [](double x) { return std::isfinite(x); };
+  args.b_is_finite = c.m % 2 && std::all_of(c.b.values.begin(), c.b.values.end(), is_finite);
   const executor::ProductArgs before{};
   if (!c.start.values.empty()) {
     args.continued = &before;
