@@ -51,8 +51,7 @@ struct MmaBlock {
   static_assert(Shape::m * Shape::n * 4 <= shared_bytes);  // the result goes there
 
   // Registers are few where an instruction adds: there a's rows come one fragment after the other.
-  static constexpr int at_once = Instruction::in_halves ? 1 : Shape::tiles_m,
-                       tiles_at_once = Instruction::in_halves ? 1 : 2;
+  static constexpr int at_once = Instruction::in_halves ? 1 : Shape::tiles_m;
 
   const MmaTask& task;
   unsigned char* shared;
@@ -108,7 +107,7 @@ struct MmaBlock {
       cp_async_wait<0>();
       __syncthreads();  // these tiles are there, and those before are read
       if (ahead < tiles) fill(ahead, shared + (now ^ turn_bytes));
-      if constexpr (Instruction::in_halves) {
+      if constexpr (Instruction::in_halves) {  // unrolled, the additions would be spread over other registers
 #pragma unroll 1
         do {
           multiply(shared + now);
