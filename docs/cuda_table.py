@@ -28,6 +28,7 @@ BYTES = {
     "elementary.cu": "8, float64 16",
     "errors.cu": "s + 8",
     "matvec.cu": "s",
+    "mma_pack.cu": "source + s",
     "patterns.cu": "s",
     "statistics.cu": "s",
     "update.cu": "2 s + gradient",
@@ -36,12 +37,11 @@ BYTES = {
 
 def family(kernel: Kernel) -> tuple[str, str]:
     """What kernels of one line share."""
-    if kernel.file.startswith("mma_"):
-        found = re.search(r"MmaShape<(\d+), (\d+), .*?>, (\d), (\w+)>", kernel.name)
+    if kernel.name.startswith("mma_product_kernel"):
+        found = re.search(r"MmaShape<(\d+), (\d+), .*?>, (\d)>", kernel.name)
         assert found
-        layout = ("k, k", "k, columns", "rows, columns", "any")[int(found[3])]
-        rounded = ", rounded" if found[4] == "true" else ""
-        return kernel.file, f"{found[1]} x {found[2]} ({layout}{rounded})"
+        layout = ("k, k", "k, columns", "rows, columns", "packed")[int(found[3])]
+        return kernel.file, f"{found[1]} x {found[2]} ({layout})"
     found = re.match(r"product_tiled<Lane(\w+)(<\w+>)?, TileShape<(\d+), (\d+)", kernel.name)
     if found:
         inner = found[2][1:-1] if found[2] else found[1].lower()

@@ -76,8 +76,8 @@ class Kernel:
         return Counter(i.opcode for i in self.instructions if not i.is_dummy)
 
     @cached_property
-    def loops(self) -> list[tuple[Instruction, ...]]:
-        """The inner loops."""
+    def spans(self) -> list[tuple[int, int]]:
+        """The first and the last address of every loop."""
         spans = []
         for i in self.instructions:
             if i.opcode != "BRA":
@@ -85,8 +85,23 @@ class Kernel:
             targets = re.findall(r"0x([0-9a-f]+)", i.operands)
             if targets and int(targets[-1], 16) < i.address:
                 spans.append((int(targets[-1], 16), i.address))
-        inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
-        return [tuple(i for i in self.instructions if a <= i.address <= b and not i.is_dummy) for a, b in inner]
+        return spans
+
+    def between(self, first: int, last: int) -> tuple[Instruction, ...]:
+        """What lies from one address to another."""
+        return tuple(i for i in self.instructions if first <= i.address <= last and not i.is_dummy)
+
+    @cached_property
+    def loops(self) -> list[tuple[Instruction, ...]]:
+        """The inner loops."""
+        inner = [s for s in self.spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in self.spans)]
+        return [self.between(*span) for span in inner]
+
+    def around(self, loop: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
+        """The smallest loop that a loop lies in."""
+        first, last = loop[0].address, loop[-1].address
+        outer = [(a, b) for a, b in self.spans if a <= first and last <= b and (a, b) != (first, last)]
+        return self.between(*min(outer, key=lambda span: span[1] - span[0]))
 
     def loops_with(self, opcode: str) -> list[tuple[Instruction, ...]]:
         """The inner loops that hold an opcode."""

@@ -49,5 +49,6 @@ endif()
 
 # Every kernel, in the order of executor/device.hpp. Directories name them relative to csrc/cuda.
 set(GRADKERN_CUDA_KERNELS table.cu convert.cu product.cu mma.cu mma_half.cu
-  mma_tfloat32.cu mma_float8.cu matvec.cu activation.cu statistics.cu patterns.cu errors.cu
+  mma_tfloat32.cu mma_float8.cu mma_halves.cu mma_pack.cu
+  matvec.cu activation.cu statistics.cu patterns.cu errors.cu
   clip.cu clip_value.cu update.cu elementary.cu)

@@ -11,9 +11,6 @@ namespace {
 inline constexpr int float_panel = simd::vector_bytes, float_vectors = 4;        // columns: a vector of bytes
 inline constexpr int double_panel = simd::vector_bytes / 2, double_vectors = 4;  // a vector of int16
 
-// Where the k-th operand of an instruction that works in halves goes, of 32: pairs 0 1, 4 5, ... first.
-GRADKERN_HD int place_in_halves(int k) { return ((k >> 1) & 1) * 16 + (k >> 2) * 2 + (k & 1); }
-
 // The exponent of x's field as the loop adds it; a zero's is below every sum of two others'.
 GRADKERN_HD int packed_exponent(const ExponentRule& rule, float x) {
   const std::int32_t magnitude = base::bit_cast<std::int32_t>(x) & 0x7FFFFFFF;
@@ -52,7 +49,7 @@ struct PackedPanel {
   }
 
   GRADKERN_HD std::int64_t place(std::int64_t k) const {
-    return halves ? k / 32 * 32 + place_in_halves(static_cast<int>(k % 32)) : k;
+    return halves ? k / 32 * 32 + mma::place_in_halves(static_cast<int>(k % 32)) : k;
   }
 
   void pack_a(const UnitProduct& u, std::int64_t first, std::int64_t rows) const {

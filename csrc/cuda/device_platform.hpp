@@ -67,6 +67,12 @@ __device__ __forceinline__ int thread_anew() {
   return thread;
 }
 
+// x, which waits in a register: the compiler knows no other way to it.
+__device__ __forceinline__ int kept(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // One instruction, whatever the compiler makes of stores around it.
 __device__ __forceinline__ void store_global_128(void* to, uint4 value) {
   asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
@@ -85,6 +91,15 @@ __device__ __forceinline__ void cp_async_16(void* shared, const void* global, un
                :
                : "r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(source_bytes)
                : "memory");
+}
+// There or not: zeros where not.
+__device__ __forceinline__ void cp_async_16_or_zero(void* shared, const void* global, bool there) {
+  asm volatile(
+      "{\n.reg .pred absent;\nsetp.eq.u32 absent, %2, 0;\n"
+      "cp.async.cg.shared.global [%0], [%1], 16, absent;\n}"
+      :
+      : "r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(static_cast<unsigned>(there))
+      : "memory");
 }
 __device__ __forceinline__ void cp_async_8(void* shared, const void* global, unsigned source_bytes = 8) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;"
@@ -115,6 +130,12 @@ __device__ __forceinline__ std::uint16_t fma_f16(std::uint16_t x, std::uint16_t 
   std::uint16_t result;
   asm("fma.rn.f16 %0, %1, %2, %3;" : "=h"(result) : "h"(x), "h"(y), "h"(z));
   return canonical_nan<formats::float16>(result);
+}
+// Of two float16 in a word each, both rounded once; a NaN is one, whatever its bits.
+__device__ __forceinline__ std::uint32_t add_f16x2(std::uint32_t x, std::uint32_t y) {
+  std::uint32_t sum;
+  asm("add.rn.f16x2 %0, %1, %2;" : "=r"(sum) : "r"(x), "r"(y));
+  return sum;
 }
 __device__ __forceinline__ std::uint16_t fma_bf16(std::uint16_t x, std::uint16_t y, std::uint16_t z) {
   std::uint16_t result;

@@ -127,7 +127,7 @@ template <class A, class B = A>
   requires(is_8_bit<A> && is_8_bit<B>)
 __device__ __forceinline__ void mma_m16n8k32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
                                              const float (&c)[4]) {
-#if __CUDA_ARCH__ >= 890
+#if __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200
   if constexpr (is_e4m3<A> && is_e4m3<B>) {
     GRADKERN_MMA_FLOAT_4_2("m16n8k32.row.col.f32.e4m3.e4m3.f32");
   } else if constexpr (is_e4m3<A>) {
@@ -138,14 +138,14 @@ __device__ __forceinline__ void mma_m16n8k32(float (&d)[4], const std::uint32_t 
     GRADKERN_MMA_FLOAT_4_2("m16n8k32.row.col.f32.e5m2.e5m2.f32");
   }
 #else
-  __trap();  // no such unit before compute capability 8.9
+  __trap();  // no such unit: Hopper and Blackwell multiply float16 instead (mma::Form::halves)
 #endif
 }
 template <class A, class B = A>
   requires(is_8_bit<A> && is_8_bit<B>)
 __device__ __forceinline__ void mma_m16n8k32(std::uint32_t (&d)[2], const std::uint32_t (&a)[4],
                                              const std::uint32_t (&b)[2], const std::uint32_t (&c)[2]) {
-#if __CUDA_ARCH__ >= 890
+#if __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200
   if constexpr (is_e4m3<A> && is_e4m3<B>) {
     GRADKERN_MMA_HALF_4_2("m16n8k32.row.col.f16.e4m3.e4m3.f16");
   } else if constexpr (is_e4m3<A>) {
@@ -156,7 +156,7 @@ __device__ __forceinline__ void mma_m16n8k32(std::uint32_t (&d)[2], const std::u
     GRADKERN_MMA_HALF_4_2("m16n8k32.row.col.f16.e5m2.e5m2.f16");
   }
 #else
-  __trap();  // no such unit before compute capability 8.9
+  __trap();  // no such unit: Hopper and Blackwell multiply float16 instead (mma::Form::halves)
 #endif
 }
 

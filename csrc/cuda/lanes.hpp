@@ -66,12 +66,6 @@ __device__ __forceinline__ std::uint32_t round_tfloat32(std::uint32_t bits) {
   return (bits & 0x7FFFFFFFu) > 0x7F800000u ? bits | 0x400000u : rounded;
 }
 
-// The same up to the low 13 bits, which a matrix unit does not read.
-__device__ __forceinline__ std::uint32_t round_for_unit(std::uint32_t bits) {
-  const float x = __uint_as_float(bits);
-  return x == x ? bits + 0xFFFu + (bits >> 13 & 1u) : 0x7FFFFFFFu;
-}
-
 // What a chain runs in. decode: from the bits of a format of 32 bits or fewer; wide: what the result is stored as.
 struct LaneFloat32 {
   using type = float;

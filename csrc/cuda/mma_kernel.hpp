@@ -4,162 +4,121 @@
 #pragma once
 
 #include "cuda/kernels.hpp"
+#include "cuda/mma_instruction.hpp"
 #include "cuda/mma_tile.hpp"
-#include "cuda/product_result.hpp"
-#include "mma/units.hpp"
 
 namespace gradkern::cuda {
 
 struct MmaTask {
   MmaSource a, b;
   int m, n, k;
-  int tiles_n;
   Epilogue out;
-};
-
-// The instruction for operands A and B: 32 bytes of k at once, or two of 16 bytes.
-template <class A_, class B_, class Accumulate_, bool halved>
-struct MmaInstruction {
-  using A = A_;
-  using B = B_;
-  static constexpr bool half = Accumulate_::id == FormatId::float16;
-  // A warp's part of 16 x 8 results: rows g and g + 8, columns 2t and 2t + 1 (simt/tensor_core.hpp).
-  using Word = std::conditional_t<half, std::uint32_t, float>;
-  static constexpr int words = half ? 2 : 4;
-
-  static __device__ __forceinline__ void run(Word (&sum)[words], const std::uint32_t (&a)[4],
-                                             const std::uint32_t (&b)[2]) {
-    if constexpr (halved) {
-      const std::uint32_t a_low[2] = {a[0], a[1]}, a_high[2] = {a[2], a[3]}, b_low[1] = {b[0]}, b_high[1] = {b[1]};
-      if constexpr (A::id == FormatId::tfloat32) {
-        mma_m16n8k4<A>(sum, a_low, b_low, sum);
-        mma_m16n8k4<A>(sum, a_high, b_high, sum);
-      } else {
-        mma_m16n8k8<A>(sum, a_low, b_low, sum);
-        mma_m16n8k8<A>(sum, a_high, b_high, sum);
-      }
-    } else if constexpr (A::id == FormatId::tfloat32) {
-      mma_m16n8k8<A>(sum, a, b, sum);
-    } else if constexpr (sizeof(typename A::container) == 2) {
-      mma_m16n8k16<A>(sum, a, b, sum);
-    } else {
-      mma_m16n8k32<A, B>(sum, a, b, sum);
-    }
-  }
-
-  // Two neighbours of a row of the result, of which a warp's part has two.
-  static __device__ __forceinline__ float2 pair(const Word (&sum)[words], int row) {
-    if constexpr (half) {
-      return {decode_f32<formats::float16>(sum[row] & 0xFFFFu), decode_f32<formats::float16>(sum[row] >> 16)};
-    } else {
-      return {sum[2 * row], sum[2 * row + 1]};
-    }
-  }
-  static __device__ __forceinline__ void set_pair(Word (&sum)[words], int row, float2 x) {
-    if constexpr (half) {
-      sum[row] = encode_exact<formats::float16>(x.x) | std::uint32_t(encode_exact<formats::float16>(x.y)) << 16;
-    } else {
-      sum[2 * row] = x.x;
-      sum[2 * row + 1] = x.y;
-    }
-  }
-
-  // The sum with its bias, NaN as the units write it.
-  static __device__ __forceinline__ float finish(const Epilogue& out, int row, int column, float sum) {
-    if (out.bias) {
-      const std::int64_t index = row * out.bias_row + column;
-      if constexpr (half) {
-        const auto bias =
-            formats::encode<formats::float16>(load_value<double>(out.bias_format, out.bias, index), formats::Mode{}, 0)
-                .bits;
-        const std::uint16_t one = 0x3C00;
-        sum = decode_f32<formats::float16>(fma_f16(one, bias, encode_exact<formats::float16>(sum)));
-      } else {
-        sum = sum + load_value<float>(out.bias_format, out.bias, index);
-      }
-    }
-    return sum == sum ? sum : __uint_as_float(0x7FFFFFFFu);
-  }
 };
 
 template <int m_, int n_, int warps_m_, int warps_n_, int blocks_>
 struct MmaShape {
-  static constexpr int m = m_, n = n_, warps_m = warps_m_, warps_n = warps_n_, blocks = blocks_, stages = 4;
+  static constexpr int m = m_, n = n_, warps_m = warps_m_, warps_n = warps_n_, blocks = blocks_;
   static constexpr int threads = 32 * warps_m * warps_n;
   static constexpr int tiles_m = m / warps_m / 16, tiles_n = n / warps_n / 8;  // of a warp
 };
 
 using MmaLarge = MmaShape<128, 128, 2, 4, 2>;
-using MmaFloat8 = MmaShape<128, 64, 4, 2, 2>;  // large, too: as float16 its fragments are twice as many registers
 using MmaSmall = MmaShape<64, 64, 2, 2, 3>;
+using MmaFewWarps = MmaShape<64, 64, 1, 2, 8>;  // small, too: in halves, additions leave little room for other work
 
-// How the operands lie in memory: both with k contiguous, b with its columns, both with their rows or columns; or
-// anyhow, in which case entries that cannot be copied are gathered.
-enum class MmaLayout : int { k_k, k_outer, outer_outer, any };
+// How the operands lie in memory: both with k contiguous, b with its columns, both with their rows or columns; or both
+// packed, because one of them lies otherwise or cannot be copied.
+enum class MmaLayout : int { k_k, k_outer, outer_outer, packed };
 
-template <class Instruction, class Shape, MmaLayout layout, bool rounds>
+constexpr MmaLines lines_of_a(MmaLayout layout) {
+  return layout == MmaLayout::packed        ? MmaLines::packed
+         : layout == MmaLayout::outer_outer ? MmaLines::outer
+                                            : MmaLines::k;
+}
+constexpr MmaLines lines_of_b(MmaLayout layout) {
+  return layout == MmaLayout::k_outer ? MmaLines::outer : lines_of_a(layout);
+}
+
+template <class Instruction, class Shape, MmaLayout layout>
 struct MmaBlock {
-  using TileA = MmaTile<typename Instruction::A, Shape::m, Shape::threads, layout == MmaLayout::outer_outer>;
-  using TileB = MmaTile<typename Instruction::B, Shape::n, Shape::threads,
-                        layout == MmaLayout::k_outer || layout == MmaLayout::outer_outer>;
+  using TileA = MmaTile<typename Instruction::A, Shape::m, Shape::threads, lines_of_a(layout)>;
+  using TileB = MmaTile<typename Instruction::B, Shape::n, Shape::threads, lines_of_b(layout)>;
   using Word = typename Instruction::Word;
-  static constexpr int words = Instruction::words, depth = TileA::depth;
+  static constexpr int words = Instruction::words, depth = TileA::depth, steps = Instruction::in_halves ? 1 : 2;
   static_assert(TileA::depth == TileB::depth);
-  static constexpr int stage_bytes = TileA::bytes + TileB::bytes, shared_bytes = Shape::stages * stage_bytes;
+  static constexpr int stage_bytes = TileA::bytes + TileB::bytes, turn_bytes = 2 * stage_bytes,
+                       shared_bytes = 2 * turn_bytes;
   static_assert(Shape::m * Shape::n * 4 <= shared_bytes);  // the result goes there
 
-  static constexpr int unrolled_steps = TileA::element == 1 ? 1 : 2;  // float8 may become float16 in registers
+  // Registers are few where an instruction adds: there a's rows come one fragment after the other.
+  static constexpr int at_once = Instruction::in_halves ? 1 : Shape::tiles_m;
 
   const MmaTask& task;
   unsigned char* shared;
-  int first_m, first_n, thread, lane, warp_m, warp_n;
   typename TileA::Cursor a_at;
   typename TileB::Cursor b_at;
+  typename TileA::Reader a_from;
+  typename TileB::Reader b_from;
   Word sum[Shape::tiles_m][Shape::tiles_n][words];
 
-  __device__ __forceinline__ unsigned char* stage(int index) const { return shared + index * stage_bytes; }
-  __device__ __forceinline__ unsigned char* stage_b(int index) const { return stage(index) + TileA::bytes; }
+  static __device__ __forceinline__ int first_row() { return static_cast<int>(blockIdx.x) * Shape::m; }
+  static __device__ __forceinline__ int first_column() {
+    return static_cast<int>(blockIdx.z * gridDim.y + blockIdx.y) * Shape::n;
+  }
 
-  template <class Tile>
-  __device__ __forceinline__ void fill_one(const MmaSource& s, typename Tile::Cursor& at, int first, int tile,
-                                           unsigned char* to) const {
-    if constexpr (layout == MmaLayout::any) {
-      if (s.fill != Fill::copy) return Tile::gather(s, thread, first, tile * depth, to);
+  // This tile and the next.
+  __device__ __forceinline__ void fill(int tile, unsigned char* to) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      TileA::copy(task.a, a_at, tile + i, to + i * stage_bytes);
+      TileB::copy(task.b, b_at, tile + i, to + i * stage_bytes + TileA::bytes);
     }
-    Tile::copy(s, at, to);
+    cp_async_commit();
   }
 
-  __device__ __forceinline__ void fill(int tile, int into) {
-    fill_one<TileA>(task.a, a_at, first_m, tile, stage(into));
-    fill_one<TileB>(task.b, b_at, first_n, tile, stage_b(into));
-  }
-
-  __device__ __forceinline__ void round(int at) const {
-    if constexpr (rounds) {
-      if (layout != MmaLayout::any || task.a.fill == Fill::copy) TileA::round(a_at, stage(at));
-      if (layout != MmaLayout::any || task.b.fill == Fill::copy) TileB::round(b_at, stage_b(at));
-    }
-  }
-
-  __device__ __forceinline__ void multiply(int at) {
-#pragma unroll unrolled_steps
-    for (int step = 0; step < 2; ++step) {
-      std::uint32_t a[Shape::tiles_m][4], b[Shape::tiles_n][2];
+  __device__ __forceinline__ void multiply(const unsigned char* stage) {
 #pragma unroll
-      for (int i = 0; i < Shape::tiles_m; ++i)
-        TileA::template fragment<true>(stage(at), warp_m * Shape::tiles_m * 16 + i * 16, step, lane, a[i]);
+    for (int step = 0; step < steps; ++step) {
+      std::uint32_t b[Shape::tiles_n][Instruction::b_words];
+      TileB::columns(stage + TileA::bytes, b_from, step, b);
 #pragma unroll
-      for (int j = 0; j < Shape::tiles_n; j += 2) {
-        std::uint32_t both[4];
-        TileB::template fragment<false>(stage_b(at), warp_n * Shape::tiles_n * 8 + j * 8, step, lane, both);
-        b[j][0] = both[0], b[j][1] = both[1], b[j + 1][0] = both[2], b[j + 1][1] = both[3];
-      }
+      for (int first = 0; first < Shape::tiles_m; first += at_once) {
+        std::uint32_t a[at_once][Instruction::a_words];
+        TileA::rows(stage, a_from, 16 * first, step, a);
 #pragma unroll
-      for (int i = 0; i < Shape::tiles_m; ++i) {
+        for (int i = 0; i < at_once; ++i) {
 #pragma unroll
-        for (int j = 0; j < Shape::tiles_n; ++j) Instruction::run(sum[i][j], a[i], b[j]);
+          for (int j = 0; j < Shape::tiles_n; ++j) Instruction::run(sum[first + i][j], a[i], b[j]);
+        }
       }
     }
+  }
+
+  // While the units work on two tiles, the next two come.
+  __device__ __forceinline__ void stream() {
+    const int tiles = static_cast<int>(packed_tiles(task.k, depth));
+    if (tiles == 0) return;
+    fill(0, shared);
+    unsigned now = 0;
+    int ahead = 0;
+#pragma unroll 1
+    do {
+      ahead += 2;
+      cp_async_wait<0>();
+      __syncthreads();  // these tiles are there, and those before are read
+      if (ahead < tiles) fill(ahead, shared + (now ^ turn_bytes));
+      if constexpr (Instruction::in_halves) {  // unrolled, the additions would be spread over other registers
+#pragma unroll 1
+        do {
+          multiply(shared + now);
+          now = (now + stage_bytes) % shared_bytes;
+        } while (now % turn_bytes != 0);
+      } else {
+        multiply(shared + now);
+        multiply(shared + now + stage_bytes);
+        now ^= turn_bytes;
+      }
+    } while (ahead < tiles);
   }
 
   // An entry of the result in shared memory: four rows of a fragment lie in different banks.
@@ -169,15 +128,16 @@ struct MmaBlock {
   template <class Each>
   __device__ __forceinline__ void for_pairs(Each each) {
     float* const results = reinterpret_cast<float*>(shared);
+    const unsigned thread = static_cast<unsigned>(thread_anew()), lane = thread % 32, warp = thread / 32;
+    const int row = static_cast<int>(warp / Shape::warps_n * Shape::tiles_m * 16 + lane / 4),
+              column = static_cast<int>(warp % Shape::warps_n * Shape::tiles_n * 8 + lane % 4 * 2);
 #pragma unroll
     for (int i = 0; i < Shape::tiles_m; ++i) {
 #pragma unroll
       for (int j = 0; j < Shape::tiles_n; ++j) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int row = (warp_m * Shape::tiles_m + i) * 16 + lane / 4 + 8 * half;
-          const int column = (warp_n * Shape::tiles_n + j) * 8 + lane % 4 * 2;
-          each(sum[i][j], half, results + slot(row, column));
+          each(sum[i][j], half, results + slot(row + 16 * i + 8 * half, column + 8 * j));
         }
       }
     }
@@ -187,8 +147,9 @@ struct MmaBlock {
   template <class Each>
   __device__ __forceinline__ void for_rows(Each each) {
     float* const results = reinterpret_cast<float*>(shared);
+    const int first_m = first_row(), first_n = first_column();
 #pragma unroll 1
-    for (int id = thread; id < Shape::m * Shape::n / 4; id += Shape::threads) {
+    for (int id = thread_anew(); id < Shape::m * Shape::n / 4; id += Shape::threads) {
       const int row = id / (Shape::n / 4), column = id % (Shape::n / 4) * 4;
       const int count = first_m + row < task.m ? task.n - first_n - column : 0;
       if (count > 0) each(results + slot(row, column), first_m + row, first_n + column, count);
@@ -201,15 +162,17 @@ struct MmaBlock {
 
   // +0, or what the result holds.
   __device__ __forceinline__ void start() {
+    if (!task.out.continued) {
 #pragma unroll
-    for (int i = 0; i < Shape::tiles_m; ++i) {
+      for (int i = 0; i < Shape::tiles_m; ++i) {
 #pragma unroll
-      for (int j = 0; j < Shape::tiles_n; ++j) {
+        for (int j = 0; j < Shape::tiles_n; ++j) {
 #pragma unroll
-        for (int w = 0; w < words; ++w) sum[i][j][w] = Word(0);
+          for (int w = 0; w < words; ++w) sum[i][j][w] = Word(0);
+        }
       }
+      return;
     }
-    if (!task.out.continued) return;
     for_rows([&](float* at, int row, int column, int count) {
       float x[4];
       load_four(wide(row, column), count, task.out.aligned, x);
@@ -240,44 +203,19 @@ struct MmaBlock {
   }
 };
 
-template <class Instruction, class Shape, MmaLayout layout, bool rounds>
+template <class Instruction, class Shape, MmaLayout layout>
 __global__ __launch_bounds__(Shape::threads, Shape::blocks) void mma_product_kernel(const MmaTask task) {
-  using Block = MmaBlock<Instruction, Shape, layout, rounds>;
+  using Block = MmaBlock<Instruction, Shape, layout>;
   DYNAMIC_SHARED(unsigned char, shared);
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / 32;
-  Block block{task,
-              shared,
-              static_cast<int>(blockIdx.x) / task.tiles_n * Shape::m,
-              static_cast<int>(blockIdx.x) % task.tiles_n * Shape::n,
-              thread,
-              thread % 32,
-              warp / Shape::warps_n,
-              warp % Shape::warps_n,
-              {},
-              {},
-              {}};
+  if (Block::first_column() >= task.n) return;
+  Block block{task, shared, {}, {}, {}, {}, {}};
   block.start();
-  Block::TileA::start(task.a, thread, block.first_m, block.a_at);
-  Block::TileB::start(task.b, thread, block.first_n, block.b_at);
-
-  const int tiles = (task.k + Block::depth - 1) / Block::depth;
-#pragma unroll
-  for (int s = 0; s < Shape::stages - 1; ++s) {
-    if (s < tiles) block.fill(s, s);
-    cp_async_commit();
-  }
-#pragma unroll 1
-  for (int tile = 0; tile < tiles; ++tile) {
-    const int now = tile % Shape::stages;
-    cp_async_wait<Shape::stages - 2>();
-    block.round(now);
-    __syncthreads();  // this stage is there, and the one before is free
-    const int ahead = tile + Shape::stages - 1;
-    if (ahead < tiles) block.fill(ahead, ahead % Shape::stages);
-    cp_async_commit();
-    block.multiply(now);
-  }
-  cp_async_wait<0>();
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  Block::TileA::start(task.a, thread, block.first_row(), block.a_at);
+  Block::TileB::start(task.b, thread, block.first_column(), block.b_at);
+  block.a_from = Block::TileA::template reader<true>(warp / Shape::warps_n * Shape::tiles_m * 16, lane);
+  block.b_from = Block::TileB::template reader<false>(warp % Shape::warps_n * Shape::tiles_n * 8, lane);
+  block.stream();
   block.finish();
 }
 

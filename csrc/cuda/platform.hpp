@@ -17,14 +17,16 @@
 //   stream_t
 //   DYNAMIC_SHARED(T, name)                     T* name: the dynamic shared memory, 128 bytes aligned
 //   launch(kernel, grid, block, dynamic_shared_bytes, stream, arguments...) -> 0 or an error; launch_error(error)
-//   thread_anew()                                threadIdx.x
+//   thread_anew(), kept(x)                       threadIdx.x and x, not to be kept in a register, and to be
 //   in_global(p)                                 p, known to point to global memory
 //   load_64, load_128 (from), store_64, store_128, store_global_128 (to, value); load(from), store(to, value)
 //   cp_async_16, _8, _4 (shared, global, source_bytes = all): the rest becomes zero
+//   cp_async_16_or_zero (shared, global, there)
 //   cp_async_commit(), cp_async_wait<groups_left>()
 //   ldmatrix_x1, _x2, _x4, and _trans (registers, row)
 //   mma_m16n8k16<F>, mma_m16n8k8<F>, mma_m16n8k4<tfloat32>, mma_m16n8k32<A, B> (d, a, b, c); F, A, B from
 //     formats/format.hpp; a, b arrays of uint32_t; c, d float[4], or uint32_t[2] that hold float16
+//   add_f16x2 (x, y) of two float16 in a word each
 //   fma_f16, fma_bf16 (x, y, z) on bits: one rounding, subnormals kept, every NaN the positive quiet one
 #pragma once
 

@@ -95,6 +95,14 @@ inline constexpr const char* form_names[] = {"chain",       "halves",        "am
                                              "fused_half",  "separate_half", "rounded_float", "fused_float",
                                              "interleaved", "registers",     "torch"};
 
+// Where the k-th operand of an instruction in halves goes, of 32: pairs 0 1, 4 5, ... first.
+GRADKERN_HD constexpr int place_in_halves(int k) { return ((k >> 1) & 1) * 16 + (k >> 2) * 2 + (k & 1); }
+
+// What the steps of an instruction multiply: its operands, or what they become.
+constexpr FormatId multiplied(Form form, FormatId operand) {
+  return form == Form::halves ? FormatId::float16 : operand;
+}
+
 GRADKERN_HD constexpr bool rounds_each(Form form) { return form > Form::halves; }
 
 // Whether float16 is the accumulator, and the only one.

@@ -31,6 +31,13 @@ namespace gradkern::cuda {
 inline std::uint16_t fma_f16(std::uint16_t x, std::uint16_t y, std::uint16_t z) {
   return simt::fma_bits<formats::float16>(x, y, z);
 }
+// Of two float16 in a word each.
+inline std::uint32_t add_f16x2(std::uint32_t x, std::uint32_t y) {
+  constexpr std::uint16_t one = 0x3C00;
+  const std::uint32_t low = fma_f16(one, static_cast<std::uint16_t>(x), static_cast<std::uint16_t>(y)),
+                      high = fma_f16(one, static_cast<std::uint16_t>(x >> 16), static_cast<std::uint16_t>(y >> 16));
+  return low | high << 16;
+}
 inline std::uint16_t fma_bf16(std::uint16_t x, std::uint16_t y, std::uint16_t z) {
   return simt::fma_bits<formats::bfloat16>(x, y, z);
 }

@@ -67,6 +67,9 @@ inline void store_global_128(void* to, uint4 value, GRADKERN_SITE) {
 inline void cp_async_16(void* shared, const void* global, unsigned source_bytes = 16, GRADKERN_SITE) {
   simt::cp_async({"cp_async_16", line, file, function}, shared, global, 16, source_bytes);
 }
+inline void cp_async_16_or_zero(void* shared, const void* global, bool there, GRADKERN_SITE) {
+  simt::cp_async({"cp_async_16_or_zero", line, file, function}, shared, global, 16, there ? 16 : 0);
+}
 inline void cp_async_8(void* shared, const void* global, unsigned source_bytes = 8, GRADKERN_SITE) {
   simt::cp_async({"cp_async_8", line, file, function}, shared, global, 8, source_bytes);
 }
