@@ -1,0 +1,326 @@
+"""Runs PTX: one block of threads at a time, its threads side by side in arrays.
+
+Every thread has a place in the program. The threads at the lowest one take the next steps together, so that those that
+took different branches meet again; those at a barrier, or at an instruction of a warp, wait for all that it names.
+`order` says who goes first: "together" is all of the block, "first" and "last" one warp, as far as barriers allow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import ptx_access
+import ptx_warp
+from numpy.typing import NDArray
+from ptx_integers import UnknownInstruction, dtype_of
+from ptx_memory import POISON, Memory, Space
+from ptx_parse import Entry, Instruction, PtxError
+from ptx_semantics import operation
+
+Array = NDArray[Any]
+Step = Callable[[Array], None]
+RUNS, WAITS, DONE = 0, 1, 2
+BRANCHES = {"bra": "branch", "bra.uni": "branch", "ret": "leave", "exit": "leave"}
+MOST_STEPS = 10_000_000
+AXES = "xyz"
+
+
+def kind_of(opcode: str) -> str:
+    """Which part of the interpreter an instruction belongs to; UnknownInstruction where there is none."""
+    if opcode in BRANCHES:
+        return BRANCHES[opcode]
+    if ptx_warp.knows(opcode):
+        return "collective"
+    if ptx_access.knows(opcode):
+        return "access"
+    operation(opcode)
+    return "operation"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a kernel is started with. `arguments`: all bytes of its parameters."""
+
+    entry: Entry
+    memory: Memory
+    arguments: bytes
+    block: tuple[int, int, int]
+    grid: int
+    dynamic_shared: int = 0
+    unit: str = "hopper"  # whose mma.sync it is
+    order: str = "together"
+
+
+class Block:
+    """The threads of a block, and what they share."""
+
+    def __init__(self, launch: Launch) -> None:
+        self.launch, self.entry, self.memory = launch, launch.entry, launch.memory
+        self.threads = int(np.prod(launch.block))
+        if self.threads % 32:
+            raise PtxError(f"blocks of {self.threads} threads end within a warp")
+        self.index = np.arange(self.threads)
+        self.parameters = Space(len(launch.arguments))
+        self.parameters.bytes[: len(launch.arguments)] = np.frombuffer(launch.arguments, np.uint8)
+        self.special = self.special_registers()
+        self.registers = {
+            name: np.full(self.threads, POISON, np.uint8).repeat(width).view(f"u{width}") if width else np.zeros(self.threads, bool)
+            for name, width in self.entry.registers.items()
+        }  # fmt: skip
+        self.steps: dict[int, Step] = {}
+        self.segments: dict[int, tuple[list[Step], int, str]] = {}
+        self.leaders = {0, *self.entry.labels.values()}
+        self.executed: Counter[str] = Counter()
+
+    def special_registers(self) -> dict[str, Array]:
+        """By name; those of the block's place in the grid are set when it starts."""
+        x, y, _ = self.launch.block
+        index = self.index.astype(np.uint32)
+        named = {"%laneid": index % 32, "%warpid": index // 32}
+        parts = (index % x, index // x % y, index // (x * y))
+        grid = (self.launch.grid, 1, 1)
+        for axis, thread, size, count in zip(AXES, parts, self.launch.block, grid, strict=True):
+            named |= {f"%tid.{axis}": thread, f"%ctaid.{axis}": np.zeros_like(index)}
+            named |= {f"%ntid.{axis}": np.full_like(index, size), f"%nctaid.{axis}": np.full_like(index, count)}
+        return named
+
+    # Operands.
+
+    def read(self, operand: str, kind: str) -> Callable[[], Array]:
+        """What gives an operand's values as a type."""
+        dtype = dtype_of(kind)
+        if operand[0] == "{":
+            return self.read_packed(operand, dtype)
+        if operand[0] == "!":
+            inner = self.read(operand[1:], kind)
+            return lambda: ~inner()
+        if operand[0] != "%":
+            constant = np.full(self.threads, self.constant(operand, kind, dtype))
+            return lambda: constant
+        values = self.register(operand)
+        if dtype == bool or values.dtype == bool:
+            return lambda: values
+        if values.dtype.itemsize == dtype.itemsize:
+            view = values.view(dtype)
+            return lambda: view
+        narrow = np.dtype(f"u{dtype.itemsize}")
+        return lambda: values.astype(narrow).view(dtype)
+
+    def register(self, name: str) -> Array:
+        """The bits of a register, of every thread."""
+        if name in self.special:
+            return self.special[name]
+        if name not in self.registers:
+            raise PtxError(f"{name}: no such register")
+        return self.registers[name]
+
+    def constant(self, text: str, kind: str, dtype: Any) -> Any:
+        """An integer, a number as the bits of a float, or the address of a variable."""
+        if text[:2] in ("0f", "0F", "0d", "0D"):
+            source = np.dtype("u4" if text[1] in "fF" else "u8")
+            value = np.array(int(text[2:], 16), source)
+            return value.view(dtype)[()] if dtype.itemsize == source.itemsize else value.astype(dtype)
+        if kind == "pred":
+            return bool(int(text))
+        for space in (self.entry.shared, self.entry.parameters):
+            if text in space:
+                return np.array(space[text].offset, dtype)
+        try:
+            number = int(text.rstrip("U"), 0)
+        except ValueError:
+            raise PtxError(f"{text!r}: no operand that is known") from None
+        unsigned = np.dtype(f"u{dtype.itemsize}")
+        return np.array(number & ((1 << (8 * dtype.itemsize)) - 1), unsigned).view(dtype)[()]
+
+    def read_packed(self, operand: str, dtype: Any) -> Callable[[], Array]:
+        """{low, high} as one word."""
+        parts = [self.register(name) for name in self.names(operand)]
+        return lambda: np.stack(parts, axis=1).view(dtype)[:, 0]
+
+    def names(self, operand: str) -> list[str]:
+        """The parts of a vector operand."""
+        return [part.strip() for part in operand.strip("{}").split(",")]
+
+    def write(self, operand: str, kind: str) -> Callable[[Array, Array], None]:
+        """What puts values of a type into a register, of the threads that take part."""
+        if operand == "_":
+            return lambda value, active: None
+        dtype = dtype_of(kind)
+        if operand[0] == "{":
+            return self.write_packed(operand, dtype)
+        target = self.register(operand)
+        if target.dtype == bool:
+            return lambda value, active: np.copyto(target, value, where=active)
+        size = target.dtype.itemsize
+        if size < dtype.itemsize:
+            raise PtxError(f"{operand} is narrower than .{kind}")
+        wide = np.dtype(f"{'i' if dtype.kind == 'i' else 'u'}{size}")
+        exact = dtype if size == dtype.itemsize else None
+
+        def put(value: Array, active: Array) -> None:
+            bits = np.ascontiguousarray(value, dtype)
+            np.copyto(target, (bits if exact else bits.astype(wide)).view(target.dtype), where=active)
+
+        return put
+
+    def write_packed(self, operand: str, dtype: Any) -> Callable[[Array, Array], None]:
+        """One word into {low, high}."""
+        targets = [self.register(name) for name in self.names(operand)]
+
+        def put(value: Array, active: Array) -> None:
+            parts = np.ascontiguousarray(value, dtype).view(targets[0].dtype).reshape(self.threads, -1)
+            for i, target in enumerate(targets):
+                np.copyto(target, parts[:, i], where=active)
+
+        return put
+
+    # Instructions.
+
+    def compiled(self, at: int) -> Step:
+        """The step of an instruction that neither branches nor waits."""
+        if at not in self.steps:
+            i = self.entry.instructions[at]
+            step = ptx_access.compiled(self, i) if kind_of(i.opcode) == "access" else self.operation(i)
+            self.steps[at] = step
+        return self.steps[at]
+
+    def operation(self, i: Instruction) -> Step:
+        """Of registers alone."""
+        o = operation(i.opcode)
+        if len(i.operands) != len(o.operands) + 1 or "|" in i.operands[0]:
+            raise UnknownInstruction(str(i))
+        reads = [self.read(operand, kind) for operand, kind in zip(i.operands[1:], o.operands, strict=True)]
+        put, compute = self.write(i.operands[0], o.result), o.compute
+        return lambda active: put(compute(*[read() for read in reads]), active)
+
+    def guard(self, i: Instruction, active: Array) -> Array:
+        """The threads whose predicate holds."""
+        if i.predicate is None:
+            return active
+        name, negated = i.predicate
+        return active & (self.registers[name] ^ negated)
+
+    def segment(self, at: int) -> tuple[list[Step], int, str]:
+        """The steps from a place up to the next branch, label or collective; its place, and which it is."""
+        if at not in self.segments:
+            steps, end, kind = [], at, "label"
+            while end < len(self.entry.instructions):
+                kind = kind_of(self.entry.instructions[end].opcode)
+                if kind in ("branch", "leave", "collective"):
+                    break
+                steps.append(self.compiled(end))
+                end, kind = end + 1, "label"
+                if end in self.leaders:
+                    break
+            self.segments[at] = steps, end, kind
+        return self.segments[at]
+
+    def advance(self, at: int, active: Array) -> None:
+        """One segment of the threads that are there."""
+        steps, end, kind = self.segment(at)
+        for number, step in enumerate(steps, at):
+            i = self.entry.instructions[number]
+            taking = self.guard(i, active)
+            if i.predicate is None or taking.any():
+                try:
+                    step(taking)
+                except PtxError as error:
+                    raise PtxError(f"{self.entry.name}, {i}: {error}") from None
+            self.executed[i.opcode] += 1
+        self.count += len(steps) + 1
+        self.pc[active] = end
+        if kind == "label":
+            if end == len(self.entry.instructions):
+                self.state[active] = DONE
+            return
+        i = self.entry.instructions[end]
+        taking = self.guard(i, active)
+        self.pc[active & ~taking] = end + 1
+        if kind == "branch":
+            self.pc[taking] = self.entry.labels[i.operands[0]]
+        elif kind == "leave":
+            self.state[taking] = DONE
+        else:
+            self.state[taking] = WAITS
+            self.meet(end)
+        self.executed[i.opcode] += 1
+
+    def meet(self, at: int) -> bool:
+        """Runs the collective at a place for the threads that have all arrived whom it waits for."""
+        i, waiting = self.entry.instructions[at], (self.state == WAITS) & (self.pc == at)
+        if not waiting.any():
+            return False
+        try:
+            ready = ptx_warp.ready(self, i, waiting)
+            if ready.any():
+                ptx_warp.run(self, i, ready)
+        except PtxError as error:
+            raise PtxError(f"{self.entry.name}, {i}: {error}") from None
+        self.pc[ready] = at + 1
+        self.state[ready] = RUNS
+        return bool(ready.any())
+
+    def chosen(self, running: Array) -> Array:
+        """Those whose turn it is."""
+        if self.launch.order == "together":
+            return running
+        warps = np.flatnonzero(running.reshape(-1, 32).any(axis=1))
+        return running & (self.index // 32 == warps[0 if self.launch.order == "first" else -1])
+
+    def run(self, number: int) -> None:
+        """The block of that number, to its end."""
+        self.special["%ctaid.x"][:] = number
+        size = -(-self.entry.shared_bytes // 128) * 128 + self.launch.dynamic_shared
+        self.shared = Space(size)
+        self.copies = ptx_access.Copies(self.threads)
+        self.pc, self.state, self.count = np.zeros(self.threads, np.int64), np.full(self.threads, RUNS), 0
+        while not (self.state == DONE).all():
+            running = self.state == RUNS
+            if running.any():
+                running = self.chosen(running)
+                at = int(self.pc[running].min())
+                self.advance(at, running & (self.pc == at))
+            elif not any([self.meet(int(at)) for at in np.unique(self.pc[self.state == WAITS])]):
+                self.stuck()
+            if self.count > MOST_STEPS:
+                raise PtxError(f"{self.entry.name}: more than {MOST_STEPS} steps")
+
+    def stuck(self) -> None:
+        """Nobody can go on."""
+        waiting = self.state == WAITS
+        places = [
+            f"{self.entry.instructions[int(at)]} with {int((waiting & (self.pc == at)).sum())} threads"
+            for at in np.unique(self.pc[waiting])
+        ]
+        raise PtxError(f"{self.entry.name}: threads wait for one another: {'; '.join(places)}")
+
+
+def run(launch: Launch) -> Counter[str]:
+    """Every block, in the order of their numbers; how often each opcode was executed."""
+    if len(launch.arguments) != launch.entry.parameter_bytes:
+        raise PtxError(f"{launch.entry.name}: {launch.entry.parameter_bytes} bytes of parameters, got {len(launch.arguments)}")
+    block = Block(launch)
+    with np.errstate(all="ignore"):
+        for number in range(launch.grid):
+            block.run(number)
+    return block.executed
+
+
+@lru_cache(maxsize=None)
+def unknown(opcode: str) -> bool:
+    """Whether the interpreter does not define an opcode."""
+    try:
+        kind_of(opcode)
+    except UnknownInstruction:
+        return True
+    return False
+
+
+def unknown_opcodes(entries: Sequence[Entry]) -> set[str]:
+    """Of all instructions of some entries."""
+    return {i.opcode for entry in entries for i in entry.instructions if unknown(i.opcode)}
