@@ -146,12 +146,17 @@ def roofline(kernel: Kernel, loop: tuple[Instruction, ...]) -> Roofline:
     )
 
 
-def compile_cubin(source: Path, architecture: int, directory: Path) -> Path:
-    """The cubin of a source, compiled as the build does."""
-    cubin = directory / f"{source.stem}.sm_{architecture}.cubin"
-    ptx = cubin.with_suffix(".ptx")
+def compile_ptx(source: Path, architecture: int, ptx: Path) -> None:
+    """The PTX of a source, compiled as the build does."""
     flags = ["-std=c++20", "--fmad=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}"]
     subprocess.run(["nvcc", *flags, f"-arch=compute_{architecture}", "-ptx", source, "-o", ptx], check=True)
+
+
+def compile_cubin(source: Path, architecture: int, directory: Path) -> Path:
+    """The cubin of a source, with its PTX beside it."""
+    cubin = directory / f"{source.stem}.sm_{architecture}.cubin"
+    ptx = cubin.with_suffix(".ptx")
+    compile_ptx(source, architecture, ptx)
     subprocess.run(["ptxas", f"-arch=sm_{architecture}", ptx, "-o", cubin], check=True)
     return cubin
 
