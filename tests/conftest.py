@@ -9,6 +9,7 @@ from fractions import Fraction
 import ml_dtypes
 import mpmath
 import numpy as np
+import ptx_kernels
 import pytest
 
 from gradkern import _backend, _core
@@ -41,6 +42,13 @@ def device(request):
     if refusal:
         pytest.skip(f"device {request.param!r} cannot be used: {refusal}")
     return request.param
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory):
+    """The CUDA kernels as PTX, in a directory that the processes of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    return ptx_kernels.Kernels((base.parent if base.name.startswith("popen") else base) / "ptx")
 
 
 _baseline: dict = {}

@@ -55,6 +55,8 @@ def address(block: Block, operand: str, space: str) -> Callable[[], Array]:
         raise PtxError(f"{operand} is no address of global memory")
     kind = f"b{block.register(base).dtype.itemsize * 8}" if register else "b32"
     read, distance = block.read(base.strip(), kind), int(offset or "0", 0)
+    if kind == "b32":  # the sum is of 32 bits, too
+        return lambda: read().astype(np.int64) + distance & 0xFFFFFFFF
     return lambda: read().astype(np.int64) + distance
 
 

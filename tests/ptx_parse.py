@@ -145,7 +145,8 @@ def read(entry: Entry, scope: Scope, number: int, text: str) -> None:
 def parse(text: str) -> dict[str, Entry]:
     """The entries of a module."""
     entries: dict[str, Entry] = {}
-    entry, outside, depth = None, {}, 0
+    entry, depth = None, 0
+    outside: dict[str, re.Match[str]] = {}
     for number, part in statements(text):
         if part.startswith(IGNORED) or not part:
             continue
@@ -165,14 +166,25 @@ def parse(text: str) -> dict[str, Entry]:
             entry = entries[found[1]] = Entry(found[1])
         elif (found := VARIABLE.match(part.rstrip(","))) and found[1] == "param" and entry:
             place(entry.parameters, found)
-        elif found := VARIABLE.match(part.removeprefix(".extern ")):
-            place(outside, found)
+        elif (found := VARIABLE.match(part.removeprefix(".extern "))) and found[1] == "shared":
+            outside[found[5]] = found
         elif part not in (")", "("):
             raise PtxError(f"line {number}: {part!r} is none of the statements that are known")
-    for one in entries.values():  # what is dynamic comes last, at a multiple of its alignment
-        for name in outside:
-            one.shared[name] = Variable(name, -(-one.shared_bytes // 128) * 128, 0)
+    for one in entries.values():
+        place_outside(one, outside)
     return entries
+
+
+def place_outside(entry: Entry, outside: dict[str, re.Match[str]]) -> None:
+    """Shared memory declared outside that an entry names; what is dynamic comes last, at a multiple of 128 bytes."""
+    if not outside:
+        return
+    named = {name for i in entry.instructions for o in i.operands for name in re.findall(r"[\w$]+", o)} & outside.keys()
+    for name in sorted(named, key=lambda name: outside[name][6] == ""):
+        if outside[name][6] == "":
+            entry.shared[name] = Variable(name, -(-entry.shared_bytes // 128) * 128, 0)
+        else:
+            place(entry.shared, outside[name])
 
 
 def parse_file(path: Path) -> dict[str, Entry]:

@@ -22,13 +22,6 @@ LISTED = 128  # threads of the kernels over lists of tensors
 RAGGED = [1, 17, 700]
 
 
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory):
-    """PTX is shared by the processes that run tests side by side."""
-    base = tmp_path_factory.getbasetemp()
-    return ptx_kernels.Kernels((base.parent if base.name.startswith("popen") else base) / "ptx")
-
-
 def stored(values, fmt):
     """Values in a format, as its array."""
     with np.errstate(all="ignore"):
