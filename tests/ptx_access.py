@@ -19,7 +19,9 @@ Array = NDArray[Any]
 Step = Callable[[Array], None]
 TYPE = r"[bsu](?:8|16|32|64)|f32|f64"
 LOAD = re.compile(rf"(ld|st)\.(?:volatile\.)?(param|global|shared)(?:\.(?:nc|cg|ca|cs))?(?:\.v([24]))?\.({TYPE})")
-ATOMIC = re.compile(r"(atom|red)\.(?:relaxed\.(?:cta|gpu)\.)?(global|shared)\.(add|min|max|and|or|xor|exch)\.([bsu](?:32|64))")
+ATOMIC = re.compile(
+    r"(atom|red)\.(?:relaxed\.(?:cta|gpu)\.)?(global|shared)\.(add|min|max|and|or|xor|exch)\.([bsu](?:32|64))"
+)
 COPY = re.compile(r"cp\.async\.(?:cg|ca)\.shared(?:::cta)?\.global(?:\.L2::\d+B)?")
 COPY_GROUPS = ("cp.async.commit_group", "cp.async.wait_group", "cp.async.wait_all")
 COMBINE: dict[str, Callable[[Any, Any], Any]] = {

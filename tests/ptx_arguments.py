@@ -43,7 +43,9 @@ Statistics = structure("StatisticsList", where=Chunks, format=i32, tensors=point
 Gradient = structure("ClipTensor", size=i64, format=i32, source=pointer, target=pointer)
 Clip = structure("ClipList", where=Chunks, format=i32, tensors=pointer)
 Factor = structure("ClipFactor", first=f64, second=f64, write=flag)
-Epilogue = structure("Epilogue", wide=pointer, bias=pointer, bias_format=i32, bias_row=i64, continued=flag, aligned=flag)
+Epilogue = structure(
+    "Epilogue", wide=pointer, bias=pointer, bias_format=i32, bias_row=i64, continued=flag, aligned=flag
+)
 TileSource = structure(
     "TileSource", data=pointer, outer_stride=i64, k_stride=i64, format=i32, bytes=i32, outer=i32, k=i32, along_outer=flag,
     vector=flag, to_tfloat32=flag)  # fmt: skip

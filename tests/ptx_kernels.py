@@ -47,7 +47,14 @@ class Kernels:
         return self.files[file]
 
     def launch(
-        self, file: str, name: str, memory: Memory, grid: int, block: int | tuple[int, int], *parameters: Any, **how: Any
+        self,
+        file: str,
+        name: str,
+        memory: Memory,
+        grid: int,
+        block: int | tuple[int, int],
+        *parameters: Any,
+        **how: Any,
     ) -> None:
         """Run a kernel to its end. `parameters` are structs, or numbers of ctypes."""
         entry = self.entries(file)[name]

@@ -81,7 +81,9 @@ class Memory(Space):
 
     def upload(self, data: Any, misaligned: int = 0) -> int:
         """The address of a copy of an array, or of anything with a buffer."""
-        raw = np.frombuffer(np.ascontiguousarray(data).tobytes() if isinstance(data, np.ndarray) else bytes(data), np.uint8)
+        raw = np.frombuffer(
+            np.ascontiguousarray(data).tobytes() if isinstance(data, np.ndarray) else bytes(data), np.uint8
+        )
         address = self.allocate(raw.size, misaligned)
         self.bytes[address - self.base : address - self.base + raw.size] = raw
         return address

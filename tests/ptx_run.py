@@ -303,7 +303,9 @@ class Block:
 def run(launch: Launch) -> Counter[str]:
     """Every block, in the order of their numbers; how often each opcode was executed."""
     if len(launch.arguments) != launch.entry.parameter_bytes:
-        raise PtxError(f"{launch.entry.name}: {launch.entry.parameter_bytes} bytes of parameters, got {len(launch.arguments)}")
+        raise PtxError(
+            f"{launch.entry.name}: {launch.entry.parameter_bytes} bytes of parameters, got {len(launch.arguments)}"
+        )
     block = Block(launch)
     with np.errstate(all="ignore"):
         for number in range(launch.grid):

@@ -134,7 +134,9 @@ def test_update(kernels, fmt, gradient_format, rounding, reports):
 
 @pytest.mark.parametrize("width", [4, 8])
 def test_elementary(kernels, width):
-    kind, dtype, function = ("float", np.float32, _core.elementary_f32) if width == 4 else ("double", np.float64, _core.elementary_f64)
+    kind, dtype, function = (
+        ("float", np.float32, _core.elementary_f32) if width == 4 else ("double", np.float64, _core.elementary_f64)
+    )
     names = _core.elementary_names
     for number, name in enumerate(names() if callable(names) else names):
         for size, misaligned in [(1027, 0), (5, 1)]:
@@ -168,7 +170,9 @@ def test_activations(kernels, fmt):
             if derivative:
                 want = _core.activation_backward(bits(dh), bits(z), bits(h) if output else None, id_, number, 0.5)
             grid = -(-size * wide().nbytes // 4096)
-            kernels.launch("activation", f"{direction}_kernel<{entry}, {kind}>", memory, grid, 256, args, ctypes.c_bool(True))
+            kernels.launch(
+                "activation", f"{direction}_kernel<{entry}, {kind}>", memory, grid, 256, args, ctypes.c_bool(True)
+            )
             assert_same(memory.fetch(out, wide, size), np.asarray(want), f"{direction} {name} {derivative}")
 
 

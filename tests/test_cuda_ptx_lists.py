@@ -24,7 +24,9 @@ LIST = [(3000, 0), (1, 0), (0, 0), (517, 1)]
 def listed(memory, fmt, tensors, struct, addresses):
     """What is common to all lists, the number of their chunks and the descriptors."""
     first = np.cumsum([0, *(-(-t.size // CHUNK) for t in tensors)])
-    descriptors = (struct * len(tensors))(*(struct(t.size, c.FORMATS.index(fmt), *at) for t, at in zip(tensors, addresses, strict=True)))
+    descriptors = (struct * len(tensors))(
+        *(struct(t.size, c.FORMATS.index(fmt), *at) for t, at in zip(tensors, addresses, strict=True))
+    )
     where = c.Chunks(memory.upload(first), len(tensors), int(first[-1]))
     return where, memory.upload(descriptors), first.tolist()
 
@@ -40,7 +42,9 @@ def binades(fmt):
 def test_statistics(kernels, fmt, order):
     memory, tensors = Memory(), [numbers(fmt, size, size) for size, _ in LIST if size]
     constant = stored(np.full(2100, 1.25), fmt)
-    huge = stored(np.random.default_rng(1).standard_normal(400) * 2.0 ** (600 if fmt == "float64" else -SPECS[fmt].emin // 2), fmt)
+    huge = stored(
+        np.random.default_rng(1).standard_normal(400) * 2.0 ** (600 if fmt == "float64" else -SPECS[fmt].emin // 2), fmt
+    )
     tensors = [t[np.isfinite(t.astype(np.float64))] if i else t for i, t in enumerate([*tensors, constant, huge])]
     addresses = [(tensor(memory, t, i % 2), 0) for i, t in enumerate(tensors)]
     where, descriptors, first = listed(memory, fmt, tensors, c.Tensor, addresses)
@@ -130,7 +134,12 @@ def changed(kernels, file, what, fmt, zero, limits):
     where, descriptors, first = listed(memory, fmt, tensors, c.Gradient, list(zip(sources, targets, strict=True)))
     partials = memory.allocate(c.CLIP_COUNTS.itemsize * first[-1])
     given = memory.upload((c.Factor * len(limits))(*(c.Factor(*limit) for limit in limits)))
-    args = c.Clip(where, c.FORMATS.index(fmt), descriptors), ctypes.c_int64(given), ctypes.c_bool(zero), ctypes.c_int64(partials)
+    args = (
+        c.Clip(where, c.FORMATS.index(fmt), descriptors),
+        ctypes.c_int64(given),
+        ctypes.c_bool(zero),
+        ctypes.c_int64(partials),
+    )
     kernels.launch(file, f"{what}_kernel<{fmt}>", memory, first[-1], THREADS, *args)
     found = iter(memory.fetch(partials, c.CLIP_COUNTS, first[-1]))
     for t, at, (low, high, write) in zip(tensors, targets, limits, strict=True):
