@@ -36,7 +36,8 @@ Activation = structure(
 Errors = structure("ErrorArgs", size=i64, format=i32, stored=pointer, truth=pointer, scale=f64, power=i32)
 Factors = structure("Factors", each=f64, last=f64)
 Matvec = structure(
-    "MatvecArgs", rows=i64, columns=i64, vectors=i64, format=i32, matrix=pointer, transposed=flag, x=pointer, y=pointer)  # fmt: skip
+    "MatvecArgs", rows=i64, columns=i64, vectors=i64, format=i32, matrix=pointer, transposed=flag, x=pointer,
+    y=pointer)  # fmt: skip
 Chunks = structure("TensorChunks", first_chunk=pointer, count=i64, chunks=i64)
 Tensor = structure("StatisticsArgs", size=i64, format=i32, data=pointer, next=pointer)
 Statistics = structure("StatisticsList", where=Chunks, format=i32, tensors=pointer, partials=pointer, cells=pointer)

@@ -14,7 +14,7 @@ GUARD = 256  # bytes around each allocation that belong to nobody
 POISON = 0xFF  # what nobody has written: NaN in every format
 
 
-class Fault(PtxError):
+class AccessError(PtxError):
     """An access that is out of bounds or not aligned."""
 
     def __init__(self, thread: int, address: int, size: int, why: str) -> None:
@@ -39,10 +39,10 @@ class Space:
             inside &= self.allowed[within] & self.allowed[within + size - 1]
         if not inside.all():
             i = int(np.argmin(inside))
-            raise Fault(int(threads[i]), int(addresses[i]), size, "outside of what is allocated")
+            raise AccessError(int(threads[i]), int(addresses[i]), size, "outside of what is allocated")
         if (offsets % aligned).any():
             i = int(np.argmax(offsets % aligned != 0))
-            raise Fault(int(threads[i]), int(addresses[i]), size, f"which is no multiple of {aligned}")
+            raise AccessError(int(threads[i]), int(addresses[i]), size, f"which is no multiple of {aligned}")
         return offsets
 
     def load(self, offsets: Array, width: int) -> Array:

@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 import ptx_access
 import ptx_warp
 from numpy.typing import NDArray
-from ptx_integers import UnknownInstruction, dtype_of
-from ptx_memory import POISON, Memory, Space
+from ptx_integers import UnknownInstruction
+from ptx_memory import Memory, Space
 from ptx_parse import Entry, Instruction, PtxError
+from ptx_registers import Registers
 from ptx_semantics import operation
 
 Array = NDArray[Any]
@@ -27,7 +28,6 @@ Step = Callable[[Array], None]
 RUNS, WAITS, DONE = 0, 1, 2
 BRANCHES = {"bra": "branch", "bra.uni": "branch", "ret": "leave", "exit": "leave"}
 MOST_STEPS = 10_000_000
-AXES = "xyz"
 
 
 def kind_of(opcode: str) -> str:
@@ -56,130 +56,18 @@ class Launch:
     order: str = "together"
 
 
-class Block:
+class Block(Registers):
     """The threads of a block, and what they share."""
 
     def __init__(self, launch: Launch) -> None:
-        self.launch, self.entry, self.memory = launch, launch.entry, launch.memory
-        self.threads = int(np.prod(launch.block))
-        if self.threads % 32:
-            raise PtxError(f"blocks of {self.threads} threads end within a warp")
-        self.index = np.arange(self.threads)
+        super().__init__(launch.entry, launch.block, launch.grid)
+        self.launch, self.memory = launch, launch.memory
         self.parameters = Space(len(launch.arguments))
         self.parameters.bytes[: len(launch.arguments)] = np.frombuffer(launch.arguments, np.uint8)
-        self.special = self.special_registers()
-        self.registers = {
-            name: np.full(self.threads, POISON, np.uint8).repeat(width).view(f"u{width}") if width else np.zeros(self.threads, bool)
-            for name, width in self.entry.registers.items()
-        }  # fmt: skip
         self.steps: dict[int, Step] = {}
         self.segments: dict[int, tuple[list[Step], int, str]] = {}
         self.leaders = {0, *self.entry.labels.values()}
         self.executed: Counter[str] = Counter()
-
-    def special_registers(self) -> dict[str, Array]:
-        """By name; those of the block's place in the grid are set when it starts."""
-        x, y, _ = self.launch.block
-        index = self.index.astype(np.uint32)
-        named = {"%laneid": index % 32, "%warpid": index // 32}
-        parts = (index % x, index // x % y, index // (x * y))
-        grid = (self.launch.grid, 1, 1)
-        for axis, thread, size, count in zip(AXES, parts, self.launch.block, grid, strict=True):
-            named |= {f"%tid.{axis}": thread, f"%ctaid.{axis}": np.zeros_like(index)}
-            named |= {f"%ntid.{axis}": np.full_like(index, size), f"%nctaid.{axis}": np.full_like(index, count)}
-        return named
-
-    # Operands.
-
-    def read(self, operand: str, kind: str) -> Callable[[], Array]:
-        """What gives an operand's values as a type."""
-        dtype = dtype_of(kind)
-        if operand[0] == "{":
-            return self.read_packed(operand, dtype)
-        if operand[0] == "!":
-            inner = self.read(operand[1:], kind)
-            return lambda: ~inner()
-        if operand[0] != "%":
-            constant = np.full(self.threads, self.constant(operand, kind, dtype))
-            return lambda: constant
-        values = self.register(operand)
-        if dtype == bool or values.dtype == bool:
-            return lambda: values
-        if values.dtype.itemsize == dtype.itemsize:
-            view = values.view(dtype)
-            return lambda: view
-        narrow = np.dtype(f"u{dtype.itemsize}")
-        return lambda: values.astype(narrow).view(dtype)
-
-    def register(self, name: str) -> Array:
-        """The bits of a register, of every thread."""
-        if name in self.special:
-            return self.special[name]
-        if name not in self.registers:
-            raise PtxError(f"{name}: no such register")
-        return self.registers[name]
-
-    def constant(self, text: str, kind: str, dtype: Any) -> Any:
-        """An integer, a number as the bits of a float, or the address of a variable."""
-        if text[:2] in ("0f", "0F", "0d", "0D"):
-            source = np.dtype("u4" if text[1] in "fF" else "u8")
-            value = np.array(int(text[2:], 16), source)
-            return value.view(dtype)[()] if dtype.itemsize == source.itemsize else value.astype(dtype)
-        if kind == "pred":
-            return bool(int(text))
-        for space in (self.entry.shared, self.entry.parameters):
-            if text in space:
-                return np.array(space[text].offset, dtype)
-        try:
-            number = int(text.rstrip("U"), 0)
-        except ValueError:
-            raise PtxError(f"{text!r}: no operand that is known") from None
-        unsigned = np.dtype(f"u{dtype.itemsize}")
-        return np.array(number & ((1 << (8 * dtype.itemsize)) - 1), unsigned).view(dtype)[()]
-
-    def read_packed(self, operand: str, dtype: Any) -> Callable[[], Array]:
-        """{low, high} as one word."""
-        parts = [self.register(name) for name in self.names(operand)]
-        return lambda: np.stack(parts, axis=1).view(dtype)[:, 0]
-
-    def names(self, operand: str) -> list[str]:
-        """The parts of a vector operand."""
-        return [part.strip() for part in operand.strip("{}").split(",")]
-
-    def write(self, operand: str, kind: str) -> Callable[[Array, Array], None]:
-        """What puts values of a type into a register, of the threads that take part."""
-        if operand == "_":
-            return lambda value, active: None
-        dtype = dtype_of(kind)
-        if operand[0] == "{":
-            return self.write_packed(operand, dtype)
-        target = self.register(operand)
-        if target.dtype == bool:
-            return lambda value, active: np.copyto(target, value, where=active)
-        size = target.dtype.itemsize
-        if size < dtype.itemsize:
-            raise PtxError(f"{operand} is narrower than .{kind}")
-        wide = np.dtype(f"{'i' if dtype.kind == 'i' else 'u'}{size}")
-        exact = dtype if size == dtype.itemsize else None
-
-        def put(value: Array, active: Array) -> None:
-            bits = np.ascontiguousarray(value, dtype)
-            np.copyto(target, (bits if exact else bits.astype(wide)).view(target.dtype), where=active)
-
-        return put
-
-    def write_packed(self, operand: str, dtype: Any) -> Callable[[Array, Array], None]:
-        """One word into {low, high}."""
-        targets = [self.register(name) for name in self.names(operand)]
-
-        def put(value: Array, active: Array) -> None:
-            parts = np.ascontiguousarray(value, dtype).view(targets[0].dtype).reshape(self.threads, -1)
-            for i, target in enumerate(targets):
-                np.copyto(target, parts[:, i], where=active)
-
-        return put
-
-    # Instructions.
 
     def compiled(self, at: int) -> Step:
         """The step of an instruction that neither branches nor waits."""
@@ -285,7 +173,7 @@ class Block:
                 running = self.chosen(running)
                 at = int(self.pc[running].min())
                 self.advance(at, running & (self.pc == at))
-            elif not any([self.meet(int(at)) for at in np.unique(self.pc[self.state == WAITS])]):
+            elif not any(self.meet(int(at)) for at in np.unique(self.pc[self.state == WAITS])):
                 self.stuck()
             if self.count > MOST_STEPS:
                 raise PtxError(f"{self.entry.name}: more than {MOST_STEPS} steps")
@@ -313,7 +201,7 @@ def run(launch: Launch) -> Counter[str]:
     return block.executed
 
 
-@lru_cache(maxsize=None)
+@cache
 def unknown(opcode: str) -> bool:
     """Whether the interpreter does not define an opcode."""
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -206,7 +206,7 @@ def sign_of_first(opcode: str, modifiers: Sequence[str], kind: str) -> Operation
     return Operation(kind, (kind, kind), lambda a, b: np.copysign(b, a))
 
 
-@lru_cache(maxsize=None)
+@cache
 def operation(opcode: str) -> Operation:
     """Of an opcode with all its modifiers."""
     name, *modifiers = opcode.split(".")

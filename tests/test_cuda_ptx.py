@@ -8,39 +8,17 @@ import numpy as np
 import ptx_arguments as c
 import ptx_kernels
 import pytest
-from conftest import SPECS, UINT, adversarial, assert_same, bits, round_array
+from conftest import SPECS, assert_same, bits
 from ptx_memory import Memory
+from ptx_tensors import CHUNK, numbers, stored, tensor
 
 from gradkern import _core
 
 pytestmark = pytest.mark.skipif(ptx_kernels.MISSING is not None, reason=f"PTX cannot be made: {ptx_kernels.MISSING}")
 
-CHUNK = 16384
 ROUNDINGS = {"nearest_even": 0, "toward_zero": 1, "stochastic": 2}
-LISTED = 128  # threads of the kernels over lists of tensors
 # Small enough for an interpreter, ragged; one is a whole group of a warp and more.
 RAGGED = [1, 17, 700]
-
-
-def stored(values, fmt):
-    """Values in a format, as its array."""
-    with np.errstate(all="ignore"):
-        return round_array(values, fmt).astype(SPECS[fmt].dtype)
-
-
-def numbers(fmt, size, seed=0, wide=6):
-    """Everyday numbers of a format with some hard ones among them."""
-    rng = np.random.default_rng([seed, size])
-    x = rng.standard_normal(size) * 2.0 ** rng.integers(-wide, wide // 2, size)
-    hard = adversarial(fmt)
-    places = rng.integers(0, size, size // 4)
-    x[places] = rng.choice(hard, places.size)
-    return stored(x, fmt)
-
-
-def tensor(memory, array, misaligned=0):
-    """The address of an array, moved by so many entries from where 16 bytes begin."""
-    return memory.upload(array, misaligned * array.dtype.itemsize)
 
 
 def squares(partials, name):

@@ -8,9 +8,9 @@ import numpy as np
 import ptx_arguments as c
 import ptx_kernels
 import pytest
-from conftest import SPECS, adversarial, assert_same, bits
+from conftest import SPECS, assert_same, bits
 from ptx_memory import Memory
-from test_cuda_ptx import CHUNK, numbers, stored, tensor
+from ptx_tensors import CHUNK, numbers, stored, tensor
 
 from gradkern import _core
 
@@ -68,16 +68,16 @@ def test_statistics(kernels, fmt, order):
 def test_patterns(kernels, fmt):
     """Every pattern counted; the table is the block's, what it does not hold is added where it lies."""
     dtype, rng = np.dtype(SPECS[fmt].dtype), np.random.default_rng(2)
+    patterns = 2 ** (8 * dtype.itemsize)
     for size, misaligned, blocks in [(5000, 0, 2), (37, 1, 1)]:
-        memory, x = Memory(), np.concatenate([numbers(fmt, size - size // 3), rng.bytes(size // 3 * dtype.itemsize)], dtype=dtype) if 0 else numbers(fmt, size)  # fmt: skip
-        raw = bits(x).copy()
-        raw[::3] = rng.integers(0, 2 ** (8 * dtype.itemsize), raw[::3].size)
-        counts = memory.upload(np.zeros(2 ** (8 * dtype.itemsize), np.int64))
+        memory, raw = Memory(), bits(numbers(fmt, size)).copy()
+        raw[::3] = rng.integers(0, patterns, raw[::3].size)
+        counts = memory.upload(np.zeros(patterns, np.int64))
         first = memory.upload(np.array([2**63 - 1]))
         parameters = [ctypes.c_int64(v) for v in (tensor(memory, raw, misaligned), size, counts, first)]
         shared = 4 * (8192 if dtype.itemsize == 1 else 16384)
         kernels.launch("patterns", f"patterns_kernel<{fmt}>", memory, blocks, 768, *parameters, dynamic_shared=shared)
-        assert np.array_equal(memory.fetch(counts, np.int64, 2 ** (8 * dtype.itemsize)), np.bincount(raw, minlength=2 ** (8 * dtype.itemsize)))  # fmt: skip
+        assert np.array_equal(memory.fetch(counts, np.int64, patterns), np.bincount(raw, minlength=patterns))
         bad = np.flatnonzero(~np.isfinite(raw.view(dtype).astype(np.float64)))
         assert memory.fetch(first, np.int64, 1)[0] == bad[0]
 
