@@ -70,11 +70,11 @@ def load_or_store(block: Block, i: Instruction, found: re.Match[str]) -> Step:
     at = address(block, places[1], where)
     if len(parts) != count or (name == "st" and where == "param"):
         raise UnknownInstruction(str(i))
-    unsigned = np.dtype(f"u{width}")
+    unsigned, how = np.dtype(f"u{width}"), "read" if name == "ld" else "write"
 
     def offsets(active: Array) -> tuple[Space, Array]:
         space = space_of(block, where)
-        return space, space.offsets(block.index[active], at()[active], width * count, width * count)
+        return space, space.offsets(block.index[active], at()[active], width * count, width * count, how)
 
     if name == "ld":
         puts = [block.write(part, kind) for part in parts]
@@ -107,7 +107,7 @@ def atomic(block: Block, i: Instruction, found: re.Match[str]) -> Step:
 
     def step(active: Array) -> None:
         space = space_of(block, where)
-        places = space.offsets(block.index[active], at()[active], dtype.itemsize, dtype.itemsize)
+        places = space.offsets(block.index[active], at()[active], dtype.itemsize, dtype.itemsize, "atomic")
         values, old = read()[active], np.zeros(block.threads, unsigned)
         found = np.zeros(len(places), unsigned)
         if len(np.unique(places)) == len(places):
@@ -137,6 +137,8 @@ class Copies:
         for threads, groups, offsets, rows in self.pending:
             lands = active[threads] & (groups < self.groups[threads] - left)
             shared.store_rows(offsets[lands], rows[lands])
+            if shared.races and lands.any():
+                shared.races.note(threads[lands], offsets[lands], rows.shape[1], "write")
             if not lands.all():
                 stays = ~lands
                 remaining.append((threads[stays], groups[stays], offsets[stays], rows[stays]))
@@ -156,7 +158,7 @@ def asynchronous(block: Block, i: Instruction) -> Step:
 
     def step(active: Array) -> None:
         threads, taken = block.index[active], read()[active]
-        offsets = block.shared.offsets(threads, to()[active], size, size)
+        offsets = block.shared.offsets(threads, to()[active], size, size, "write")
         rows = np.zeros((len(threads), size), np.uint8)
         addresses = source()[active]
         if (taken > size).any():
@@ -165,7 +167,7 @@ def asynchronous(block: Block, i: Instruction) -> Step:
             raise PtxError(f"a copy of {size} bytes from {int(addresses[np.argmax(addresses % size != 0)]):#x}")
         for some in np.unique(taken[taken > 0]):  # what is beyond is zero, and not touched
             some_threads = taken == some
-            places = block.memory.offsets(threads[some_threads], addresses[some_threads], int(some), 1)
+            places = block.memory.offsets(threads[some_threads], addresses[some_threads], int(some), 1, "read")
             rows[some_threads, : int(some)] = block.memory.load_rows(places, int(some))
         block.shared.store_rows(offsets, np.full_like(rows, POISON))
         block.copies.pending.append((threads, block.copies.groups[threads], offsets, rows))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from ptx_parse import PtxError
+from ptx_races import Races
 
 Array = NDArray[Any]
 BASE = 0x7F00_0000_0000  # of global memory
@@ -28,10 +29,11 @@ class Space:
         words = np.full(-(-size // 16) * 2 + 2, POISON, np.uint8).repeat(8)
         self.base, self.size, self.bytes = base, size, words
         self.allowed = np.full(size, allowed)
+        self.races: Races | None = None
         self.views = {width: self.bytes.view(f"u{width}") for width in (1, 2, 4, 8)}
 
-    def offsets(self, threads: Array, addresses: Array, size: int, aligned: int) -> Array:
-        """Of the accesses of some threads, each checked."""
+    def offsets(self, threads: Array, addresses: Array, size: int, aligned: int, how: str) -> Array:
+        """Of the accesses of some threads, each checked: reads, writes or atomics."""
         offsets = addresses.astype(np.int64) - self.base
         inside = (offsets >= 0) & (offsets + size <= self.size)
         within = np.where(inside, offsets, 0)
@@ -43,6 +45,8 @@ class Space:
         if (offsets % aligned).any():
             i = int(np.argmax(offsets % aligned != 0))
             raise AccessError(int(threads[i]), int(addresses[i]), size, f"which is no multiple of {aligned}")
+        if self.races:
+            self.races.note(threads, offsets, size, how)
         return offsets
 
     def load(self, offsets: Array, width: int) -> Array:

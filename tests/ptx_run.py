@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ptx_integers import UnknownInstruction
 from ptx_memory import Memory, Space
 from ptx_parse import Entry, Instruction, PtxError
+from ptx_races import Races
 from ptx_registers import Registers
 from ptx_semantics import operation
 
@@ -54,6 +55,7 @@ class Launch:
     dynamic_shared: int = 0
     unit: str = "hopper"  # whose mma.sync it is
     order: str = "together"
+    races: bool = True
 
 
 class Block(Registers):
@@ -165,6 +167,7 @@ class Block(Registers):
         self.special["%ctaid.x"][:] = number
         size = -(-self.entry.shared_bytes // 128) * 128 + self.launch.dynamic_shared
         self.shared = Space(size)
+        self.shared.races = Races(size, self.threads) if self.launch.races else None
         self.copies = ptx_access.Copies(self.threads)
         self.pc, self.state, self.count = np.zeros(self.threads, np.int64), np.full(self.threads, RUNS), 0
         while not (self.state == DONE).all():

@@ -81,7 +81,7 @@ def float_arithmetic(opcode: str, name: str, modifiers: Sequence[str], kind: str
     if mode is None and name not in ("add", "sub", "mul"):
         raise UnknownInstruction(opcode)
     mode = mode or "rn"
-    check(opcode, modifiers, mode, "ftz", "sat")
+    check(opcode, modifiers, mode, *(["ftz", "sat"] if kind == "f32" else []))
     operands = (kind,) * (1 if name in ONE else 3 if name == "fma" else 2)
     if kind in HALVES:
         return half_arithmetic(opcode, name, modifiers, kind)

@@ -69,7 +69,13 @@ def ready(block: Block, i: Instruction, waiting: Array) -> Array:
 
 def run(block: Block, i: Instruction, active: Array) -> None:
     """For threads that are all there."""
-    if found := BARRIER.fullmatch(i.opcode):
+    races = block.shared.races
+    if i.opcode == "bar.warp.sync" and races:
+        for group in by_mask(block, i, active):
+            races.warp_barrier(block.index[group])
+    elif found := BARRIER.fullmatch(i.opcode):
+        if races:
+            races.barrier()
         if found[1]:
             value = block.read(i.operands[2], "pred")()[active]
             result = value.all() if found[1] == "and" else value.any()
@@ -140,7 +146,7 @@ def load_matrix(block: Block, i: Instruction, count: int, transposed: bool, acti
     puts = [block.write(name, "b32") for name in block.names(i.operands[0])]
     for first in block.index[active][::32]:
         threads = block.index[first : first + 8 * count]
-        offsets = block.shared.offsets(threads, at[threads], 16, 16)
+        offsets = block.shared.offsets(threads, at[threads], 16, 16, "read")
         halves = block.shared.load_rows(offsets, 16).view(np.uint16).reshape(count, 8, 8)
         warp = np.zeros(block.threads, bool)
         warp[first : first + 32] = True
