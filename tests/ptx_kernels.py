@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import fcntl
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -26,6 +27,12 @@ def padded(parameters: list[bytes], entry: Entry) -> bytes:
     return bytes(space)
 
 
+def outside_of_entries(ptx: Path) -> list[str]:
+    """Lines that declare functions, local memory or a stack, or that call something."""
+    unwanted = re.compile(r"\s*(?:\.(?:visible |extern |weak )?func\b|\.local\b|call[.\s])|.*__local_depot")
+    return [line for line in ptx.read_text().splitlines() if unwanted.match(line)]
+
+
 class Kernels:
     """Entries of all files, each file compiled when it is first asked for, into a directory that processes share."""
 
@@ -38,12 +45,13 @@ class Kernels:
         """Of a file, by name without namespaces."""
         if file not in self.files:
             ptx = self.directory / f"{file}.ptx"
-            if not ptx.exists():
-                own = self.directory / f"{file}.{os.getpid()}.ptx"
-                cubins.compile_ptx(cubins.CUDA / f"{file}.cu", ARCHITECTURE, own)
-                own.replace(ptx)
+            with open(ptx.with_suffix(".lock"), "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not ptx.exists():
+                    cubins.compile_ptx(cubins.CUDA / f"{file}.cu", ARCHITECTURE, ptx)
             found = parse_file(ptx)
-            self.files[file] = dict(zip(cubins.readable(list(found)), found.values(), strict=True))
+            names = cubins.readable(list(found)) if found else []
+            self.files[file] = dict(zip(names, found.values(), strict=True))
         return self.files[file]
 
     def launch(

@@ -50,7 +50,7 @@ class Instruction:
     def __str__(self) -> str:
         """As in a file, with its line."""
         guard = f"@{'!' * self.predicate[1]}{self.predicate[0]} " if self.predicate else ""
-        return f"line {self.line}: {guard}{self.opcode} {', '.join(self.operands)}"
+        return f"line {self.line}: {guard}{self.opcode} {', '.join(self.operands)}".rstrip()
 
 
 @dataclass

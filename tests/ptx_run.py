@@ -8,7 +8,7 @@ took different branches meet again; those at a barrier, or at an instruction of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,7 +27,7 @@ from ptx_semantics import operation
 Array = NDArray[Any]
 Step = Callable[[Array], None]
 RUNS, WAITS, DONE = 0, 1, 2
-BRANCHES = {"bra": "branch", "bra.uni": "branch", "ret": "leave", "exit": "leave"}
+BRANCHES = {"bra": "branch", "bra.uni": "branch", "ret": "leave", "exit": "leave", "trap": "trap"}
 MOST_STEPS = 10_000_000
 
 
@@ -101,7 +101,7 @@ class Block(Registers):
             steps, end, kind = [], at, "label"
             while end < len(self.entry.instructions):
                 kind = kind_of(self.entry.instructions[end].opcode)
-                if kind in ("branch", "leave", "collective"):
+                if kind in ("branch", "leave", "trap", "collective"):
                     break
                 steps.append(self.compiled(end))
                 end, kind = end + 1, "label"
@@ -135,6 +135,9 @@ class Block(Registers):
             self.pc[taking] = self.entry.labels[i.operands[0]]
         elif kind == "leave":
             self.state[taking] = DONE
+        elif kind == "trap":
+            if taking.any():
+                raise PtxError(f"{self.entry.name}, {i}: thread {int(np.argmax(taking))} is there")
         else:
             self.state[taking] = WAITS
             self.meet(end)
@@ -165,7 +168,7 @@ class Block(Registers):
     def run(self, number: int) -> None:
         """The block of that number, to its end."""
         self.special["%ctaid.x"][:] = number
-        size = -(-self.entry.shared_bytes // 128) * 128 + self.launch.dynamic_shared
+        size = self.entry.shared_bytes + self.launch.dynamic_shared
         self.shared = Space(size)
         self.shared.races = Races(size, self.threads) if self.launch.races else None
         self.copies = ptx_access.Copies(self.threads)
@@ -214,6 +217,6 @@ def unknown(opcode: str) -> bool:
     return False
 
 
-def unknown_opcodes(entries: Sequence[Entry]) -> set[str]:
+def unknown_opcodes(entries: Iterable[Entry]) -> set[str]:
     """Of all instructions of some entries."""
     return {i.opcode for entry in entries for i in entry.instructions if unknown(i.opcode)}

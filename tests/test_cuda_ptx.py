@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 
+import cubins
 import numpy as np
 import ptx_arguments as c
 import ptx_kernels
+import ptx_run
 import pytest
 from conftest import SPECS, assert_same, bits
 from ptx_memory import Memory
@@ -37,6 +39,15 @@ def same_counts(got, want):
 def first_of(values):
     """The first that is an index."""
     return next((int(v) for v in values if v >= 0), -1)
+
+
+@pytest.mark.parametrize("file", [path.stem for path in cubins.kernel_sources()])
+def test_nothing_but_known_instructions(kernels, file):
+    """No calls, no local memory, no functions: every instruction of every entry is one that the interpreter runs."""
+    entries = kernels.entries(file)
+    assert bool(entries) == (file not in ("table", "mma"))
+    assert ptx_run.unknown_opcodes(entries.values()) == set()
+    assert ptx_kernels.outside_of_entries(kernels.directory / f"{file}.ptx") == []
 
 
 CONVERSIONS = [

@@ -71,8 +71,8 @@ def numbers(seed, count=4000, least=-300, most=300):
 
 def test_fma_of_float64_is_rounded_once():
     a, b, c = (numbers(seed, 1000) for seed in range(3))
-    cancels = -(a * b) * (1 + np.random.default_rng(3).integers(-2, 3, a.size) * 2.0**-52)
     with np.errstate(all="ignore"):
+        cancels = -(a * b) * (1 + np.random.default_rng(3).integers(-2, 3, a.size) * 2.0**-52)
         for third in (c, cancels):
             want = [fma(*t, "float64") for t in zip(a.tolist(), b.tolist(), third.tolist(), strict=True)]
             assert_same_values(floats.fma_f64(a, b, third), np.array(want))
@@ -93,7 +93,7 @@ def test_fma_of_16_bits_is_rounded_once(kind):
     a, b, c = (rng.integers(0, 65536, 3000, dtype=np.uint16) for _ in range(3))
     with np.errstate(all="ignore"):
         got = floats.decode(operation(f"fma.rn.{kind}").compute(a, b, c), kind)
-    columns = (floats.decode(x, kind).tolist() for x in (a, b, c))
+        columns = [floats.decode(x, kind).tolist() for x in (a, b, c)]
     assert_same_values(got, np.array([fma(*t, HALVES[kind]) for t in zip(*columns, strict=True)]))
 
 
@@ -241,8 +241,13 @@ def test_bounds_and_alignment():
         run("st.global.u32 	[%rd3], %r1;", size=200)
     with pytest.raises(PtxError, match=r"ld.global.u64 .*: thread 1 accesses 8 bytes .* no multiple of 8"):
         run("ld.global.u64 	%rd4, [%rd3];", size=512)
-    with pytest.raises(PtxError, match=r"thread 16 accesses 4 bytes .* outside"):
-        run("st.shared.u32 	[%r2], %r1;", shared=".shared .align 4 .b8 table[64];").tolist()
+    with pytest.raises(PtxError, match=r"thread 32 accesses 4 bytes .* outside"):
+        run("st.shared.u32 	[%r2], %r1;", shared=".shared .align 4 .b8 table[128];")
+
+
+def test_traps_are_errors():
+    with pytest.raises(PtxError, match=r"line \d+: @%p1 trap: thread 7 is there"):
+        run("setp.eq.s32 	%p1, %r1, 7;\n	@%p1 trap;")
 
 
 def test_threads_that_wait_for_one_another():
