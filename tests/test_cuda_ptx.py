@@ -72,10 +72,10 @@ def kind_of_conversion(source, fmt, rounding):
 @pytest.mark.parametrize(("source", "fmt", "scale", "rounding", "saturate", "flush"), CONVERSIONS)
 @pytest.mark.parametrize("misaligned", [0, 1])
 @pytest.mark.parametrize("reports", [False, True])
-def test_convert(kernels, source, fmt, scale, rounding, saturate, flush, misaligned, reports):
+def test_convert(kernels, source, fmt, scale, rounding, saturate, flush, misaligned, reports, sizes=RAGGED):
     lane, nearest = kind_of_conversion(source, fmt, rounding)
     mode = (ROUNDINGS[rounding], int(saturate), int(flush), 7)
-    for size in RAGGED:
+    for size in sizes:
         x, memory = numbers(source, size, wide=24), Memory()
         want = np.zeros(size, SPECS[fmt].dtype)
         counts = _core.convert(bits(x), c.FORMATS.index(source), bits(want), c.FORMATS.index(fmt), scale, *mode, 3)
@@ -96,13 +96,19 @@ def test_convert(kernels, source, fmt, scale, rounding, saturate, flush, misalig
             same_counts(got | {name: squares(found, name) for name in ("signal", "noise")}, counts)
 
 
-@pytest.mark.parametrize(("fmt", "gradient_format", "rounding"), [
-    ("float32", "float32", "nearest_even"), ("bfloat16", "float32", "nearest_even"), ("float16", "float16", "nearest_even"),
-    ("float64", "float32", "nearest_even"), ("float8_e4m3fn", "bfloat16", "stochastic"), ("float32", "float64", "toward_zero"),
-])  # fmt: skip
 @pytest.mark.parametrize("reports", [False, True])
-def test_update(kernels, fmt, gradient_format, rounding, reports):
-    mode = (ROUNDINGS[rounding], 0, 0, 11)
+@pytest.mark.parametrize("fmt", c.FORMATS)
+def test_every_conversion(kernels, fmt, reports):
+    """Of both lane types, to nearest even and otherwise."""
+    for source, rounding in [("float64", "nearest_even"), ("bfloat16", "nearest_even"), ("float32", "stochastic")]:
+        test_convert(kernels, source, fmt, 1.0, rounding, False, False, 0, reports, [300])
+
+
+@pytest.mark.parametrize("reports", [False, True])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("fmt", c.FORMATS)
+def test_update(kernels, fmt, rounding, reports):
+    mode, gradient_format = (ROUNDINGS[rounding], 0, 0, 11), "float32" if rounding == "nearest_even" else fmt
     for size, misaligned in [(700, 0), (130, 1)]:
         w, g, memory = numbers(fmt, size), numbers(gradient_format, size, 1), Memory()
         want = np.zeros_like(w)

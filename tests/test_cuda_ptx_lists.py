@@ -41,11 +41,14 @@ def binades(fmt):
 @pytest.mark.parametrize("fmt", c.FORMATS)
 def test_statistics(kernels, fmt, order):
     memory, tensors = Memory(), [numbers(fmt, size, size) for size, _ in LIST if size]
-    constant = stored(np.full(2100, 1.25), fmt)
+    cancelling = stored(100 + np.random.default_rng(2).standard_normal(2100) / 64, fmt)
+    constant = stored(np.full(300, -1.25), fmt)
     huge = stored(
         np.random.default_rng(1).standard_normal(400) * 2.0 ** (600 if fmt == "float64" else -SPECS[fmt].emin // 2), fmt
     )
-    tensors = [t[np.isfinite(t.astype(np.float64))] if i else t for i, t in enumerate([*tensors, constant, huge])]
+    tensors = [
+        t[np.isfinite(t.astype(np.float64))] if i else t for i, t in enumerate([*tensors, huge, cancelling, constant])
+    ]
     addresses = [(tensor(memory, t, i % 2), 0) for i, t in enumerate(tensors)]
     where, descriptors, first = listed(memory, fmt, tensors, c.Tensor, addresses)
     low, count = binades(fmt)

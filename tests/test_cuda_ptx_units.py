@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,3 +131,36 @@ def test_product_on_units_one_warp_ahead(kernels, order):
     """A missing barrier would show: one warp runs as far as it can."""
     kernel = Mma("mma_half", H, "float32", False, MMA_SMALL, 0, False)
     run_mma(kernels, kernel, of_unit(kernel, 64, 64, 200), (COPY, COPY), order)
+
+
+NAME = re.compile(
+    r"mma_product_kernel<MmaInstruction<(\w+), (\w+), (\w+), (true|false)>, MmaShape<([\d, ]+)>, (\d), (true|false)>"
+)
+
+
+def case_of(kernel):
+    """A ragged product that a kernel can do, and how its operands come to shared memory."""
+    m, n = kernel.shape[0] + 3, kernel.shape[1] + 4
+    depth = 64 // kernel.element(0)
+    how = {"a_transposed": kernel.layout == 2, "b_transposed": kernel.layout in (0, 3), "bias": True}
+    if kernel.halved:
+        how["instruction_k"] = depth // 4
+    if kernel.rounds:
+        how["formats"] = ("float32", "float32")
+    if kernel.layout in (1, 2):  # lines of 16 bytes
+        m, n = kernel.shape[0] + 8, kernel.shape[1] + 8
+    fills = (CONVERT if kernel.rounds else GATHER,) * 2 if kernel.layout == 3 else (COPY, COPY)
+    return of_unit(kernel, m, n, 2 * depth + depth // 4 * 2, **how), fills
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["mma_half", "mma_tfloat32", "mma_float8"])
+def test_every_kernel_of_units(kernels, file):
+    names = list(kernels.entries(file))
+    for name in names:
+        a, b, accumulate, halved, shape, layout, rounds = NAME.fullmatch(name).groups()
+        sizes = tuple(int(x) for x in shape.split(","))
+        kernel = Mma(file, (a, b), accumulate, halved == "true", sizes, int(layout), rounds == "true")
+        assert kernel.name == name
+        run_mma(kernels, kernel, *case_of(kernel))
+    assert names
