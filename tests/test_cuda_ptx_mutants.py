@@ -98,3 +98,40 @@ def test_every_barrier_and_wait_is_needed(kernels, case):
             entries[kernel.name] = entry
     opcode, count = kernel.redundant
     assert len(unseen) == count and all(opcode in i for i in unseen), unseen
+
+
+def without_atomic(entry, at):
+    """An entry whose atomic addition at a place is a load, an addition and a store."""
+    i = entry.instructions[at]
+    _, place, operand = i.operands
+    parts = [
+        ("ld.shared.u32", "%plain", place),
+        ("add.s32", "%plain", "%plain", operand),
+        ("st.shared.u32", place, "%plain"),
+    ]
+    instructions = [replace(i, opcode=opcode, operands=tuple(operands)) for opcode, *operands in parts]
+    return replace(
+        entry,
+        registers=entry.registers | {"%plain": 4},
+        labels={name: n + 2 * (n > at) for name, n in entry.labels.items()},
+        instructions=[*entry.instructions[:at], *instructions, *entry.instructions[at + 1 :]],
+    )
+
+
+@pytest.mark.parametrize("case", ["statistics", "convert"])
+def test_additions_without_atomics_are_seen(kernels, case):
+    """As races: fibers, which take turns only where they wait, would never show them."""
+    kernel = CASES[case]
+    entries = kernels.entries(kernel.file)
+    entry, seen = entries[kernel.name], 0
+    places = [at for at, i in enumerate(entry.instructions) if i.opcode == "atom.shared.add.u32"]
+    for at in places:
+        entries[kernel.name] = without_atomic(entry, at)
+        try:
+            kernel.run(kernels)
+        except PtxError as error:
+            assert "no barrier between" in str(error)
+            seen += 1
+        finally:
+            entries[kernel.name] = entry
+    assert seen == len(places) > 0
