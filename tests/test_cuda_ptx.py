@@ -63,17 +63,17 @@ CONVERSIONS = [
 ]
 
 
-def kind_of_conversion(source, fmt, rounding):
+def kind_of_conversion(source, fmt, scale, rounding):
     """The lane type of a conversion, and whether it is the one to nearest even."""
-    nearest = rounding == "nearest_even"
-    return "float" if nearest and source != "float64" and fmt != "float64" else "double", nearest
+    nearest, power = rounding == "nearest_even", np.frexp(scale)[0] == 0.5
+    return "float" if nearest and power and "float64" not in (source, fmt) else "double", nearest
 
 
 @pytest.mark.parametrize(("source", "fmt", "scale", "rounding", "saturate", "flush"), CONVERSIONS)
 @pytest.mark.parametrize("misaligned", [0, 1])
 @pytest.mark.parametrize("reports", [False, True])
 def test_convert(kernels, source, fmt, scale, rounding, saturate, flush, misaligned, reports, sizes=RAGGED):
-    lane, nearest = kind_of_conversion(source, fmt, rounding)
+    lane, nearest = kind_of_conversion(source, fmt, scale, rounding)
     mode = (ROUNDINGS[rounding], int(saturate), int(flush), 7)
     for size in sizes:
         x, memory = numbers(source, size, wide=24), Memory()
@@ -104,11 +104,22 @@ def test_every_conversion(kernels, fmt, reports):
         test_convert(kernels, source, fmt, 1.0, rounding, False, False, 0, reports, [300])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("reports", [False, True])
+@pytest.mark.parametrize("source", c.FORMATS)
+@pytest.mark.parametrize("fmt", c.FORMATS)
+def test_every_pair_of_formats(kernels, source, fmt, reports):
+    """Every way in which a kernel loads and stores, with flushing and saturation."""
+    for rounding in ROUNDINGS:
+        for scale, flush, misaligned in [(1.0, False, 0), (2.0**-4, True, 1), (3.0, False, 0)]:
+            test_convert(kernels, source, fmt, scale, rounding, flush, flush, misaligned, reports, [500])
+
+
 @pytest.mark.parametrize("reports", [False, True])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("fmt", c.FORMATS)
-def test_update(kernels, fmt, rounding, reports):
-    mode, gradient_format = (ROUNDINGS[rounding], 0, 0, 11), "float32" if rounding == "nearest_even" else fmt
+def test_update(kernels, fmt, rounding, reports, gradient_format="float32"):
+    mode = (ROUNDINGS[rounding], 0, 0, 11)
     for size, misaligned in [(700, 0), (130, 1)]:
         w, g, memory = numbers(fmt, size), numbers(gradient_format, size, 1), Memory()
         want = np.zeros_like(w)
@@ -125,6 +136,15 @@ def test_update(kernels, fmt, rounding, reports):
         if reports:
             (found,) = memory.fetch(partials, c.UPDATE_COUNTS, 1)
             same_counts({name: found[name] for name in c.UPDATE_COUNTS.names}, counts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reports", [False, True])
+@pytest.mark.parametrize("gradient_format", c.FORMATS)
+@pytest.mark.parametrize("fmt", c.FORMATS)
+def test_every_gradient(kernels, fmt, gradient_format, reports):
+    for rounding in ROUNDINGS:
+        test_update(kernels, fmt, rounding, reports, gradient_format)
 
 
 @pytest.mark.parametrize("width", [4, 8])

@@ -22,6 +22,7 @@ LANES = {
     "float16": "LaneHalf<float16>",
     "bfloat16": "LaneHalf<bfloat16>",
 }
+HALVES = ["float16", "bfloat16"]
 SMALL, MEDIUM, LARGE = (16, 32, 32, 1, 4, 4), (64, 64, 16, 4, 4, 2), (128, 128, 8, 8, 8, 2)
 
 
@@ -69,6 +70,24 @@ def test_product_tiled(kernels, shape, case):
     m, n, _, rows, columns, _ = shape
     name = f"product_tiled<{LANES[case.accumulate]}, TileShape<{', '.join(map(str, shape))}> >"
     run_product(kernels, case, name, shape, m // rows * n // columns)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [SMALL, MEDIUM, LARGE])
+@pytest.mark.parametrize("fmt", c.FORMATS)
+def test_product_tiled_of_every_format(kernels, shape, fmt):
+    """However operands lie: rows contiguous or columns, aligned or not, in every accumulator that holds them."""
+    halves = {"float16": ["float16"], "bfloat16": ["bfloat16"], "float8_e4m3fn": HALVES, "float8_e5m2": HALVES}
+    narrow = [] if fmt == "float64" else ["float32", *halves.get(fmt, [])]
+    for accumulate in ["float64", *narrow]:
+        if shape == LARGE and accumulate != "float32":
+            continue
+        for number in (0, 3, 5, 6):
+            a_transposed, b_transposed, misaligned = bool(number & 1), bool(number & 2), number >> 2
+            m, n = shape[0] + 1 + number % 3, shape[1] + (4 if number & 4 else 3)
+            case = Case(m, n, 20 + number % 2, (fmt, fmt), accumulate, "", a_transposed, b_transposed, bool(number & 1),
+                        bool(number & 2), misaligned)  # fmt: skip
+            test_product_tiled(kernels, shape, case)
 
 
 @pytest.mark.parametrize(("exact", "case"), [
