@@ -45,10 +45,18 @@ def device(request):
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory):
-    """The CUDA kernels as PTX, in a directory that the processes of a run share."""
+def compiled(tmp_path_factory):
+    """Where compiled CUDA kernels lie: a directory that the processes of a run share."""
     base = tmp_path_factory.getbasetemp()
-    return ptx_kernels.Kernels((base.parent if base.name.startswith("popen") else base) / "ptx")
+    path = (base.parent if base.name.startswith("popen") else base) / "compiled"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def kernels(compiled):
+    """The CUDA kernels as PTX."""
+    return ptx_kernels.Kernels(compiled)
 
 
 _baseline: dict = {}

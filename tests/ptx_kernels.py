@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 import shutil
 from collections import Counter
@@ -34,21 +33,16 @@ def outside_of_entries(ptx: Path) -> list[str]:
 
 
 class Kernels:
-    """Entries of all files, each file compiled when it is first asked for, into a directory that processes share."""
+    """Entries of all files, each file compiled when it is first asked for."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.files = directory, {}
         self.executed: Counter[str] = Counter()
-        directory.mkdir(exist_ok=True)
 
     def entries(self, file: str) -> dict[str, Entry]:
         """Of a file, by name without namespaces."""
         if file not in self.files:
-            ptx = self.directory / f"{file}.ptx"
-            with open(ptx.with_suffix(".lock"), "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if not ptx.exists():
-                    cubins.compile_ptx(cubins.CUDA / f"{file}.cu", ARCHITECTURE, ptx)
+            ptx = cubins.compile_ptx(cubins.CUDA / f"{file}.cu", ARCHITECTURE, self.directory)
             found = parse_file(ptx)
             names = cubins.readable(list(found)) if found else []
             self.files[file] = dict(zip(names, found.values(), strict=True))

@@ -47,7 +47,7 @@ def test_nothing_but_known_instructions(kernels, file):
     entries = kernels.entries(file)
     assert bool(entries) == (file not in ("table", "mma"))
     assert ptx_run.unknown_opcodes(entries.values()) == set()
-    assert ptx_kernels.outside_of_entries(kernels.directory / f"{file}.ptx") == []
+    assert ptx_kernels.outside_of_entries(kernels.directory / f"{file}.sm_{ptx_kernels.ARCHITECTURE}.ptx") == []
 
 
 CONVERSIONS = [

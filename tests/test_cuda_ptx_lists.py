@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(ptx_kernels.MISSING is not None, reason=f"PTX ca
 THREADS = 128
 # Of each list: sizes, and by how many entries a tensor is moved from where 16 bytes begin.
 LIST = [(3000, 0), (1, 0), (0, 0), (517, 1)]
+ORDERED = [*((fmt, "together") for fmt in c.FORMATS), ("float16", "first"), ("float32", "last")]
 
 
 def listed(memory, fmt, tensors, struct, addresses):
@@ -37,8 +38,7 @@ def binades(fmt):
     return spec.emin - spec.p + 1, int(np.frexp(spec.max)[1]) - spec.emin + spec.p - 1
 
 
-@pytest.mark.parametrize("order", ["together", "last"])
-@pytest.mark.parametrize("fmt", c.FORMATS)
+@pytest.mark.parametrize(("fmt", "order"), ORDERED)
 def test_statistics(kernels, fmt, order):
     memory, tensors = Memory(), [numbers(fmt, size, size) for size, _ in LIST if size]
     cancelling = stored(100 + np.random.default_rng(2).standard_normal(2100) / 64, fmt)
@@ -85,8 +85,7 @@ def test_patterns(kernels, fmt):
         assert memory.fetch(first, np.int64, 1)[0] == bad[0]
 
 
-@pytest.mark.parametrize("order", ["together", "last"])
-@pytest.mark.parametrize("fmt", c.FORMATS)
+@pytest.mark.parametrize(("fmt", "order"), ORDERED)
 def test_clip_survey(kernels, fmt, order):
     memory, tensors = Memory(), [numbers(fmt, size, size, wide=30) for size, _ in LIST]
     addresses = [(tensor(memory, t, moved), 0) for t, (_, moved) in zip(tensors, LIST, strict=True)]

@@ -41,11 +41,10 @@ LARGE = {"outer_outer": 4.6, "rounded": 7.3, "else": 4.0}
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(compiled: Path) -> Path:
     """The cubins and PTX of every kernel."""
-    path = tmp_path_factory.mktemp("cubins")
-    cubins.compile_all(path)
-    return path
+    cubins.compile_all(compiled)
+    return compiled
 
 
 @pytest.fixture(scope="module")
