@@ -137,7 +137,7 @@ class Copies:
         for threads, groups, offsets, rows in self.pending:
             lands = active[threads] & (groups < self.groups[threads] - left)
             shared.store_rows(offsets[lands], rows[lands])
-            if shared.races and lands.any():
+            if shared.races:
                 shared.races.note(threads[lands], offsets[lands], rows.shape[1], "write")
             if not lands.all():
                 stays = ~lands

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,8 @@ class Kernels:
     """Entries of all files, each file compiled when it is first asked for."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory, self.files = directory, {}
-        self.executed: Counter[str] = Counter()
+        self.directory = directory
+        self.files: dict[str, dict[str, Entry]] = {}
 
     def entries(self, file: str) -> dict[str, Entry]:
         """Of a file, by name without namespaces."""
@@ -62,4 +61,4 @@ class Kernels:
         entry = self.entries(file)[name]
         shape = (block, 1, 1) if isinstance(block, int) else (*block, 1)
         arguments = padded([bytes(p) for p in parameters], entry)
-        self.executed += ptx_run.run(ptx_run.Launch(entry, memory, arguments, shape, grid, **how))
+        ptx_run.run(ptx_run.Launch(entry, memory, arguments, shape, grid, **how))

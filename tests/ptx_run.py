@@ -7,7 +7,6 @@ took different branches meet again; those at a barrier, or at an instruction of 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -23,10 +22,10 @@ from ptx_parse import Entry, Instruction, PtxError
 from ptx_races import Races
 from ptx_registers import Registers
 from ptx_semantics import operation
+from ptx_warp import DONE, RUNS, WAITS
 
 Array = NDArray[Any]
 Step = Callable[[Array], None]
-RUNS, WAITS, DONE = 0, 1, 2
 BRANCHES = {"bra": "branch", "bra.uni": "branch", "ret": "leave", "exit": "leave", "trap": "trap"}
 MOST_STEPS = 10_000_000
 
@@ -55,7 +54,6 @@ class Launch:
     dynamic_shared: int = 0
     unit: str = "hopper"  # whose mma.sync it is
     order: str = "together"
-    races: bool = True
 
 
 class Block(Registers):
@@ -69,7 +67,6 @@ class Block(Registers):
         self.steps: dict[int, Step] = {}
         self.segments: dict[int, tuple[list[Step], int, str]] = {}
         self.leaders = {0, *self.entry.labels.values()}
-        self.executed: Counter[str] = Counter()
 
     def compiled(self, at: int) -> Step:
         """The step of an instruction that neither branches nor waits."""
@@ -121,7 +118,6 @@ class Block(Registers):
                     step(taking)
                 except PtxError as error:
                     raise PtxError(f"{self.entry.name}, {i}: {error}") from None
-            self.executed[i.opcode] += 1
         self.count += len(steps) + 1
         self.pc[active] = end
         if kind == "label":
@@ -141,7 +137,6 @@ class Block(Registers):
         else:
             self.state[taking] = WAITS
             self.meet(end)
-        self.executed[i.opcode] += 1
 
     def meet(self, at: int) -> bool:
         """Runs the collective at a place for the threads that have all arrived whom it waits for."""
@@ -170,7 +165,7 @@ class Block(Registers):
         self.special["%ctaid.x"][:] = number
         size = self.entry.shared_bytes + self.launch.dynamic_shared
         self.shared = Space(size)
-        self.shared.races = Races(size, self.threads) if self.launch.races else None
+        self.shared.races = Races(size, self.threads)
         self.copies = ptx_access.Copies(self.threads)
         self.pc, self.state, self.count = np.zeros(self.threads, np.int64), np.full(self.threads, RUNS), 0
         while not (self.state == DONE).all():
@@ -194,8 +189,8 @@ class Block(Registers):
         raise PtxError(f"{self.entry.name}: threads wait for one another: {'; '.join(places)}")
 
 
-def run(launch: Launch) -> Counter[str]:
-    """Every block, in the order of their numbers; how often each opcode was executed."""
+def run(launch: Launch) -> None:
+    """Every block, in the order of their numbers."""
     if len(launch.arguments) != launch.entry.parameter_bytes:
         raise PtxError(
             f"{launch.entry.name}: {launch.entry.parameter_bytes} bytes of parameters, got {len(launch.arguments)}"
@@ -204,7 +199,6 @@ def run(launch: Launch) -> Counter[str]:
     with np.errstate(all="ignore"):
         for number in range(launch.grid):
             block.run(number)
-    return block.executed
 
 
 @cache

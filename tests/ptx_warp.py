@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 FULL = np.uint32(0xFFFFFFFF)
+RUNS, WAITS, DONE = 0, 1, 2  # the states of a thread
 BARRIER = re.compile(r"bar(?:rier)?\.(?:cta\.)?(?:sync|red\.(and|or)\.pred)(?:\.aligned)?")
 SHUFFLE = re.compile(r"shfl\.sync\.(bfly|idx|up|down)\.b32")
 VOTE = re.compile(r"vote\.sync\.(all|any|uni|ballot)\.(pred|b32)")
@@ -53,11 +54,11 @@ def ready(block: Block, i: Instruction, waiting: Array) -> Array:
     if BARRIER.fullmatch(i.opcode):
         if i.operands[1 if "red" in i.parts else 0] != "0":
             raise PtxError("a barrier other than 0")
-        others = (block.state == 1) & ~waiting
+        others = (block.state == WAITS) & ~waiting
         for at in np.unique(block.pc[others]):
             if BARRIER.fullmatch(block.entry.instructions[int(at)].opcode):
                 raise PtxError(f"some threads wait there, others at {block.entry.instructions[int(at)]}")
-        return waiting if (waiting | (block.state == 2)).all() else np.zeros_like(waiting)
+        return waiting if (waiting | (block.state == DONE)).all() else np.zeros_like(waiting)
     lane = (np.uint32(1) << (block.index % 32).astype(np.uint32)).astype(np.uint32)
     here = np.where(waiting, lane, np.uint32(0)).reshape(-1, 32).sum(axis=1, dtype=np.uint32).repeat(32)
     mask = members(block, i)
@@ -70,12 +71,11 @@ def ready(block: Block, i: Instruction, waiting: Array) -> Array:
 def run(block: Block, i: Instruction, active: Array) -> None:
     """For threads that are all there."""
     races = block.shared.races
-    if i.opcode == "bar.warp.sync" and races:
+    if i.opcode == "bar.warp.sync":
         for group in by_mask(block, i, active):
             races.warp_barrier(block.index[group])
     elif found := BARRIER.fullmatch(i.opcode):
-        if races:
-            races.barrier()
+        races.barrier()
         if found[1]:
             value = block.read(i.operands[2], "pred")()[active]
             result = value.all() if found[1] == "and" else value.any()
