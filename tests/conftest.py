@@ -9,6 +9,7 @@ from fractions import Fraction
 import ml_dtypes
 import mpmath
 import numpy as np
+import ptx_kernels
 import pytest
 
 from gradkern import _backend, _core
@@ -41,6 +42,21 @@ def device(request):
     if refusal:
         pytest.skip(f"device {request.param!r} cannot be used: {refusal}")
     return request.param
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """Where compiled CUDA kernels lie: a directory that the processes of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    path = (base.parent if base.name.startswith("popen") else base) / "compiled"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def kernels(compiled):
+    """The CUDA kernels as PTX."""
+    return ptx_kernels.Kernels(compiled)
 
 
 _baseline: dict = {}

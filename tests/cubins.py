@@ -6,11 +6,12 @@ loops. Nothing here runs on a GPU.
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -161,14 +162,30 @@ def roofline(kernel: Kernel, loop: tuple[Instruction, ...]) -> Roofline:
     )
 
 
-def compile_cubin(source: Path, architecture: int, directory: Path) -> Path:
-    """The cubin of a source, compiled as the build does."""
-    cubin = directory / f"{source.stem}.sm_{architecture}.cubin"
-    ptx = cubin.with_suffix(".ptx")
+def made(path: Path, make: Callable[[Path], None]) -> Path:
+    """A file that is made where it is not there, by one of the processes and threads that ask for it."""
+    with open(path.with_name(f"{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            part = path.with_name(f"{path.name}.part")
+            make(part)
+            part.replace(path)
+    return path
+
+
+def compile_ptx(source: Path, architecture: int, directory: Path) -> Path:
+    """The PTX of a source, compiled as the build does."""
     flags = ["-std=c++20", "--fmad=false", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}"]
-    subprocess.run(["nvcc", *flags, f"-arch=compute_{architecture}", "-ptx", source, "-o", ptx], check=True)
-    subprocess.run(["ptxas", f"-arch=sm_{architecture}", ptx, "-o", cubin], check=True)
-    return cubin
+    command = ["nvcc", *flags, f"-arch=compute_{architecture}", "-ptx", source, "-o"]
+    ptx = directory / f"{source.stem}.sm_{architecture}.ptx"
+    return made(ptx, lambda part: subprocess.run([*command, part], check=True))
+
+
+def compile_cubin(source: Path, architecture: int, directory: Path) -> Path:
+    """The cubin of a source, with its PTX beside it."""
+    ptx = compile_ptx(source, architecture, directory)
+    command = ["ptxas", f"-arch=sm_{architecture}", ptx, "-o"]
+    return made(ptx.with_suffix(".cubin"), lambda part: subprocess.run([*command, part], check=True))
 
 
 def compile_all(directory: Path) -> list[Path]:

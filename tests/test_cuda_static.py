@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cubins
+import ptx_run
 import pytest
 from cubins import Kernel
+from ptx_parse import parse_file
 
 MISSING = cubins.missing_tools()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"cubins cannot be read: {MISSING}")
@@ -38,11 +40,10 @@ INSTRUCTIONS_PER_HMMA = 4.0
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(compiled: Path) -> Path:
     """The cubins and PTX of every kernel."""
-    path = tmp_path_factory.mktemp("cubins")
-    cubins.compile_all(path)
-    return path
+    cubins.compile_all(compiled)
+    return compiled
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,12 @@ def test_nothing_is_called(directory: Path) -> None:
     files = sorted(directory.glob("*.ptx"))
     assert files
     assert {path.name: cubins.calls_in_ptx(path) for path in files if cubins.calls_in_ptx(path)} == {}
+
+
+def test_an_interpreter_knows_every_instruction(directory: Path) -> None:
+    """What tests/test_cuda_ptx.py runs of one architecture, others could run, too."""
+    unknown = {path.name: ptx_run.unknown_opcodes(parse_file(path).values()) for path in directory.glob("*.ptx")}
+    assert {name: opcodes for name, opcodes in unknown.items() if opcodes} == {}
 
 
 def test_atomics_are_of_integers_and_single(kernels: list[Kernel]) -> None:

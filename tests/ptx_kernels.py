@@ -1,0 +1,64 @@
+"""The CUDA kernels as PTX: compiled once for a run of the tests, found by their names, and launched."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cubins
+import ptx_run
+from ptx_memory import Memory
+from ptx_parse import Entry, parse_file
+
+ARCHITECTURE = 90
+MISSING = next((f"{tool} not found" for tool in ("nvcc", "c++filt") if not shutil.which(tool)), None)
+
+
+def padded(parameters: list[bytes], entry: Entry) -> bytes:
+    """Each at its place of the parameter space; what a struct leaves between its members is not looked at."""
+    space = bytearray(b"\xff" * entry.parameter_bytes)
+    for variable, raw in zip(entry.parameters.values(), parameters, strict=True):
+        assert variable.size == len(raw), f"{variable.name}: {variable.size} bytes, got {len(raw)}"
+        space[variable.offset : variable.offset + variable.size] = raw
+    return bytes(space)
+
+
+def outside_of_entries(ptx: Path) -> list[str]:
+    """Lines that declare functions, local memory or a stack, or that call something."""
+    unwanted = re.compile(r"\s*(?:\.(?:visible |extern |weak )?func\b|\.local\b|call[.\s])|.*__local_depot")
+    return [line for line in ptx.read_text().splitlines() if unwanted.match(line)]
+
+
+class Kernels:
+    """Entries of all files, each file compiled when it is first asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.files: dict[str, dict[str, Entry]] = {}
+
+    def entries(self, file: str) -> dict[str, Entry]:
+        """Of a file, by name without namespaces."""
+        if file not in self.files:
+            ptx = cubins.compile_ptx(cubins.CUDA / f"{file}.cu", ARCHITECTURE, self.directory)
+            found = parse_file(ptx)
+            names = cubins.readable(list(found)) if found else []
+            self.files[file] = dict(zip(names, found.values(), strict=True))
+        return self.files[file]
+
+    def launch(
+        self,
+        file: str,
+        name: str,
+        memory: Memory,
+        grid: int,
+        block: int | tuple[int, int],
+        *parameters: Any,
+        **how: Any,
+    ) -> None:
+        """Run a kernel to its end. `parameters` are structs, or numbers of ctypes."""
+        entry = self.entries(file)[name]
+        shape = (block, 1, 1) if isinstance(block, int) else (*block, 1)
+        arguments = padded([bytes(p) for p in parameters], entry)
+        ptx_run.run(ptx_run.Launch(entry, memory, arguments, shape, grid, **how))
