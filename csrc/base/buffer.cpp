@@ -3,6 +3,10 @@
 #include <map>
 #include <mutex>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace gradkern::base {
 namespace {
 
@@ -20,6 +24,16 @@ Kept& kept() {
   return *instance;
 }
 
+// Large buffers lie in large pages, of which fewer have to be cleared, noted and looked up.
+void ask_for_large_pages([[maybe_unused]] std::uint8_t* bytes, [[maybe_unused]] std::size_t size) {
+#if defined(__linux__)
+  constexpr std::size_t page = 4096, worth_it = std::size_t(1) << 22;
+  if (size < worth_it) return;
+  const std::size_t skipped = (page - reinterpret_cast<std::uintptr_t>(bytes) % page) % page;
+  madvise(bytes + skipped, (size - skipped) / page * page, MADV_HUGEPAGE);  // a wish: it may fail
+#endif
+}
+
 }  // namespace
 
 Buffer::Bytes Buffer::take(std::size_t& size) {
@@ -35,7 +49,9 @@ Buffer::Bytes Buffer::take(std::size_t& size) {
       return Bytes(bytes);
     }
   }
-  return Bytes(static_cast<std::uint8_t*>(::operator new[](size, alignment)));
+  Bytes bytes(static_cast<std::uint8_t*>(::operator new[](size, alignment)));
+  ask_for_large_pages(bytes.get(), size);
+  return bytes;
 }
 
 void Buffer::give_back(Bytes bytes, std::size_t size) noexcept try {
