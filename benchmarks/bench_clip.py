@@ -173,7 +173,7 @@ def kinds(kind: str, arrays: list, weights: list):
     adaptive = kind == "adaptive"
 
     @jax.jit
-    def by_optax(limit):
+    def by_optax(limit, grads, params):  # arguments: of constants it would compute the norms once for all
         transform = optax.adaptive_grad_clip(limit, 1e-3) if adaptive else optax.clip_by_block_rms(limit)
         return transform.update(grads, transform.init(params), params)[0]
 
@@ -200,7 +200,8 @@ def kinds(kind: str, arrays: list, weights: list):
         return result.arrays
 
     return {
-        "gradkern": gradkern, "torch": by_torch, "optax": lambda m: jax.block_until_ready(by_optax(m)), "numpy": by_numpy,
+        "gradkern": gradkern, "torch": by_torch, "numpy": by_numpy,
+        "optax": lambda m: jax.block_until_ready(by_optax(m, grads, params)),
     }  # fmt: skip
 
 

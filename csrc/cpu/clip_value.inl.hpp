@@ -10,7 +10,7 @@ namespace {
 // Whole groups: entries beyond low or high moved there; with `zero` those that are not finite count as zeros first.
 // False, and nothing stored, where none changes and it is in place.
 template <class F, class T>
-GRADKERN_HD bool clamp_groups(const T* x, std::int64_t n, T low, T high, bool zero, bool always,
+GRADKERN_HD bool clamp_groups(const T* x, std::int64_t n, T low, T high, bool zero, bool always, Ahead& ahead,
                               typename F::container* stored, ops::ClipCounts& counts) {
   using V = simd::vec<T, simd::vector_bytes / sizeof(T)>;
   using I = ops::int_t<V>;
@@ -18,7 +18,7 @@ GRADKERN_HD bool clamp_groups(const T* x, std::int64_t n, T low, T high, bool ze
   alignas(64) T moved[512];
   I changed(0), zeroed(0);
   for (std::int64_t j = 0; j < n; j += step) {
-    simd::prefetch_page(x + j);
+    if (j % group == 0) ahead.template fetch<T>();
     V v = V::load(x + j);
     const I kept = ops::abs(v) < V(static_cast<T>(__builtin_inf()));
     if (zero) {
@@ -43,7 +43,7 @@ GRADKERN_HD bool clamp_groups(const T* x, std::int64_t n, T low, T high, bool ze
   return true;
 }
 
-void clip_clamp(const executor::ClipTensor& t, double low, double high, bool zero, std::int64_t begin, std::int64_t end,
+void clip_clamp(const executor::ClipTensor& t, double low, double high, bool zero, const ClipRange& range,
                 ops::ClipCounts& counts) {
   formats::visit(t.format, [&](auto f) {
     using F = decltype(f);
@@ -56,11 +56,13 @@ void clip_clamp(const executor::ClipTensor& t, double low, double high, bool zer
     const bool always = t.source != t.target;
     // Zeros that pad a turn are not counted, whatever the bounds: they are set to a bound and subtracted.
     const bool counts_zero = T(0) < static_cast<T>(low) || T(0) > static_cast<T>(high);
-    for (std::int64_t i = begin; i < end; i += turn) {
-      const std::int64_t count = end - i < turn ? end - i : turn, n = (count + group - 1) / group * group;
+    Ahead ahead(t, range);
+    for (std::int64_t i = range.begin; i < range.end; i += turn) {
+      const std::int64_t count = range.end - i < turn ? range.end - i : turn, n = (count + group - 1) / group * group;
       const T* x = lanes_of(t, i, count, buffer);
       C* stored = n == count ? target + i : ragged;
-      const bool done = clamp_groups<F>(x, n, static_cast<T>(low), static_cast<T>(high), zero, always, stored, counts);
+      const bool done =
+          clamp_groups<F>(x, n, static_cast<T>(low), static_cast<T>(high), zero, always, ahead, stored, counts);
       if (counts_zero) counts.changed -= n - count;
       if (done && n != count) __builtin_memcpy(target + i, ragged, static_cast<unsigned long>(count) * sizeof(C));
     }

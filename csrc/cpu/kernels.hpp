@@ -38,6 +38,16 @@ struct ExponentRule {
   int zero_sum(const ExponentRule& other) const { return least + other.least - 1; }
 };
 
+// Entries of a tensor that is clipped; next: where those of the range after it lie, fetched from memory meanwhile.
+struct ClipRange {
+  std::int64_t begin, end;
+  const void* next;
+};
+
+// How a tensor is multiplied. plain: no entry and no product is infinite or NaN, and the factor is a normal float32 (any for
+// float64); lossless: nor does a product become subnormal, or zero.
+enum class ClipWay { by_entry, plain, lossless };
+
 // Chunks of k, and rows of a, that are packed at a time; whole instructions.
 inline constexpr std::int64_t mma_depth = 64, mma_rows = 128;
 inline constexpr std::int64_t mma_scratch = 320 * 1024;  // bytes
@@ -106,14 +116,13 @@ struct Kernels {
   void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, ops::Statistics& counts,
                   ops::Moments* moments);
   void (*errors)(const executor::ErrorArgs&, std::int64_t begin, std::int64_t end, executor::ErrorSums& sums);
-  // begin is the start of a chunk.
-  void (*clip_survey)(const executor::ClipTensor&, ops::Norm, std::int64_t begin, std::int64_t end, ops::Survey&);
-  // plain: no entry and no product is infinite or NaN, and the factor is a normal float32 (any for float64).
-  void (*clip_scale)(const executor::ClipTensor&, const ops::ClipFactor&, bool plain, bool zero, std::int64_t begin,
-                     std::int64_t end, ops::ClipCounts&);
+  // The range begins a chunk.
+  void (*clip_survey)(const executor::ClipTensor&, ops::Norm, const ClipRange&, ops::Survey&);
+  void (*clip_scale)(const executor::ClipTensor&, const ops::ClipFactor&, ClipWay, bool zero, const ClipRange&,
+                     ops::ClipCounts&);
   // low and high are values of the tensor's format; zero: what is not finite counts as zero.
-  void (*clip_clamp)(const executor::ClipTensor&, double low, double high, bool zero, std::int64_t begin,
-                     std::int64_t end, ops::ClipCounts&);
+  void (*clip_clamp)(const executor::ClipTensor&, double low, double high, bool zero, const ClipRange&,
+                     ops::ClipCounts&);
   void (*update)(const executor::UpdateArgs&, std::int64_t begin, std::int64_t end, ops::UpdateCounts&);
   void (*elementary_f32)(int function, const float* x, float* y, std::int64_t size);
   void (*elementary_f64)(int function, const double* x, double* y, std::int64_t size);

@@ -76,6 +76,7 @@ __global__ __launch_bounds__(list_threads, 12) void survey_kernel(ClipList list,
   __syncthreads();
   if (threadIdx.x != 0) return;
   ops::Survey s;
+  s.amin = 0;
 #pragma unroll 1
   for (int i = 0; i * list_block < chunk.count; ++i) {
     const BlockSurvey& block = blocks[i];

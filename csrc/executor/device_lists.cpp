@@ -1,5 +1,6 @@
 // Lists of tensors on a device: those of one format go through one launch, their chunks side by side; statistics, whose
 // cells outweigh many a tensor, through as many as keep what a launch borrows within bounds.
+#include <algorithm>
 #include <limits>
 #include <map>
 
@@ -182,6 +183,7 @@ void device_statistics(const Executor& e, const StatisticsArgs* tensors, std::in
 
 void device_clip_survey(const Executor& e, const ClipTensor* tensors, std::int64_t count, ops::Norm p,
                         ops::Survey* surveys) {
+  std::fill_n(surveys, count, ops::Survey{});
   clip_lists(
       e, tensors, count, surveys, false, [](std::int64_t) { return true; },
       [&](const ClipList& list, const Group&, ops::Survey* partials, Staging& staging) {

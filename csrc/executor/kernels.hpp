@@ -151,7 +151,7 @@ struct Executor {
   void (*activation_backward)(const Executor&, const ActivationArgs&);
   void (*statistics)(const Executor&, const StatisticsArgs* tensors, std::int64_t count, const StatisticsDone&);
   void (*errors)(const Executor&, const ErrorArgs&, ErrorSums&);
-  // Adds to surveys[i] what clipping asks of tensor i.
+  // surveys[i] = what clipping asks of tensor i.
   void (*clip_survey)(const Executor&, const ClipTensor* tensors, std::int64_t count, ops::Norm, ops::Survey* surveys);
   // Multiplies each tensor by its factor, given its survey; zero: entries that are not finite become 0.
   void (*clip_scale)(const Executor&, const ClipTensor* tensors, std::int64_t count, const ops::Survey* surveys,

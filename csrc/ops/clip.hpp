@@ -39,7 +39,8 @@ GRADKERN_HD int clip_range_of(double amax) { return amax > 0x1p450 ? 1 : amax !=
 
 struct Survey {
   std::int64_t nan = 0, inf = 0, first_nonfinite = -1;
-  double amax = 0;  // of the finite entries
+  double amax = 0;                // of the finite entries
+  double amin = __builtin_inf();  // likewise, but for zeros; or 0, where nobody looked
   TwoWords big, medium, small;
 
   GRADKERN_HD void add(int range, double sum) {
@@ -52,6 +53,7 @@ struct Survey {
     inf += other.inf;
     if (first_nonfinite < 0) first_nonfinite = other.first_nonfinite;
     if (other.amax > amax) amax = other.amax;
+    if (other.amin < amin) amin = other.amin;
     big.merge(other.big);
     medium.merge(other.medium);
     small.merge(other.small);

@@ -70,6 +70,15 @@ def times_power(x: float, exponent: int) -> float:
         return math.copysign(math.inf, x)
 
 
+def scaled(x: Floats, exponent: NDArray[np.int64]) -> Floats:
+    """Multiply by 2**exponent, which takes long and is mostly 1; infinite beyond float64."""
+    if not exponent.any():
+        return x
+    with np.errstate(all="ignore"):
+        found: Floats = np.ldexp(x, exponent)
+    return found
+
+
 @dataclass
 class Found:
     """What the first pass found.
@@ -77,9 +86,9 @@ class Found:
     Attributes
     ----------
     core : ClipGroup
-        The kernels' view of the units.
+        The kernels' view of what is to be scaled: the units, or their rows.
     wide : array of bool
-        Which of the units that are to be scaled are float64.
+        Which of those that are to be scaled are float64.
     records, total : structured arrays
         Of each unit, and of all together.
     exponent : int
@@ -93,10 +102,11 @@ class Found:
     total: NDArray[Any]
     exponent: int
     nonfinite: dict[str, NonFinite]
+    by_rows: bool = False
 
     @property
     def counted(self) -> int:
-        """How many units make up the whole."""
+        """How many units, or rows, make up the whole."""
         return len(self.wide)
 
     @property
@@ -104,11 +114,15 @@ class Found:
         """The norm of the finite entries divided by the scale, as two numbers."""
         return float(self.total["mantissa"][0]), int(self.total["exponent"][0]) - self.exponent
 
+    def spoiled(self) -> NDArray[np.bool_]:
+        """Which of those that are to be scaled hold NaN or infinity."""
+        nan, inf = self.core.nonfinite() if self.by_rows else (self.records["nan"], self.records["inf"])
+        found: NDArray[np.bool_] = (nan + inf)[: self.counted] != 0
+        return found
+
     def norms(self) -> Floats:
         """Norms of the units, divided by the scale."""
-        with np.errstate(over="ignore", under="ignore"):
-            found: Floats = np.ldexp(self.records["mantissa"], self.records["exponent"] - self.exponent)
-        return found
+        return scaled(self.records["mantissa"], self.records["exponent"] - self.exponent)
 
 
 def survey(arrays: Any, p: Any, scale: Any, function: str, out: Any = None) -> Found:
@@ -118,16 +132,31 @@ def survey(arrays: Any, p: Any, scale: Any, function: str, out: Any = None) -> F
     units = group._units
     units.load()
     records, total = units.core.survey(norm, units.counted)
-    nonfinite = {}
-    if (bad := records["nan"] + records["inf"]).any():
-        for name, unit in zip(group.names, units.records, strict=True):
-            if bad[unit]:
-                row = records[unit]
-                nonfinite[name] = NonFinite(
-                    int(bad[unit]), int(row["first_nonfinite"]), int(row["nan"]), int(row["inf"])
-                )
+    nonfinite = _nonfinite_of(group, records)
     _faults.point("surveyed")
     return Found(group, units.core, group._is_float64[: units.counted], records, total, exponent, nonfinite)
+
+
+def survey_rows(group: GradientGroup) -> Found:
+    """Read all arrays of a group once, by rows, which are what is to be scaled; each array is a unit."""
+    units, core = group._units, group._units.by_rows
+    units.load()
+    records, total = core.survey(NORMS[2], len(core))
+    nonfinite = _nonfinite_of(group, records)
+    _faults.point("surveyed")
+    wide = np.repeat(group._is_float64, units.rows)
+    return Found(group, core, wide, records, total, 0, nonfinite, by_rows=True)
+
+
+def _nonfinite_of(group: GradientGroup, records: NDArray[Any]) -> dict[str, NonFinite]:
+    bad = records["nan"] + records["inf"]
+    found = {}
+    if bad.any():
+        for name, unit in zip(group.names, group._units.records, strict=True):
+            if bad[unit]:
+                row = records[unit]
+                found[name] = NonFinite(int(bad[unit]), int(row["first_nonfinite"]), int(row["nan"]), int(row["inf"]))
+    return found
 
 
 def refuse(found: dict[str, NonFinite], function: str, what: str = "NaN or infinite") -> NonFiniteError:

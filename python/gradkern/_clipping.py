@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from gradkern import _faults
 from gradkern._arrays import on_host
 from gradkern._clip_survey import LIFT, Floats, Found, refuse, times_power
-from gradkern._overlap import Units
 from gradkern.clip_result import ClipResult, NonFinite, NormsByName
 from gradkern.fit import headroom
 from gradkern.formats import FormatInfo, finfo, formats
@@ -21,6 +20,11 @@ _FORMATS = formats()
 
 def _significant(x: Floats) -> Floats:
     """Round to float32's 24 bits, at any exponent."""
+    with np.errstate(all="ignore"):
+        single = x.astype(np.float32)
+    sizes = np.abs(single)
+    if sizes.min(initial=1.0) >= 2.0**-126 and sizes.max(initial=1.0) < math.inf:
+        return single.astype(np.float64)
     mantissa, exponent = np.frexp(x)
     found: Floats = np.ldexp(np.rint(np.ldexp(mantissa, 24)), exponent - 24)
     return found
@@ -37,18 +41,22 @@ class Factors:
 
 def factors_of(found: Found, coefficients: Floats, nonfinite: str) -> Factors:
     """Coefficients over the scale: 24 bits of them where the product is in float32, all where it is in float64."""
-    wide = found.wide
-    unscale = math.ldexp(1.0, -found.exponent)
+    wide, unscale = found.wide, math.ldexp(1.0, -found.exponent)
+    kept = _significant(coefficients[0])
+    second = np.ones(len(kept))
     with np.errstate(all="ignore"):
-        kept = np.where(wide, coefficients[0], _significant(coefficients[0]))
         first = kept * unscale
-        small = wide & (coefficients[0] < 2.0**-1022) & (coefficients[1] != 0)
-        split = wide & ~small & (np.abs(first) < 2.0**-1022) & (kept != 0)  # digits of the factor itself would be lost
-    second = np.where(split, unscale, np.where(small, math.ldexp(1.0, -found.exponent - LIFT), 1.0))
-    first = np.where(split, kept, np.where(small, coefficients[1], first))
+    if wide.any():
+        with np.errstate(all="ignore"):
+            kept = np.where(wide, coefficients[0], kept)
+            first = kept * unscale
+            small = wide & (coefficients[0] < 2.0**-1022) & (coefficients[1] != 0)
+            split = wide & ~small & (np.abs(first) < 2.0**-1022) & (kept != 0)  # digits of the factor would be lost
+        second[split], first[split] = unscale, kept[split]
+        second[small], first[small] = math.ldexp(1.0, -found.exponent - LIFT), coefficients[1][small]
     write = first * second != 1
     if nonfinite == "zero" and found.nonfinite:
-        write |= (found.records["nan"] + found.records["inf"])[: found.counted] != 0
+        write |= found.spoiled()
     return Factors(first, second, write)
 
 
@@ -93,23 +101,11 @@ def scale(found: Found, factors: Factors, zero: bool) -> tuple[int, int, int, in
 
 def margin_of(found: Found) -> int | None:
     """How often every tensor could be doubled before an entry overflows; None where all are zero."""
-    group = found.group
-    amax = found.records["amax"]
-    if len(group._formats) == 1:
-        largest = {group._formats[0]: float(amax.max(initial=0.0))}
-    elif len(amax) == len(group._units.formats):
-        ids = group._units.formats
-        largest = {i: float(amax[ids == i].max()) for i in group._formats}
-    else:  # rows of several formats
-        ids = np.repeat(group._units.formats, rows_of(group._units))
-        largest = {i: float(amax[ids == i].max(initial=0.0)) for i in group._formats}
+    amax, ids = found.records["amax"], found.group._units.formats
+    kinds = found.group._formats
+    largest = {i: float((amax if len(kinds) == 1 else amax[ids == i]).max(initial=0.0)) for i in kinds}
     rooms = [headroom(x, finfo(_FORMATS[i])) for i, x in largest.items() if x > 0]
     return min(rooms, default=None)
-
-
-def rows_of(units: Units) -> list[int]:
-    """Count the output rows of each unit: the first axis of a matrix or more, else one."""
-    return [s.shape[0] if s.ndim > 1 and s.size else 1 for s in units.sources]
 
 
 def everywhere(found: Found, coefficient: tuple[float, float]) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,21 @@ class Units:
             self.sources[0].use_stream(*self.stream())
         for source, owner, key in self.loads:
             source[...] = owner[key]
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the units."""
+        return [source.shape for source in self.sources]
+
+    @cached_property
+    def rows(self) -> list[int]:
+        """Output rows of each unit: the first axis of a matrix or more, else one."""
+        return [shape[0] if len(shape) > 1 and 0 not in shape else 1 for shape in self.shapes]
+
+    @cached_property
+    def by_rows(self) -> Any:
+        """The kernels' view of the rows."""
+        return self.core.by_rows(self.rows)
 
     @classmethod
     def direct(cls, core: Any, arrays: Sequence[Any]) -> Units:

@@ -5,36 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradkern import _core
 from gradkern._arrays import read_in_place
 from gradkern._backend import takes_device
-from gradkern._clip_survey import LIFT, Found, check_policy, limit, survey
-from gradkern._clipping import norm_of, rows_of, settle
+from gradkern._clip_survey import LIFT, Floats, check_policy, limit, scaled, survey_rows
+from gradkern._clipping import norm_of, settle
 from gradkern.clip_result import ClipResult
-from gradkern.gradient_group import GradientGroup, named
+from gradkern.gradient_group import NORMS, GradientGroup, named
 
 
-def _weight_norms(group: GradientGroup, weights: Any, rows: list[int], function: str) -> Any:
-    """Norms of the rows of weights, as mantissas and exponents."""
+def _weight_norms(group: GradientGroup, weights: Any, function: str) -> Floats:
+    """Norms of the rows of weights."""
     names, values = named(weights, function)
     if list(names) != list(group.names):
         raise ValueError(f"{function}: weights must have the names of grads {group.names[:5]}, got {names[:5]}")
     bits = [read_in_place(v, f"{function}: weights: {name}") for name, v in zip(names, values, strict=True)]
-    for name, weight, source in zip(names, bits, group._units.sources, strict=True):
-        if weight.shape != source.shape:
-            raise ValueError(f"{function}: {name} has weights of shape {weight.shape} and grads of {source.shape}")
-    core = _core.ClipGroup([b.bits for b in bits], [], [b.format_id for b in bits], rows)
-    return core.survey(1, len(core))[0]
+    for name, weight, shape in zip(names, bits, group._units.shapes, strict=True):
+        if weight.shape != shape:
+            raise ValueError(f"{function}: {name} has weights of shape {weight.shape} and grads of {shape}")
+    core = _core.ClipGroup([b.bits for b in bits], [], [b.format_id for b in bits]).by_rows(group._units.rows)
+    core.survey(NORMS[2], 0)
+    return scaled(*core.norms())
 
 
-def _by_rows(found: Found, rows: list[int]) -> Found:
-    """Survey again, by rows."""
-    units = found.group._units
-    core = _core.ClipGroup(list(units.sources), list(units.targets), units.formats.tolist(), rows)
-    records, _ = core.survey(1, 0)
-    wide = np.repeat(found.wide, rows)
-    return Found(found.group, core, wide, records, found.total, found.exponent, found.nonfinite)
+def _coefficients(allowed: Floats, mantissa: Floats, exponent: NDArray[np.int64]) -> Floats:
+    """Return what brings norms down to those allowed; in a second row 2**LIFT times it where it is subnormal."""
+    with np.errstate(all="ignore"):
+        coefficient = np.minimum(scaled(allowed / mantissa, -exponent), 1.0)  # NaN stays
+        coefficient[(mantissa == 0) | (mantissa <= scaled(allowed, -exponent))] = 1.0
+        small = coefficient < 2.0**-1022
+        lifted = coefficient
+        if small.any():
+            lifted = np.where(small, np.ldexp(np.ldexp(allowed, LIFT) / mantissa, -exponent), coefficient)
+    return np.stack([coefficient, lifted])
 
 
 @takes_device
@@ -84,20 +89,16 @@ def clip_adaptive(
     function = "clip_adaptive"
     check_policy(nonfinite, function)
     fraction, least = limit(clip, function, "clip"), limit(eps, function, "eps")
-    whole = survey(grads, 2, 1.0, function, out)
-    units = whole.group._units
+    group = GradientGroup._of(grads, function, out)
+    units = group._units
     if not units.simple or units.counted != len(units.sources):
         raise ValueError(f"{function}: grads overlap, so their rows are not clear")
-    rows = rows_of(units)
-    weight = _weight_norms(whole.group, weights, rows, function)
-    found = _by_rows(whole, rows)
-    records = found.records
-    mantissa, exponent = records["mantissa"].copy(), records["exponent"]
-    if nonfinite == "propagate":
-        mantissa[records["inf"] != 0], mantissa[records["nan"] != 0] = np.inf, np.nan
-    with np.errstate(all="ignore"):
-        allowed = np.maximum(np.ldexp(weight["mantissa"], weight["exponent"]), least) * fraction
-        lifted = np.ldexp(np.ldexp(allowed, LIFT) / mantissa, -exponent)
-        coefficients = np.minimum([np.ldexp(allowed / mantissa, -exponent), lifted], 1.0)  # NaN stays
-    coefficients[:, (mantissa == 0) | (mantissa <= np.ldexp(allowed, -exponent))] = 1.0
-    return settle(found, coefficients, norm_of(whole, nonfinite == "zero"), nonfinite, function, whole.norms())
+    allowed = np.maximum(_weight_norms(group, weights, function), least) * fraction
+    found = survey_rows(group)
+    mantissa, exponent = found.core.norms()
+    if nonfinite == "propagate" and found.nonfinite:
+        nan, inf = found.core.nonfinite()
+        mantissa[inf != 0], mantissa[nan != 0] = np.inf, np.nan
+    return settle(
+        found, _coefficients(allowed, mantissa, exponent), norm_of(found, nonfinite == "zero"), nonfinite, function
+    )

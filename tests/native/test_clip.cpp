@@ -61,7 +61,7 @@ struct Batch {
 
 void survey_against_truth(const Tensor& t, ops::Norm p, const ops::Survey& s) {
   std::int64_t nan = 0, inf = 0, first = -1;
-  double amax = 0;
+  double amax = 0, amin = __builtin_inf();
   long double sum = 0;
   for (std::int64_t i = 0; i < t.size(); ++i) {
     const double a = std::fabs(t.values[static_cast<std::size_t>(i)]);
@@ -71,6 +71,7 @@ void survey_against_truth(const Tensor& t, ops::Norm p, const ops::Survey& s) {
       continue;
     }
     amax = std::max(amax, a);
+    if (a != 0) amin = std::min(amin, a);
     sum += p == ops::Norm::two ? static_cast<long double>(a) * a : static_cast<long double>(a);
   }
   const long double norm = p == ops::Norm::infinity ? amax : p == ops::Norm::two ? std::sqrt(sum) : sum;
@@ -78,7 +79,7 @@ void survey_against_truth(const Tensor& t, ops::Norm p, const ops::Survey& s) {
   const long double value = std::ldexp(static_cast<long double>(got.mantissa), got.exponent);
   const std::string name = test::name_of(t.format);
   CHECK(s.nan == nan && s.inf == inf && s.first_nonfinite == first, name, t.size(), s.nan, s.inf, s.first_nonfinite);
-  CHECK(test::same(s.amax, amax), name, t.size(), s.amax, amax);
+  CHECK(test::same(s.amax, amax) && test::same(s.amin, amin), name, t.size(), s.amax, amax, s.amin, amin);
   CHECK(std::fabs(value - norm) <= 1e-14L * norm, name, t.size(), static_cast<int>(p), static_cast<double>(value));
 }
 
@@ -186,7 +187,8 @@ void every(const std::vector<Executor>& executors, const std::vector<Tensor>& te
       for (const auto& e : executors) {
         const auto again = batch.survey(e, p);
         for (std::size_t i = 0; i < first.size(); ++i)
-          CHECK(same(again[i], first[i]), e.name, threads, test::name_of(tensors[i].format), tensors[i].size());
+          CHECK(same(again[i], first[i]) && (e.device || test::same(again[i].amin, first[i].amin)), e.name, threads,
+                test::name_of(tensors[i].format), tensors[i].size());
       }
     }
   }
