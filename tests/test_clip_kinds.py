@@ -274,7 +274,8 @@ def test_any_float64(lists, max_norm, p):
 
 @pytest.mark.parametrize("kind", [gk.clip_by_global_norm, gk.clip_by_norm, gk.clip_adaptive])
 @pytest.mark.parametrize(
-    ("size", "most"), [(1e300, 1e-13), (3e307, 7e-18), (1e10, 1e-305), (1.0, 5e-324), (7e3, 3e-322)]
+    ("size", "most"),
+    [(1e300, 1e-13), (3e307, 7e-18), (1e10, 1e-305), (1.0, 5e-324), (7e3, 3e-322), (1e298, 8e-86), (1e306, 1e-190)],
 )
 def test_coefficients_below_the_smallest_normal_keep_their_digits(kind, size, most):
     x = np.random.default_rng(5).standard_normal((1, 50)) * size

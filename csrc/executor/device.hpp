@@ -58,7 +58,7 @@ struct ClipList {
 };
 
 // Raised with every change of what lies between the libraries and the module that opens them.
-inline constexpr int device_table_version = 3;
+inline constexpr int device_table_version = 4;
 
 struct DeviceTable {
   int version;

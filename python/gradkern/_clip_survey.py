@@ -16,7 +16,7 @@ from gradkern.errors import NonFiniteError
 from gradkern.gradient_group import NORMS, GradientGroup
 
 POLICIES = ("raise", "skip", "zero", "propagate")
-LIFT = 200
+LIFT = 1000  # bits: a coefficient of 2**-1273 still has all its digits, and what it multiplies does not overflow
 Floats = NDArray[np.float64]
 
 

@@ -53,7 +53,9 @@ def factors_of(found: Found, coefficients: Floats, nonfinite: str) -> Factors:
             small = wide & (coefficients[0] < 2.0**-1022) & (coefficients[1] != 0)
             split = wide & ~small & (np.abs(first) < 2.0**-1022) & (kept != 0)  # digits of the factor would be lost
         second[split], first[split] = unscale, kept[split]
-        second[small], first[small] = math.ldexp(1.0, -found.exponent - LIFT), coefficients[1][small]
+        power = max(-found.exponent - LIFT, -1022)  # the rest of it goes to the other factor
+        second[small] = math.ldexp(1.0, power)
+        first[small] = np.ldexp(coefficients[1][small], -found.exponent - LIFT - power)
     write = first * second != 1
     if nonfinite == "zero" and found.nonfinite:
         write |= found.spoiled()
