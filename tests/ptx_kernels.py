@@ -25,6 +25,12 @@ def padded(parameters: list[bytes], entry: Entry) -> bytes:
     return bytes(space)
 
 
+def extents(of: int | tuple[int, ...]) -> tuple[int, int, int]:
+    """Along x, y and z."""
+    x, y, z, *_ = (*((of,) if isinstance(of, int) else of), 1, 1)
+    return x, y, z
+
+
 def outside_of_entries(ptx: Path) -> list[str]:
     """Lines that declare functions, local memory or a stack, or that call something."""
     unwanted = re.compile(r"\s*(?:\.(?:visible |extern |weak )?func\b|\.local\b|call[.\s])|.*__local_depot")
@@ -36,29 +42,29 @@ class Kernels:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.files: dict[str, dict[str, Entry]] = {}
+        self.files: dict[tuple[str, int], dict[str, Entry]] = {}
 
-    def entries(self, file: str) -> dict[str, Entry]:
+    def entries(self, file: str, architecture: int = ARCHITECTURE) -> dict[str, Entry]:
         """Of a file, by name without namespaces."""
-        if file not in self.files:
-            ptx = cubins.compile_ptx(cubins.CUDA / f"{file}.cu", ARCHITECTURE, self.directory)
-            found = parse_file(ptx)
+        key = file, architecture
+        if key not in self.files:
+            found = parse_file(cubins.compile_ptx(cubins.CUDA / f"{file}.cu", architecture, self.directory))
             names = cubins.readable(list(found)) if found else []
-            self.files[file] = dict(zip(names, found.values(), strict=True))
-        return self.files[file]
+            self.files[key] = dict(zip(names, found.values(), strict=True))
+        return self.files[key]
 
     def launch(
         self,
         file: str,
         name: str,
         memory: Memory,
-        grid: int,
-        block: int | tuple[int, int],
+        grid: int | tuple[int, ...],
+        block: int | tuple[int, ...],
         *parameters: Any,
+        architecture: int = ARCHITECTURE,
         **how: Any,
     ) -> None:
         """Run a kernel to its end. `parameters` are structs, or numbers of ctypes."""
-        entry = self.entries(file)[name]
-        shape = (block, 1, 1) if isinstance(block, int) else (*block, 1)
+        entry = self.entries(file, architecture)[name]
         arguments = padded([bytes(p) for p in parameters], entry)
-        ptx_run.run(ptx_run.Launch(entry, memory, arguments, shape, grid, **how))
+        ptx_run.run(ptx_run.Launch(entry, memory, arguments, extents(block), extents(grid), **how))

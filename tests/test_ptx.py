@@ -48,7 +48,7 @@ def run(body, size=256, shared=SHARED, data=None, threads=64, **how):
     memory = Memory(1 << 16)
     address = memory.upload(np.zeros(size, np.uint8) if data is None else data)
     pointer = int(address).to_bytes(8, "little")
-    ptx_run.run(ptx_run.Launch(entry, memory, pointer, (threads, 1, 1), 1, **how))
+    ptx_run.run(ptx_run.Launch(entry, memory, pointer, (threads, 1, 1), (1, 1, 1), **how))
     return memory.fetch(address, np.uint32, size // 4)
 
 
