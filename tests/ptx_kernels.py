@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import cubins
 import ptx_run
+import pytest
 from ptx_memory import Memory
 from ptx_parse import Entry, parse_file
 
 ARCHITECTURE = 90
 MISSING = next((f"{tool} not found" for tool in ("nvcc", "c++filt") if not shutil.which(tool)), None)
+
+
+def slow_but(cases: Iterable[Any], *quick: Any) -> list[Any]:
+    """Parameters of a test, all of them slow but some."""
+    cases = list(cases)
+    assert all(case in cases for case in quick), quick
+    several = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [pytest.param(*values, marks=[] if case in quick else pytest.mark.slow)
+            for case, values in zip(cases, several, strict=True)]  # fmt: skip
 
 
 def padded(parameters: list[bytes], entry: Entry) -> bytes:

@@ -84,6 +84,7 @@ def test_columns_in_slabs(kernels):
     run_mma(kernels, kernel, of_unit(kernel, 64, 136, 32), slabs=2)
 
 
+@pytest.mark.slow
 def test_float8_is_not_multiplied_on_hopper(kernels):
     """There mma.sync has no unit for it."""
     kernel = Mma("mma_float8", E4, "float32", WHOLE, SMALL, K_K)
