@@ -146,8 +146,8 @@ class Copies:
 
 
 def source_bytes(block: Block, size: int, given: tuple[str, ...]) -> Callable[[], Array]:
-    """How many bytes a copy brings: all, as many as a register says, or none where a predicate holds."""
-    if given and block.register(given[0]).dtype == bool:
+    """How many bytes a copy brings: all, as many as an operand says, or none where a predicate holds."""
+    if given and given[0][0] == "%" and block.register(given[0]).dtype == bool:
         ignored = block.read(given[0], "pred")
         return lambda: np.where(ignored(), 0, size).astype(np.uint32)
     return block.read(given[0] if given else str(size), "u32")

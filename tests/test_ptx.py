@@ -157,6 +157,27 @@ def test_copies_arrive_when_they_are_waited_for():
     assert (too_soon[:64] == 0xFFFFFFFF).all()
 
 
+def test_a_copy_that_is_not_there_is_zero():
+    """By a predicate of an inner scope, whose name has no percent sign; the source is not touched."""
+    body = """mov.u32 	%r3, table;
+	shl.b32 	%r4, %r1, 4;
+	add.s32 	%r5, %r3, %r4;
+	mul.wide.u32 	%rd4, %r1, 16;
+	add.s64 	%rd5, %rd1, %rd4;
+	setp.lt.u32 	%p1, %r1, 32;
+	selp.u32 	%r7, 1, 0, %p1;
+	{
+	.reg .pred absent;
+	setp.eq.u32 	absent, %r7, 0;
+	cp.async.cg.shared.global [%r5], [%rd5], 16, absent;
+	}
+	cp.async.commit_group;
+	cp.async.wait_group 0;
+	ld.shared.u32 	%r6, [%r5];
+	st.global.u32 	[%rd3], %r6;"""
+    assert run(body, 512, data=np.arange(128, dtype=np.uint32))[:64].tolist() == [*range(0, 128, 4), *[0] * 32]
+
+
 def test_matrices_of_a_warp():
     """A product of ones and small integers on a matrix unit, its operands through ldmatrix."""
     rng = np.random.default_rng(0)
