@@ -188,9 +188,12 @@ def compile_cubin(source: Path, architecture: int, directory: Path) -> Path:
     return made(ptx.with_suffix(".cubin"), lambda part: subprocess.run([*command, part], check=True))
 
 
-def compile_all(directory: Path) -> list[Path]:
-    """The cubins of every kernel for every architecture, two at a time."""
-    jobs = [(source, architecture) for source in kernel_sources() for architecture in ARCHITECTURES]
+def compile_all(
+    directory: Path, sources: list[Path] | None = None, architectures: tuple[int, ...] = ARCHITECTURES
+) -> list[Path]:
+    """The cubins of every kernel, or of those of some files, for every architecture, two at a time."""
+    sources = kernel_sources() if sources is None else sources
+    jobs = [(source, architecture) for source in sources for architecture in architectures]
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda job: compile_cubin(job[0], job[1], directory), jobs))
 

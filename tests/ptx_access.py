@@ -145,6 +145,14 @@ class Copies:
         self.pending = remaining
 
 
+def source_bytes(block: Block, size: int, given: tuple[str, ...]) -> Callable[[], Array]:
+    """How many bytes a copy brings: all, as many as an operand says, or none where a predicate holds."""
+    if given and given[0][0] == "%" and block.register(given[0]).dtype == bool:
+        ignored = block.read(given[0], "pred")
+        return lambda: np.where(ignored(), 0, size).astype(np.uint32)
+    return block.read(given[0] if given else str(size), "u32")
+
+
 def asynchronous(block: Block, i: Instruction) -> Step:
     """cp.async with its groups: until it is waited for, nobody knows what its target holds."""
     if i.opcode == "cp.async.commit_group":
@@ -154,7 +162,7 @@ def asynchronous(block: Block, i: Instruction) -> Step:
         return lambda active: block.copies.land(block.shared, active, left)
     size = int(i.operands[2])
     to, source = address(block, i.operands[0], "shared"), address(block, i.operands[1], "global")
-    read = block.read(i.operands[3] if len(i.operands) > 3 else str(size), "u32")
+    read = source_bytes(block, size, i.operands[3:])
 
     def step(active: Array) -> None:
         threads, taken = block.index[active], read()[active]

@@ -52,9 +52,11 @@ TileSource = structure(
     vector=flag, to_tfloat32=flag)  # fmt: skip
 Product = structure("ProductTask", a=TileSource, b=TileSource, m=i32, n=i32, k=i32, tiles_n=i32, out=Epilogue)
 MmaSource = structure(
-    "MmaSource", data=pointer, outer_stride=i64, k_stride=i64, format=i32, outer=i32, k=i32, fill=i32, along_outer=flag,
-    apart=i64, advance=i64)  # fmt: skip
-Mma = structure("MmaTask", a=MmaSource, b=MmaSource, m=i32, n=i32, k=i32, tiles_n=i32, out=Epilogue)
+    "MmaSource", data=pointer, outer_stride=i64, k_stride=i64, outer=i32, k=i32, apart=i64, advance=i64)  # fmt: skip
+Mma = structure("MmaTask", a=MmaSource, b=MmaSource, m=i32, n=i32, k=i32, out=Epilogue)
+MmaPack = structure(
+    "MmaPack", data=pointer, format=i32, outer_stride=i64, k_stride=i64, outer=i32, k=i32, tile=i32, is_a=flag,
+    in_halves=flag, vector=flag, packed=pointer)  # fmt: skip
 
 SQUARES = ("f8", (3,))  # big, medium, small
 ROUNDING_COUNTS = np.dtype([

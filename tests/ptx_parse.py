@@ -15,7 +15,7 @@ WIDTH = {"8": 1, "16": 2, "32": 4, "64": 8}
 IGNORED = (".version", ".target", ".address_size", ".maxntid", ".minnctapersm", ".pragma", ".file", ".loc")
 ENTRY = re.compile(r"(?:\.visible |\.weak )?\.entry\s+(\S+?)\(?$")
 VARIABLE = re.compile(r"\.(param|shared)\s+(?:\.align\s+(\d+)\s+)?\.([bsuf])(\d+)\s+([\w$]+)(?:\[(\d*)\])?")
-REGISTERS = re.compile(r"\.reg\s+\.(pred|[bsuf](\d+))\s+(%[\w$]+)(?:<(\d+)>)?$")
+REGISTERS = re.compile(r"\.reg\s+\.(pred|[bsuf](\d+))\s+(%?[\w$]+)(?:<(\d+)>)?$")
 INSTRUCTION = re.compile(r"(?:@(!?)(%[\w$]+)\s+)?([a-z][\w.:]*)\s*(.*)$", re.DOTALL)
 OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")
 
@@ -85,7 +85,7 @@ def place(space: dict[str, Variable], found: re.Match[str]) -> None:
 
 
 class Scope:
-    """Names of registers, each scope's own: those of an inner one are told apart by its number."""
+    """Names of registers, all with a percent sign and each scope's own: those of an inner one by its number."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry, self.stack, self.number = entry, [""], 0
@@ -98,17 +98,18 @@ class Scope:
     def declare(self, name: str, width: int, count: int | None) -> None:
         """One register, or `count` numbered ones."""
         for full in [name] if count is None else [f"{name}{i}" for i in range(count)]:
-            self.entry.registers[full + self.stack[-1]] = width
+            self.entry.registers[f"%{full.removeprefix('%')}{self.stack[-1]}"] = width
 
     def rename(self, text: str) -> str:
         """Operands with the names of the inner scopes."""
         if len(self.stack) == 1:
             return text
-        return re.sub(r"%[\w$]+", lambda m: self.resolve(m[0]), text)
+        return re.sub(r"%?[\w$]+", lambda m: self.resolve(m[0]), text)
 
     def resolve(self, name: str) -> str:
         """The innermost register of a name."""
-        return next((name + s for s in reversed(self.stack) if name + s in self.entry.registers), name)
+        full = f"%{name.removeprefix('%')}"
+        return next((full + s for s in reversed(self.stack) if full + s in self.entry.registers), name)
 
 
 def statements(text: str) -> list[tuple[int, str]]:

@@ -18,7 +18,7 @@ AXES = "xyz"
 class Registers:
     """Of every thread of a block, as unsigned integers of their width; predicates as booleans."""
 
-    def __init__(self, entry: Entry, block: tuple[int, int, int], grid: int) -> None:
+    def __init__(self, entry: Entry, block: tuple[int, int, int], grid: tuple[int, int, int]) -> None:
         self.entry, self.block, self.grid = entry, block, grid
         self.threads = int(np.prod(block))
         if self.threads % 32:
@@ -39,8 +39,7 @@ class Registers:
         index = self.index.astype(np.uint32)
         named = {"%laneid": index % 32, "%warpid": index // 32}
         parts = (index % x, index // x % y, index // (x * y))
-        grid = (self.grid, 1, 1)
-        for axis, thread, size, count in zip(AXES, parts, self.block, grid, strict=True):
+        for axis, thread, size, count in zip(AXES, parts, self.block, self.grid, strict=True):
             named |= {f"%tid.{axis}": thread, f"%ctaid.{axis}": np.zeros_like(index)}
             named |= {f"%ntid.{axis}": np.full_like(index, size), f"%nctaid.{axis}": np.full_like(index, count)}
         return named

@@ -50,7 +50,7 @@ class Launch:
     memory: Memory
     arguments: bytes
     block: tuple[int, int, int]
-    grid: int
+    grid: tuple[int, int, int]
     dynamic_shared: int = 0
     unit: str = "hopper"  # whose mma.sync it is
     order: str = "together"
@@ -160,9 +160,10 @@ class Block(Registers):
         warps = np.flatnonzero(running.reshape(-1, 32).any(axis=1))
         return running & (self.index // 32 == warps[0 if self.launch.order == "first" else -1])
 
-    def run(self, number: int) -> None:
-        """The block of that number, to its end."""
-        self.special["%ctaid.x"][:] = number
+    def run(self, place: tuple[int, ...]) -> None:
+        """The block at a place of the grid, z first, to its end."""
+        for axis, number in zip("zyx", place, strict=True):
+            self.special[f"%ctaid.{axis}"][:] = number
         size = self.entry.shared_bytes + self.launch.dynamic_shared
         self.shared = Space(size)
         self.shared.races = Races(size, self.threads)
@@ -197,8 +198,8 @@ def run(launch: Launch) -> None:
         )
     block = Block(launch)
     with np.errstate(all="ignore"):
-        for number in range(launch.grid):
-            block.run(number)
+        for place in np.ndindex(launch.grid[::-1]):
+            block.run(place)
 
 
 @cache

@@ -11,6 +11,7 @@ import ptx_kernels
 import ptx_run
 import pytest
 from conftest import SPECS, assert_same, bits
+from ptx_kernels import slow_but
 from ptx_memory import Memory
 from ptx_tensors import CHUNK, numbers, stored, tensor
 
@@ -41,7 +42,13 @@ def first_of(values):
     return next((int(v) for v in values if v >= 0), -1)
 
 
-@pytest.mark.parametrize("file", [path.stem for path in cubins.kernel_sources()])
+FILES = [path.stem for path in cubins.kernel_sources()]
+QUICK = [
+    file for file in FILES if file not in ("table", "mma", "mma_float8", "clip")
+]  # whose kernels tests run by default
+
+
+@pytest.mark.parametrize("file", slow_but(FILES, *QUICK))
 def test_nothing_but_known_instructions(kernels, file):
     """No calls, no local memory, no functions: every instruction of every entry is one that the interpreter runs."""
     entries = kernels.entries(file)
@@ -69,7 +76,9 @@ def kind_of_conversion(source, fmt, scale, rounding):
     return "float" if nearest and power and "float64" not in (source, fmt) else "double", nearest
 
 
-@pytest.mark.parametrize(("source", "fmt", "scale", "rounding", "saturate", "flush"), CONVERSIONS)
+@pytest.mark.parametrize(
+    ("source", "fmt", "scale", "rounding", "saturate", "flush"), slow_but(CONVERSIONS, CONVERSIONS[1], CONVERSIONS[6])
+)
 @pytest.mark.parametrize("misaligned", [0, 1])
 @pytest.mark.parametrize("reports", [False, True])
 def test_convert(kernels, source, fmt, scale, rounding, saturate, flush, misaligned, reports, sizes=RAGGED):
@@ -97,7 +106,7 @@ def test_convert(kernels, source, fmt, scale, rounding, saturate, flush, misalig
 
 
 @pytest.mark.parametrize("reports", [False, True])
-@pytest.mark.parametrize("fmt", c.FORMATS)
+@pytest.mark.parametrize("fmt", slow_but(c.FORMATS, "float16"))
 def test_every_conversion(kernels, fmt, reports):
     """Of both lane types, to nearest even and otherwise."""
     for source, rounding in [("float64", "nearest_even"), ("bfloat16", "nearest_even"), ("float32", "stochastic")]:
@@ -117,7 +126,7 @@ def test_every_pair_of_formats(kernels, source, fmt, reports):
 
 @pytest.mark.parametrize("reports", [False, True])
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-@pytest.mark.parametrize("fmt", c.FORMATS)
+@pytest.mark.parametrize("fmt", slow_but(c.FORMATS, "float64", "float8_e4m3fn"))
 def test_update(kernels, fmt, rounding, reports, gradient_format="float32"):
     mode = (ROUNDINGS[rounding], 0, 0, 11)
     for size, misaligned in [(700, 0), (130, 1)]:
@@ -147,7 +156,7 @@ def test_every_gradient(kernels, fmt, gradient_format, reports):
         test_update(kernels, fmt, rounding, reports, gradient_format)
 
 
-@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("width", slow_but([4, 8], 8))
 def test_elementary(kernels, width):
     kind, dtype, function = (
         ("float", np.float32, _core.elementary_f32) if width == 4 else ("double", np.float64, _core.elementary_f64)
@@ -167,7 +176,7 @@ def test_elementary(kernels, width):
 ACTIVATIONS = {"sigmoid": "sigmoid_activation", "tanh": "tanh_activation"}
 
 
-@pytest.mark.parametrize("fmt", ["float64", "float32", "float16", "float8_e5m2"])
+@pytest.mark.parametrize("fmt", slow_but(["float64", "float32", "float16", "float8_e5m2"], "float16"))
 def test_activations(kernels, fmt):
     kind, wide = ("double", np.float64) if fmt == "float64" else ("float", np.float32)
     names, size = _core.activation_names, 777

@@ -32,10 +32,18 @@ class Kernel:
     redundant: tuple[str, int] = ("", 0)
 
 
+UNIT = units.Mma("mma_half", units.H, "float32", units.WHOLE, units.SMALL, units.K_K)
+HALVES = units.Mma("mma_halves", units.H, "float32", units.HALVES, units.FEW_WARPS, units.PACKED)
+
+
 def unit(kernels):
-    """Five tiles in a ring of four: the result is written where the last tile lies."""
-    mma = units.Mma("mma_half", units.H, "float32", False, units.MMA_SMALL, 0, False)
-    units.run_mma(kernels, mma, units.of_unit(mma, 64, 64, 160, continued=True), (units.COPY, units.COPY))
+    """Three turns of two tiles in a ring of two turns: the result is written where the last ones lie."""
+    units.run_mma(kernels, UNIT, units.of_unit(UNIT, 64, 64, 160, continued=True))
+
+
+def halves(kernels):
+    """The same of packed operands."""
+    units.run_mma(kernels, HALVES, units.of_unit(HALVES, 64, 64, 160, units.E4, continued=True))
 
 
 def tiled(kernels):
@@ -49,9 +57,9 @@ def convert(kernels):
 
 # No copy is under way when the products wait for the last time. A walk through a block ends with a barrier of its half
 # warp, for the next: the last walk of a kernel has none.
-MMA = "mma_product_kernel<MmaInstruction<float16, float16, float32, false>, MmaShape<64, 64, 2, 2, 3>, 0, false>"
 CASES = {
-    "unit": Kernel("mma_half", MMA, unit, ("cp.async.wait_group", 1)),
+    "unit": Kernel(UNIT.file, UNIT.name, unit),
+    "halves": Kernel(HALVES.file, HALVES.name, halves),
     "tiled": Kernel("product", "product_tiled<LaneFloat32, TileShape<16, 32, 32, 1, 4, 4> >", tiled),
     "statistics": Kernel(
         "statistics",

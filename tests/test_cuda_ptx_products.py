@@ -10,6 +10,7 @@ import ptx_floats as floats
 import ptx_kernels
 import pytest
 from conftest import SPECS, assert_same, assert_same_values
+from ptx_kernels import slow_but
 from ptx_memory import Memory
 from ptx_products import Case, Product, ids, matrix
 from ptx_tensors import tensor
@@ -65,7 +66,7 @@ TILED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("shape", "case"), TILED)
+@pytest.mark.parametrize(("shape", "case"), slow_but(TILED, *TILED[1:3], *TILED[5:7], TILED[8], TILED[11]))
 def test_product_tiled(kernels, shape, case):
     m, n, _, rows, columns, _ = shape
     name = f"product_tiled<{LANES[case.accumulate]}, TileShape<{', '.join(map(str, shape))}> >"
@@ -90,20 +91,25 @@ def test_product_tiled_of_every_format(kernels, shape, fmt):
             test_product_tiled(kernels, shape, case)
 
 
-@pytest.mark.parametrize(("exact", "case"), [
+EXACT = [
     (False, Case(9, 18, 20, ("float64", "float64"), "float32", bias=True)),
     (True, Case(9, 17, 20, ("float64", "float32"), "float32", operands="tfloat32")),
     (False, Case(9, 17, 12, ("float64", "float64"), "float16", b_transposed=False)),
     (True, Case(8, 17, 12, ("float32", "float32"), "float16", continued=True)),
     (False, Case(9, 16, 12, ("float64", "float64"), "bfloat16", a_transposed=True)),
     (True, Case(9, 17, 12, ("float16", "float16"), "bfloat16", bias=True)),
-])  # fmt: skip
+]
+
+
+@pytest.mark.parametrize(("exact", "case"), slow_but(EXACT, EXACT[1], EXACT[2], EXACT[5]))
 def test_product_exact(kernels, exact, case):
     run_product(kernels, case, f"product_exact<{case.accumulate}, {str(exact).lower()}>", (8, 16), (16, 8))
 
 
-@pytest.mark.parametrize("fmt", c.FORMATS)
-@pytest.mark.parametrize("vectors", [1, 4])
+MATVEC = [(fmt, vectors) for vectors in (1, 4) for fmt in c.FORMATS]
+
+
+@pytest.mark.parametrize(("fmt", "vectors"), slow_but(MATVEC, ("float16", 1), ("float64", 4)))
 def test_matvec(kernels, fmt, vectors):
     """y = W x in 16 lanes, y = W^T x as chains: against fused multiply-adds on arrays."""
     for rows, columns, misaligned in [(11, 600, 0), (9, 21, 1), (40, 80, 0)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,22 +36,33 @@ STREAMING = {
 WIDER = {r"backward_kernel<gelu, double>": 46, r"backward_kernel<gelu_tanh, double>": 48}
 # Kernels that write a tensor beside what they count or sum; of the others, only few numbers come out.
 STORING = r"(forward|backward|elementary|convert|update|scale|clamp)_kernel<.*>|report_kernel<.*>"
+# Files that are judged by default, for sm_90; all of them for both are among the slow tests.
+FEW = ["mma_tfloat32", "mma_halves", "clip_value", "errors", "patterns"]
+# Float16 in two accumulators and bfloat16: four layouts in two tiles, and halved; tfloat32: two layouts, and halved;
+# float8 that became float16: two accumulators in two tiles.
+UNIT_KERNELS = {"mma_half.cu": 3 * (4 * 2 + 1), "mma_tfloat32.cu": 2 * 2 + 1, "mma_halves.cu": 2 * 2}
 # Of the inner loop of a product on a matrix unit, whatever its formats, layout and tiles.
 INSTRUCTIONS_PER_HMMA = 4.0
 
 
-@pytest.fixture(scope="module")
-def directory(compiled: Path) -> Path:
-    """The cubins and PTX of every kernel."""
-    cubins.compile_all(compiled)
-    return compiled
+@pytest.fixture(scope="module", params=["few", pytest.param("all", marks=pytest.mark.slow)])
+def judged(request: pytest.FixtureRequest, compiled: Path) -> list[Path]:
+    """The cubins of some kernels, or of every one; their PTX lies beside them."""
+    if request.param == "all":
+        return cubins.compile_all(compiled)
+    return cubins.compile_all(compiled, [cubins.CUDA / f"{file}.cu" for file in FEW], (90,))
 
 
 @pytest.fixture(scope="module")
-def kernels(directory: Path) -> list[Kernel]:
+def kernels(judged: list[Path]) -> list[Kernel]:
     """Every kernel of every cubin."""
     with ThreadPoolExecutor(2) as pool:
-        return [k for read in pool.map(cubins.read_cubin, sorted(directory.glob("*.cubin"))) for k in read]
+        return [k for read in pool.map(cubins.read_cubin, judged) for k in read]
+
+
+def files(kernels: list[Kernel]) -> set[str]:
+    """The files that kernels come from."""
+    return {k.file for k in kernels}
 
 
 def label(kernel: Kernel) -> str:
@@ -58,12 +70,11 @@ def label(kernel: Kernel) -> str:
     return f"sm_{kernel.architecture} {kernel.file} {kernel.name}"
 
 
-def test_every_listed_file_has_its_kernels(kernels: list[Kernel]) -> None:
-    """Both architectures have the same kernels, from every file but those that only dispatch."""
-    names = {a: {(k.file, k.name) for k in kernels if k.architecture == a} for a in cubins.ARCHITECTURES}
-    assert names[80] == names[90]
-    sources = {path.name for path in cubins.kernel_sources()} - {"table.cu", "mma.cu"}
-    assert {file for file, _ in names[80]} == sources
+def test_every_listed_file_has_its_kernels(kernels: list[Kernel], judged: list[Path]) -> None:
+    """All architectures have the same kernels, from every file but those that only dispatch."""
+    names = [{(k.file, k.name) for k in kernels if k.architecture == a} for a in {k.architecture for k in kernels}]
+    assert all(some == names[0] for some in names)
+    assert files(kernels) == {f"{path.name.partition('.')[0]}.cu" for path in judged} - {"table.cu", "mma.cu"}
 
 
 def test_nothing_lies_in_local_memory(kernels: list[Kernel]) -> None:
@@ -71,16 +82,17 @@ def test_nothing_lies_in_local_memory(kernels: list[Kernel]) -> None:
     assert [(label(k), k.stack) for k in kernels if k.stack or k.opcodes["LDL"] or k.opcodes["STL"]] == []
 
 
-def test_nothing_is_called(directory: Path) -> None:
+def test_nothing_is_called(judged: list[Path]) -> None:
     """Every device function is inlined."""
-    files = sorted(directory.glob("*.ptx"))
-    assert files
-    assert {path.name: cubins.calls_in_ptx(path) for path in files if cubins.calls_in_ptx(path)} == {}
+    calls = {path.name: cubins.calls_in_ptx(path.with_suffix(".ptx")) for path in judged}
+    assert calls
+    assert {name: lines for name, lines in calls.items() if lines} == {}
 
 
-def test_an_interpreter_knows_every_instruction(directory: Path) -> None:
+def test_an_interpreter_knows_every_instruction(judged: list[Path]) -> None:
     """What tests/test_cuda_ptx.py runs of one architecture, others could run, too."""
-    unknown = {path.name: ptx_run.unknown_opcodes(parse_file(path).values()) for path in directory.glob("*.ptx")}
+    ptx = [path.with_suffix(".ptx") for path in judged]
+    unknown = {path.name: ptx_run.unknown_opcodes(parse_file(path).values()) for path in ptx}
     assert {name: opcodes for name, opcodes in unknown.items() if opcodes} == {}
 
 
@@ -124,15 +136,11 @@ def widths(kernel: Kernel, *opcodes: str) -> list[str]:
 def test_streaming_kernels_move_16_bytes(kernels: list[Kernel]) -> None:
     """128-bit loads, of every format that a kernel reads; 128-bit stores where it writes a tensor."""
     streaming = [k for k in kernels if k.file in STREAMING]
-    assert {k.file for k in streaming} == STREAMING
+    assert files(streaming) == STREAMING & files(kernels) != set()
     assert [label(k) for k in streaming if "128" not in widths(k, "LDG", "LDGSTS")] == []
     storing = [k for k in streaming if re.fullmatch(STORING, k.name)]
-    assert {k.file for k in streaming} - {k.file for k in storing} == {
-        "errors.cu",
-        "matvec.cu",
-        "patterns.cu",
-        "statistics.cu",
-    }
+    only_numbers = {"errors.cu", "matvec.cu", "patterns.cu", "statistics.cu"}
+    assert files(streaming) - files(storing) == only_numbers & files(kernels)
     assert [label(k) for k in storing if "128" not in widths(k, "STG")] == []
 
 
@@ -166,9 +174,9 @@ def products(kernels: list[Kernel]) -> list[tuple[Kernel, tuple[cubins.Instructi
         if k.name.startswith("mma_product_kernel") and not traps(k):
             (loop,) = k.loops_with("HMMA")
             result.append((k, loop))
-    # Float16 in two accumulators and bfloat16: four layouts in two tiles, and halved; tfloat32: two layouts, and halved;
-    # float8 that became float16: two accumulators in two tiles.
-    assert len(result) == len(cubins.ARCHITECTURES) * (3 * (4 * 2 + 1) + 2 * 2 + 1 + 2 * 2)
+    places = {(k.file, k.architecture) for k in kernels if k.file in UNIT_KERNELS}
+    assert Counter((k.file, k.architecture) for k, _ in result) == {place: UNIT_KERNELS[place[0]] for place in places}
+    assert places
     return result
 
 
@@ -198,6 +206,8 @@ def test_products_feed_matrix_units(kernels: list[Kernel]) -> None:
         assert (opcodes.count("LDGSTS"), opcodes.count("LDG")) == (chunks, 0), label(k)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("judged", ["all"], indirect=True)
 def test_products_by_fma_keep_the_units_busy(kernels: list[Kernel]) -> None:
     """128 x 128 tiles of float32: nine of ten instructions of the inner loop are multiply-adds."""
     tiles = [k for k in kernels if k.name.startswith("product_tiled<LaneFloat32, TileShape<128")]

@@ -48,7 +48,7 @@ def run(body, size=256, shared=SHARED, data=None, threads=64, **how):
     memory = Memory(1 << 16)
     address = memory.upload(np.zeros(size, np.uint8) if data is None else data)
     pointer = int(address).to_bytes(8, "little")
-    ptx_run.run(ptx_run.Launch(entry, memory, pointer, (threads, 1, 1), 1, **how))
+    ptx_run.run(ptx_run.Launch(entry, memory, pointer, (threads, 1, 1), (1, 1, 1), **how))
     return memory.fetch(address, np.uint32, size // 4)
 
 
@@ -155,6 +155,27 @@ def test_copies_arrive_when_they_are_waited_for():
     assert waited == [list(range(1, 256, 4)), [0] * 64]  # 8 bytes of 16 were asked for
     too_soon = run(copy.format(wait="cp.async.wait_group 1;", word=4), 1024, data=data)
     assert (too_soon[:64] == 0xFFFFFFFF).all()
+
+
+def test_a_copy_that_is_not_there_is_zero():
+    """By a predicate of an inner scope, whose name has no percent sign; the source is not touched."""
+    body = """mov.u32 	%r3, table;
+	shl.b32 	%r4, %r1, 4;
+	add.s32 	%r5, %r3, %r4;
+	mul.wide.u32 	%rd4, %r1, 16;
+	add.s64 	%rd5, %rd1, %rd4;
+	setp.lt.u32 	%p1, %r1, 32;
+	selp.u32 	%r7, 1, 0, %p1;
+	{
+	.reg .pred absent;
+	setp.eq.u32 	absent, %r7, 0;
+	cp.async.cg.shared.global [%r5], [%rd5], 16, absent;
+	}
+	cp.async.commit_group;
+	cp.async.wait_group 0;
+	ld.shared.u32 	%r6, [%r5];
+	st.global.u32 	[%rd3], %r6;"""
+    assert run(body, 512, data=np.arange(128, dtype=np.uint32))[:64].tolist() == [*range(0, 128, 4), *[0] * 32]
 
 
 def test_matrices_of_a_warp():

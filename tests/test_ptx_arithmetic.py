@@ -51,6 +51,16 @@ def test_fma_of_16_bits_is_rounded_once(kind):
     assert_same_values(got, np.array([fma(*t, HALVES[kind]) for t in zip(*columns, strict=True)]))
 
 
+def test_sums_of_two_halves_are_rounded_once():
+    """Each half apart: float64 holds every sum of two float16."""
+    rng = np.random.default_rng(2)
+    a, b = (rng.integers(0, 2**32, 3000, dtype=np.uint32) for _ in range(2))
+    with np.errstate(all="ignore"):
+        got = operation("add.rn.f16x2").compute(a, b).view(np.uint16)
+        left, right = (x.view(np.float16).astype(np.float64) for x in (a, b))
+        assert_same_values(got.view(np.float16), (left + right).astype(np.float16))
+
+
 @pytest.mark.parametrize("kind", NARROW)
 @pytest.mark.parametrize(("mode", "rounding"), [("rn", "nearest_even"), ("rz", "toward_zero")])
 def test_roundings(kind, mode, rounding):
@@ -102,6 +112,8 @@ def test_integers():
     assert integer("shl.b32", 1, 32) == 0 and integer("shr.u32", 2**31, 31) == 1
     assert integer("shr.s32", -8, 40, dtype=np.int32) == -1
     assert integer("div.s32", -7, 2, dtype=np.int32) == -3 and integer("rem.s32", -7, 2, dtype=np.int32) == -1
+    assert integer("div.s64", -(2**40), 3, dtype=np.int64) == -(2**40 // 3) and integer("rem.u32", 7, 4) == 3
+    assert integer("rem.s64", -(2**40) - 1, 2**20, dtype=np.int64) == -1
     assert integer("mul.hi.u32", 2**31, 6) == 3 and integer("mul.wide.s32", -3, 2**30, dtype=np.int32) == -3 * 2**30
     assert integer("bfind.u32", 0x00F0) == 7 and integer("bfind.shiftamt.u32", 0x00F0) == 24
     assert integer("bfind.u32", 0) == 2**32 - 1 and integer("clz.b64", 1, dtype=np.uint64) == 63
