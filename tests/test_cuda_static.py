@@ -36,8 +36,6 @@ STREAMING = {
 WIDER = {r"backward_kernel<gelu, double>": 46, r"backward_kernel<gelu_tanh, double>": 48}
 # Kernels that write a tensor beside what they count or sum; of the others, only few numbers come out.
 STORING = r"(forward|backward|elementary|convert|update|scale|clamp)_kernel<.*>|report_kernel<.*>"
-# Files that are judged by default, for sm_90; all of them for both are among the slow tests.
-FEW = ["mma_tfloat32", "mma_halves", "clip_value", "errors", "patterns"]
 # Float16 in two accumulators and bfloat16: four layouts in two tiles, and halved; tfloat32: two layouts, and halved;
 # float8 that became float16: two accumulators in two tiles.
 UNIT_KERNELS = {"mma_half.cu": 3 * (4 * 2 + 1), "mma_tfloat32.cu": 2 * 2 + 1, "mma_halves.cu": 2 * 2}
@@ -45,12 +43,10 @@ UNIT_KERNELS = {"mma_half.cu": 3 * (4 * 2 + 1), "mma_tfloat32.cu": 2 * 2 + 1, "m
 INSTRUCTIONS_PER_HMMA = 4.0
 
 
-@pytest.fixture(scope="module", params=["few", pytest.param("all", marks=pytest.mark.slow)])
-def judged(request: pytest.FixtureRequest, compiled: Path) -> list[Path]:
-    """The cubins of some kernels, or of every one; their PTX lies beside them."""
-    if request.param == "all":
-        return cubins.compile_all(compiled)
-    return cubins.compile_all(compiled, [cubins.CUDA / f"{file}.cu" for file in FEW], (90,))
+@pytest.fixture(scope="module")
+def judged(compiled: Path) -> list[Path]:
+    """The cubins of every kernel; their PTX lies beside them."""
+    return cubins.compile_all(compiled)
 
 
 @pytest.fixture(scope="module")
@@ -206,8 +202,6 @@ def test_products_feed_matrix_units(kernels: list[Kernel]) -> None:
         assert (opcodes.count("LDGSTS"), opcodes.count("LDG")) == (chunks, 0), label(k)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("judged", ["all"], indirect=True)
 def test_products_by_fma_keep_the_units_busy(kernels: list[Kernel]) -> None:
     """128 x 128 tiles of float32: nine of ten instructions of the inner loop are multiply-adds."""
     tiles = [k for k in kernels if k.name.startswith("product_tiled<LaneFloat32, TileShape<128")]
