@@ -116,8 +116,9 @@ int mma_pack(const MmaPack& operand, FormatId unit, Stream stream) {
   return visit_unit(unit, [&](auto f) {
     using F = decltype(f);
     MmaPack pack = operand;
-    const bool direct =
-        pack.format == F::id || pack.in_halves || (F::id == FormatId::tfloat32 && pack.format == FormatId::float32);
+    const bool is_float8 = pack.format == FormatId::float8_e4m3fn || pack.format == FormatId::float8_e5m2;
+    const bool rounded = F::id == FormatId::tfloat32 && pack.format == FormatId::float32;
+    const bool direct = pack.in_halves ? is_float8 : pack.format == F::id || rounded;
     const std::int64_t bytes = pack.in_halves ? 1 : static_cast<std::int64_t>(sizeof(typename F::container));
     pack.vector = direct && pack.k_stride == 1 && pack.outer_stride * bytes % 16 == 0 &&
                   reinterpret_cast<std::uintptr_t>(pack.data) % 16 == 0;
