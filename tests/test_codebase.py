@@ -201,7 +201,7 @@ def compiles(flag: str) -> bool:
 
 def symbols(name: str, target: Path) -> Counter[str]:
     """Compile the kernels of one instruction set to target; count its symbols by nm's letter."""
-    policy = ["-std=c++20", "-O2", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
+    policy = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
     source = CSRC / f"cpu/kernels_{name}.cpp"
     command = [*COMPILER.split(), *policy, "-w", *isa_flags()[name], f"-I{CSRC}", "-c", str(source), "-o", str(target)]
     subprocess.run(command, check=True)
