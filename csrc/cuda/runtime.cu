@@ -2,7 +2,9 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
 #include <cstdio>
+#include <mutex>
 
 #include "mma/units.hpp"
 
@@ -15,6 +17,40 @@ cudaStream_t native(Stream stream) { return static_cast<cudaStream_t>(stream); }
 int taken(cudaError_t error) {
   if (error != cudaSuccess) cudaGetLastError();
   return static_cast<int>(error);
+}
+
+constexpr int most_devices = 64;
+
+// Our pool of a device's memory. It keeps what was released, up to a sixteenth of the device's: the default pool gives
+// everything back whenever somebody waits, and to map it anew takes longer than most kernels.
+cudaError_t make_pool(int device, cudaMemPool_t& pool) {
+  cudaMemPoolProps properties{};
+  properties.allocType = cudaMemAllocationTypePinned;
+  properties.location.type = cudaMemLocationTypeDevice;
+  properties.location.id = device;
+  std::size_t free = 0, total = 0;
+  cudaError_t error = cudaMemGetInfo(&free, &total);
+  if (!error) error = cudaMemPoolCreate(&pool, &properties);
+  std::uint64_t kept = total / 16;
+  if (!error) error = cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept);
+  return error;
+}
+
+// Of the current device. Pools live as long as the process.
+cudaError_t pool_of_device(cudaMemPool_t& pool) {
+  struct Pool {
+    std::once_flag made;
+    cudaMemPool_t pool;
+    cudaError_t error;
+  };
+  static Pool pools[most_devices];
+  int device = 0;
+  if (const cudaError_t error = cudaGetDevice(&device)) return error;
+  if (device >= most_devices) return cudaErrorInvalidDevice;
+  Pool& p = pools[device];
+  std::call_once(p.made, [&] { p.error = make_pool(device, p.pool); });
+  pool = p.pool;
+  return p.error;
 }
 
 }  // namespace
@@ -60,12 +96,22 @@ int device_of(const void* pointer, int* device) {
   return 0;
 }
 
-// Memory comes from the device's pool in the order of the stream: neither waits for the device.
+// Memory comes from the pool in the order of the stream: neither waits for the device.
 int allocate(void** pointer, std::int64_t bytes, Stream stream) {
-  return taken(cudaMallocAsync(pointer, static_cast<std::size_t>(bytes > 0 ? bytes : 1), native(stream)));
+  cudaMemPool_t pool = nullptr;
+  cudaError_t error = pool_of_device(pool);
+  const auto size = static_cast<std::size_t>(bytes > 0 ? bytes : 1);
+  if (!error) error = cudaMallocFromPoolAsync(pointer, size, pool, native(stream));
+  return taken(error);
 }
 
 int release(void* pointer, Stream stream) { return taken(cudaFreeAsync(pointer, native(stream))); }
+
+int allocate_host(void** pointer, std::int64_t bytes) {
+  return taken(cudaHostAlloc(pointer, static_cast<std::size_t>(bytes), cudaHostAllocPortable));
+}
+
+int release_host(void* pointer) { return taken(cudaFreeHost(pointer)); }
 
 int copy(void* to, const void* from, std::int64_t bytes, Stream stream) {
   return taken(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, native(stream)));

@@ -19,6 +19,8 @@ int get_device(int* device);
 int device_of(const void* pointer, int* device);
 int allocate(void** pointer, std::int64_t bytes, Stream stream);
 int release(void* pointer, Stream stream);
+int allocate_host(void** pointer, std::int64_t bytes);
+int release_host(void* pointer);
 int copy(void* to, const void* from, std::int64_t bytes, Stream stream);
 int clear(void* pointer, std::int64_t bytes, Stream stream);
 int synchronize(Stream stream);

@@ -96,6 +96,16 @@ int release(void* pointer, Stream) {
   return 0;
 }
 
+int allocate_host(void** pointer, std::int64_t bytes) {
+  *pointer = std::aligned_alloc(256, static_cast<std::size_t>((bytes + 255) / 256 * 256));
+  return *pointer ? 0 : out_of_memory;
+}
+
+int release_host(void* pointer) {
+  std::free(pointer);
+  return 0;
+}
+
 int copy(void* to, const void* from, std::int64_t bytes, Stream) {
   if (bytes) std::memcpy(to, from, static_cast<std::size_t>(bytes));
   return 0;

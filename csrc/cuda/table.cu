@@ -16,6 +16,8 @@ extern "C" __attribute__((visibility("default"))) const gradkern::executor::Devi
       device_of,
       allocate,
       release,
+      allocate_host,
+      release_host,
       copy,
       clear,
       synchronize,

@@ -58,7 +58,7 @@ struct ClipList {
 };
 
 // Raised with every change of what lies between the libraries and the module that opens them.
-inline constexpr int device_table_version = 4;
+inline constexpr int device_table_version = 5;
 
 struct DeviceTable {
   int version;
@@ -73,6 +73,8 @@ struct DeviceTable {
   int (*device_of)(const void* pointer, int* device);  // -1: the host's memory
   int (*allocate)(void** pointer, std::int64_t bytes, Stream);
   int (*release)(void* pointer, Stream);
+  int (*allocate_host)(void** pointer, std::int64_t bytes);  // page-locked: executor/pinned.hpp
+  int (*release_host)(void* pointer);
   int (*copy)(void* to, const void* from, std::int64_t bytes, Stream);  // any direction
   int (*clear)(void* pointer, std::int64_t bytes, Stream);
   int (*synchronize)(Stream);

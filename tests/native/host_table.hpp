@@ -167,6 +167,8 @@ inline executor::DeviceTable table(bool graphs) {
   t.device_of = cuda::device_of;
   t.allocate = cuda::allocate;
   t.release = cuda::release;
+  t.allocate_host = cuda::allocate_host;
+  t.release_host = cuda::release_host;
   t.copy = copy;
   t.clear = cuda::clear;
   t.synchronize = cuda::synchronize;
