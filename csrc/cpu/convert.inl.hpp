@@ -11,9 +11,9 @@
 namespace gradkern::cpu {
 namespace {
 
-inline constexpr std::int64_t convert_block = 1024;
+inline constexpr std::int64_t convert_block = ops::rounding_block;
 
-// A chunk's result and its sums, and one block's arrays. Blocks are padded with zeros to whole groups.
+// A chunk's result, and one block's sums and arrays. Blocks are padded with zeros to whole groups.
 template <class F>
 struct Conversion {
   const executor::ConvertArgs& args;
@@ -206,8 +206,9 @@ void convert_chunk(const executor::ConvertArgs& args, std::int64_t begin, std::i
   for (std::int64_t first = begin; first < end; first += convert_block) {
     const std::int64_t count = end - first < convert_block ? end - first : convert_block;
     block(c, {first, count, (count + group - 1) / group * group});
+    counts.add(c.sums);
+    c.sums = {};
   }
-  counts.add(c.sums);
 }
 
 void convert(const executor::ConvertArgs& args, std::int64_t begin, std::int64_t end, ops::RoundingCounts& counts) {

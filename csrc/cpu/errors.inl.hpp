@@ -1,4 +1,4 @@
-// Squares of stored * scale - truth, and of truth: in float64, entry i of a chunk in lane i % 16.
+// Squares of stored * scale - truth, and of truth: in float64, in the lanes, blocks and chunks of ops/rounding.hpp.
 #pragma once
 
 #include <cmath>
@@ -68,21 +68,22 @@ GRADKERN_HD void subtract(const T* stored, const double* truth, std::int64_t cou
 }
 
 void errors(const executor::ErrorArgs& args, std::int64_t begin, std::int64_t end, executor::ErrorSums& sums) {
-  ops::SquareLanes error, truth;
-  for_blocks(begin, end, [&](std::int64_t first, std::int64_t count) {
-    alignas(64) double difference[block_size];
+  alignas(64) double difference[ops::rounding_block];
+  alignas(64) float lanes[ops::rounding_block];
+  for (std::int64_t first = begin; first < end; first += ops::rounding_block) {
+    const std::int64_t count = end - first < ops::rounding_block ? end - first : ops::rounding_block;
     if (args.format == formats::FormatId::float64) {
       subtract(static_cast<const double*>(args.stored) + first, args.truth + first, count, args, difference, sums);
     } else {
-      alignas(64) float lanes[block_size];
       widen(args.format, args.stored, first, first + count, lanes);
       subtract(lanes, args.truth + first, count, args, difference, sums);
     }
+    ops::SquareLanes error, truth;
     add_squares(difference, count, error);
     add_squares(args.truth + first, count, truth);
-  });
-  sums.error = error.total();
-  sums.truth = truth.total();
+    sums.error.merge(error.total());
+    sums.truth.merge(truth.total());
+  }
 }
 
 }  // namespace

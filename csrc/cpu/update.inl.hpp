@@ -11,9 +11,9 @@
 namespace gradkern::cpu {
 namespace {
 
-inline constexpr std::int64_t update_block = 1024;
+inline constexpr std::int64_t update_block = ops::rounding_block;
 
-// A chunk's result and its sums, and one block's arrays. Blocks are padded with zeros to whole groups.
+// A chunk's result, and one block's sums and arrays. Blocks are padded with zeros to whole groups.
 template <class F>
 struct Updating {
   const executor::UpdateArgs& args;
@@ -141,8 +141,9 @@ void update_chunk(const executor::UpdateArgs& args, std::int64_t begin, std::int
     const std::int64_t count = end - first < update_block ? end - first : update_block;
     const bool done = lanes && (flush ? lane_update<F, true>(u, first, count) : lane_update<F, false>(u, first, count));
     if (!done) scalar_update(u, first, count);
+    counts.add(u.sums);
+    u.sums = {};
   }
-  counts.add(u.sums);
 }
 
 void update(const executor::UpdateArgs& args, std::int64_t begin, std::int64_t end, ops::UpdateCounts& counts) {

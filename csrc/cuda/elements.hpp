@@ -1,6 +1,6 @@
 // Entries of tensors in device memory: whole groups by accesses of 128 bits, and one at a time.
 //
-// A group is of 2 or 4 entries, and starts at a multiple of its size in a tensor that is aligned to 16 bytes. Its values
+// A group is of 2, 4 or 8 entries, and starts at a multiple of its size in a tensor that is aligned to 16 bytes. Its values
 // are exact in the lane T: float32, or float64 for any format. Where it is narrower than 128 bits, lanes that share 16
 // bytes all load them, and one of them stores them for all.
 #pragma once
@@ -75,8 +75,11 @@ __device__ __forceinline__ void store_words(void* to, const Words<count>& words,
   }
 }
 
-// Whether a warp's groups of four all exist; `first`: of the thread's own.
-__device__ __forceinline__ bool warp_is_whole(std::int64_t first, std::int64_t size) { return (first | 127) < size; }
+// Whether a warp's groups of n all exist; `first`: of the thread's own.
+template <int n>
+__device__ __forceinline__ bool warp_is_whole(std::int64_t first, std::int64_t size) {
+  return (first | (32 * n - 1)) < size;
+}
 
 // Whether all entries in the 16 bytes around entry `first` exist, whatever the format.
 __device__ __forceinline__ bool is_whole(std::int64_t first, std::int64_t size) { return (first | 15) < size; }
@@ -125,7 +128,7 @@ __device__ __forceinline__ void shift_in(T (&entries)[n], T x) {
 
 // How often a loop over the entries of a lane type is unrolled: two formulas in float64 take too many registers.
 template <class T>
-inline constexpr int entries_at_once = sizeof(T) == 4 ? 4 : 1;
+inline constexpr int entries_at_once = sizeof(T) == 4 ? 8 : 1;
 
 // The bits of a whole group of F: pattern by pattern, from the low bits up.
 template <class F, int count>

@@ -9,7 +9,7 @@ namespace {
 using executor::ErrorArgs;
 using executor::ErrorSums;
 
-constexpr int n = group_size, tile = tile_size<double>;
+constexpr int n = group_size<double>, round = round_size<double>;
 
 // 2^power in three factors, of which only the last can round: 1 but for one where float64 has that number.
 struct Factors {
@@ -35,53 +35,62 @@ struct Seen {
   }
 };
 
+// The thread's group of a round that begins at `begin` of the chunk, into the rows.
+__device__ __forceinline__ Seen take_group(const ErrorArgs& args, const Factors& factors, bool vectors,
+                                           const Chunk& chunk, int begin, SquareTile<double>& tile) {
+  const int slot = thread_anew() % 32 * n, count = chunk.block_end() - begin;
+  const std::int64_t first = Chunk::begin() + begin + slot;
+  Seen seen;
+  if (vectors && is_whole(slot, count)) {
+    double d[n], truth[n];
+    load_group(args.format, args.stored, first, d);
+    load_group_of<formats::float64>(args.truth, first, truth);
+#pragma unroll
+    for (int k = 0; k < n; ++k) d[k] = seen.difference(d[k], truth[k], factors);
+    store_values(tile.row(0) + slot, d);
+    store_values(tile.row(1) + slot, truth);
+    return seen;
+  }
+#pragma unroll 1
+  for (int k = 0; k < n; ++k) {
+    double d = 0, truth = 0;
+    if (slot + k < count) {
+      truth = load(args.truth + first + k);
+      d = seen.difference(load_entry(args.format, args.stored, first + k), truth, factors);
+    }
+    store(tile.row(0) + slot + k, d);
+    store(tile.row(1) + slot + k, truth);
+  }
+  return seen;
+}
+
 __global__ void __launch_bounds__(chunk_threads, chunk_blocks)
     errors_kernel(const ErrorArgs args, const Factors factors, bool vectors, ErrorSums* partials) {
-  __shared__ __align__(16) SquareTile<double> shared;
-  __shared__ LaneSums sums;
+  __shared__ __align__(16) SquareTile<double> tiles[chunk_warps];
+  __shared__ SharedSquares squares;
   const Chunk chunk(args.size);
-  double *const error = shared.value, *const signal = shared.value + SquareTile<double>::row(1);
+  SquareTile<double>& tile = tiles[Chunk::warp()];
   bool nonfinite = false, infinite = false;
-  sums.clear();
-  for (int start = 0; start < chunk.count; start += tile) {
-    const int slot = static_cast<int>(threadIdx.x) * n, count = min(tile, chunk.count - start);
-    Seen seen;
-    if (vectors && is_whole(slot, count)) {
-      double d[n], truth[n];
-      load_group(args.format, args.stored, chunk.begin + start + slot, d);
-      load_group_of<formats::float64>(args.truth, chunk.begin + start + slot, truth);
-#pragma unroll
-      for (int k = 0; k < n; ++k) d[k] = seen.difference(d[k], truth[k], factors);
-      store_values(error + slot, d);
-      store_values(signal + slot, truth);
-    } else {
+  const SquareLane sum(squares);
 #pragma unroll 1
-      for (int j = slot; j < slot + n; ++j) {
-        double d = 0, truth = 0;
-        if (j < count) {
-          truth = load(args.truth + chunk.begin + start + j);
-          d = seen.difference(load_entry(args.format, args.stored, chunk.begin + start + j), truth, factors);
-        }
-        store(error + j, d);
-        store(signal + j, truth);
-      }
-    }
+  for (int begin = Chunk::block_begin(); begin < chunk.block_end(); begin += round) {
+    const Seen seen = take_group(args, factors, vectors, chunk, begin, tile);
     nonfinite |= seen.nonfinite;
     infinite |= seen.infinite;
-    const bool unusual = __syncthreads_or(seen.unusual);
-    sums.add(shared, count, unusual, [](int, int) { return 0.0; });
-    __syncthreads();
+    const bool unusual = __any_sync(~0u, seen.unusual);
+    __syncwarp();
+    sum.add(tile, chunk.block_end() - begin, unusual, [](int, int) { return 0.0; });
+    __syncwarp();
   }
+  sum.finish();
   nonfinite = __syncthreads_or(nonfinite);
   infinite = __syncthreads_or(infinite);
-  if (!LaneSums::adds()) return;
-  const ops::SquareSum total = sums.total();
   ErrorSums& partial = partials[blockIdx.x];
-  if (LaneSums::lane() == 0) (LaneSums::which() == 0 ? partial.error : partial.truth) = total;
-  if (threadIdx.x % 32 == 0) {
-    partial.nonfinite = nonfinite;
-    partial.infinite = infinite;
-  }
+  if (thread_anew() == 1) partial.error = squares.of_chunk(0);
+  if (thread_anew() == 2) partial.truth = squares.of_chunk(1);
+  if (thread_anew() != 0) return;
+  partial.nonfinite = nonfinite;
+  partial.infinite = infinite;
 }
 
 }  // namespace

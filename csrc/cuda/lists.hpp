@@ -7,7 +7,7 @@
 
 #include <type_traits>
 
-#include "cuda/platform.hpp"
+#include "cuda/folds.hpp"
 #include "executor/device.hpp"
 #include "ops/rounding_lanes.hpp"
 
@@ -16,7 +16,8 @@ namespace gradkern::cuda {
 using executor::TensorChunks;
 using formats::FormatId;
 
-inline constexpr int list_lanes = 16, list_block = 2048, list_blocks = 8, list_chunk = list_block * list_blocks;
+inline constexpr int list_lanes = folded_lanes, list_block = 2048, list_blocks = 8,
+                     list_chunk = list_block * list_blocks;
 inline constexpr int list_threads = list_lanes * list_blocks;
 inline constexpr int stage_bytes = 256;
 
@@ -47,16 +48,6 @@ __device__ __forceinline__ std::int64_t tensor_of(const TensorChunks& where, std
     count = min(step, count - skipped);
   }
   return first;
-}
-
-// By all threads of a warp, in each half of it: the lanes folded as lane j + lane j + 8, then 4, 2, 1: the same bits in all.
-template <class T, class Combine>
-__device__ __forceinline__ T reduce_lanes(T lane, Combine combine) {
-  for (int width = list_lanes / 2; width > 0; width /= 2) lane = combine(lane, __shfl_xor_sync(~0u, lane, width));
-  return lane;
-}
-__device__ __forceinline__ double fold_lanes(double lane) {
-  return reduce_lanes(lane, [](double a, double b) { return a + b; });
 }
 
 // The stages of a warp: the second half's lie 16 banks apart from the first's.

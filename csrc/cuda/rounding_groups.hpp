@@ -9,55 +9,58 @@
 
 namespace gradkern::cuda {
 
-// What the threads of a block counted of a chunk, in shared memory: of groups, and of entries that were taken one by one.
-// A thread meets at most 64 entries of a chunk: a byte holds a count.
-struct EntryCounts {
-  double max_ulp[chunk_threads];
-  int first_overflow[chunk_threads], first_flushed[chunk_threads];
-  std::uint32_t of_groups[chunk_threads];
-  std::uint8_t events[formats::event_count][chunk_threads];
+// Rounding otherwise than to nearest even, and float64 to float8, is bound by its arithmetic, which 40 registers do not hold.
+template <class F, class T, bool nearest>
+inline constexpr int report_blocks =
+    nearest && (sizeof(T) == 4 || sizeof(typename F::container) > 1) ? chunk_blocks : chunk_blocks - 1;
+
+// Where nothing is counted, a thread takes one group.
+inline constexpr int tile_threads = 256, tile_blocks = 6;
+
+// What the threads of a block count of a chunk, in shared memory.
+struct ChunkRounding {
+  double max_ulp[chunk_warps];  // of a warp's own block
+  unsigned events[formats::event_count], first_overflow, first_flushed;
+  std::uint32_t of_groups[chunk_threads];  // as ThreadCounts says
+
+  // By every thread, before a barrier.
+  __device__ __forceinline__ void clear() {
+    of_groups[thread_anew()] = 0;
+    if (thread_anew() < chunk_warps) max_ulp[thread_anew()] = 0;
+    if (thread_anew() < formats::event_count) events[thread_anew()] = 0;
+    if (thread_anew() == 0) first_overflow = first_flushed = ~0u;
+  }
 };
 
-// One thread's, as ops::RoundingCounts.
-struct ThreadRounding {
-  EntryCounts& entries;
-  double& max_ulp;
-  int &first_overflow, &first_flushed;
-  int thread;
-  // Of groups: bytes for inexact, subnormal and flushed.
-  static constexpr std::uint32_t inexact = 1, subnormal = 1 << 8, flushed = 1 << 16;
+// The least index in a chunk, as something that is always unset and can be set.
+struct FirstIndex {
+  unsigned& least;
 
-  // Made where it is used, so that its addresses wait in no registers.
-  __device__ __forceinline__ explicit ThreadRounding(EntryCounts& shared, int index = thread_anew())
-      : entries(shared),
-        max_ulp(shared.max_ulp[index]),
-        first_overflow(shared.first_overflow[index]),
-        first_flushed(shared.first_flushed[index]),
-        thread(index) {}
+  __device__ __forceinline__ operator int() const { return -1; }
+  __device__ __forceinline__ void operator=(std::int64_t index) const {
+    atomicMin(&least, static_cast<unsigned>(index));
+  }
+};
 
-  __device__ __forceinline__ void clear() {
-    max_ulp = 0;
-    first_overflow = first_flushed = -1;
-    entries.of_groups[thread] = 0;
+// The largest of a warp's errors into the chunk's; by all of its threads.
+__device__ __forceinline__ void add_max_ulp(ChunkRounding& chunk, double ulp) {
 #pragma unroll
-    for (int event = 0; event < formats::event_count; ++event) entries.events[event][thread] = 0;
-  }
+  for (int lane = 16; lane > 0; lane /= 2) ulp = ops::max(ulp, __shfl_xor_sync(~0u, ulp, lane));
+  double& most = chunk.max_ulp[Chunk::warp()];
+  if (thread_anew() % 32 == 0 && ulp > most) most = ulp;
+}
 
-  // A group that starts at `index` of the chunk.
-  template <class F, class Group>
-  __device__ __forceinline__ void add(const Group& group, int index) {
-    entries.of_groups[thread] += group.count + static_cast<std::uint32_t>(__popc(group.flushed_bits)) * flushed;
-    const double ulps = static_cast<double>(group.ulp) * formats::exp2i(formats::Layout<F>::fraction_bits - 1);
-    if (ulps > max_ulp) max_ulp = ulps;
-    if (group.flushed_bits && first_flushed < 0)
-      first_flushed = index + __ffs(static_cast<int>(group.flushed_bits)) - 1;
-  }
+// Counts entries that are taken one by one, as ops::RoundingCounts does, into the chunk's.
+struct EntryRounding {
+  ChunkRounding& chunk;
+  FirstIndex first_overflow, first_flushed;
+  double max_ulp = 0;
 
-  __device__ __forceinline__ void count(formats::Event event) { ++entries.events[static_cast<int>(event)][thread]; }
-  __device__ __forceinline__ unsigned events(formats::Event event) const {
-    using formats::Event;
-    const int place = event == Event::inexact ? 0 : event == Event::subnormal ? 8 : event == Event::flushed ? 16 : 24;
-    return entries.events[static_cast<int>(event)][thread] + (entries.of_groups[thread] >> place & 0xFF);
+  __device__ __forceinline__ explicit EntryRounding(ChunkRounding& shared)
+      : chunk(shared), first_overflow{shared.first_overflow}, first_flushed{shared.first_flushed} {}
+
+  __device__ __forceinline__ void count(formats::Event event) {
+    if (event != formats::Event::exact) atomicAdd(&chunk.events[static_cast<int>(event)], 1u);
   }
 };
 
@@ -135,22 +138,48 @@ __device__ __forceinline__ void put_rounded(Words<count>& words, int k, T x, con
   }
 }
 
-// What is counted of one group, before it is known that all of it is plain.
-template <class T>
-struct GroupCounts {
-  std::uint32_t count = 0;         // inexact and subnormal, as in ThreadRounding
-  std::uint32_t flushed_bits = 0;  // of entry k: bit k
-  T ulp = 0;                       // the largest error, per binade
+// Of the groups that a thread takes of a chunk, 32 entries, so that a number of them has 6 bits: the numbers of inexact,
+// subnormal and flushed entries, and the index in the chunk of the first that was flushed.
+struct ThreadCounts {
+  std::uint32_t& count;
+  static constexpr std::uint32_t inexact = 1, subnormal = 1 << 6, flushed = 1 << 12, first = 1 << 18, number = 63;
+  static_assert(chunk_size <= 1 << 14);
 
-  template <class F>
+  __device__ __forceinline__ explicit ThreadCounts(ChunkRounding& chunk) : count(chunk.of_groups[thread_anew()]) {}
+
+  // A group that starts at `index` of the chunk: its inexact and subnormal entries, and bit k of entry k that was flushed.
+  __device__ __forceinline__ void add(std::uint32_t more, std::uint32_t flushed_bits, int index) const {
+    if (flushed_bits) {
+      more += static_cast<std::uint32_t>(__popc(flushed_bits)) * flushed;
+      if (!(count / flushed & number))
+        more += static_cast<unsigned>(index + __ffs(static_cast<int>(flushed_bits)) - 1) * first;
+    }
+    count += more;
+  }
+
+  // By every thread of a warp, which has gone through its block.
+  __device__ __forceinline__ void add_to_chunk(ChunkRounding& chunk) const {
+    using formats::Event;
+    const unsigned flushes = count / flushed & number;
+    add_to(&chunk.events[static_cast<int>(Event::inexact)], count & number);
+    add_to(&chunk.events[static_cast<int>(Event::subnormal)], count / subnormal & number);
+    add_to(&chunk.events[static_cast<int>(Event::flushed)], flushes);
+    least_of(&chunk.first_flushed, flushes ? static_cast<int>(count / first) : -1);
+  }
+};
+
+// What is counted of one group, before it is known that all of it is plain: as in ThreadCounts.
+struct GroupCounts {
+  std::uint32_t count = 0, flushed_bits = 0;
+
+  template <class F, class T>
   __device__ __forceinline__ void add(const Rounded<T>& rounded, int k) {
     const T r = rounded.magnitude;
     const bool changed = rounded.error != 0, zero = r == 0;
     const bool normal = r >= ops::LaneLimits<F, T>::smallest_normal;
-    if (normal && changed) count += ThreadRounding::inexact;
-    if (!normal && !zero) count += ThreadRounding::subnormal;
+    if (normal && changed) count += ThreadCounts::inexact;
+    if (!normal && !zero) count += ThreadCounts::subnormal;
     if (zero && changed) flushed_bits |= std::uint32_t(1) << k;
-    ulp = ops::max(ops::error_per_binade(rounded.error, rounded.binade), ulp);
   }
 };
 

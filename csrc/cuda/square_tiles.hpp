@@ -1,32 +1,36 @@
-// Two sums of squares of one chunk, in the lanes and the order of ops/rounding.hpp, by one block of threads.
+// Two sums of squares of one chunk, in the lanes, blocks and order of ops/rounding.hpp, by one block of threads.
 //
-// The block takes its chunk in tiles. All threads leave two values of each entry in shared memory; one warp then adds
-// their squares, 16 threads for the 16 lanes of each sum, while other blocks of the multiprocessor encode. Where every
-// square is in the middle range of SquareSum, and the value is in the tile, that is a load and two operations an entry.
+// Each warp takes one block of entries, round by round, and waits for no other warp. Its threads leave two values of each
+// entry in shared memory; then its halves are the 16 lanes of either sum, which add their squares. Where every square is
+// in the middle range of SquareSum, and the value is in the tile, that is a load and two operations an entry.
 #pragma once
 
-#include "cuda/platform.hpp"
+#include "cuda/folds.hpp"
 #include "executor/kernels.hpp"
 #include "ops/rounding.hpp"
 
 namespace gradkern::cuda {
 
-inline constexpr int chunk_threads = 256, chunk_warps = chunk_threads / 32;
-inline constexpr int chunk_blocks = 6;  // of a multiprocessor at once, at least
 inline constexpr int lanes = ops::rounding_lanes;
-inline constexpr std::int64_t chunk_size = ops::rounding_chunk;
+inline constexpr int chunk_size = ops::rounding_chunk, block_size = ops::rounding_block;
+inline constexpr int chunk_warps = chunk_size / block_size, chunk_threads = 32 * chunk_warps;
+inline constexpr int chunk_blocks = 3;  // of a multiprocessor at once, at least: three quarters of its threads
 
-// A thread takes groups of four entries, one or two of each tile: 16 KB of shared memory in both lane types.
-inline constexpr int group_size = 4, tile_round = chunk_threads * group_size;
+// What a thread takes in a round: as many entries as make 32 bytes in the lane type.
 template <class T>
-inline constexpr int tile_size = tile_round * (sizeof(T) == 4 ? 2 : 1);
+inline constexpr int group_size = 32 / static_cast<int>(sizeof(T));
+template <class T>
+inline constexpr int round_size = 32 * group_size<T>;
 
-// Rows of values of a tile, the second shifted by 16 places so that both halves of a warp find free banks.
+// A warp's two rows of values. Of 32-bit values the second is shifted by 16 places, so that both halves of the warp find
+// free banks at once.
 template <class T>
 struct SquareTile {
-  T value[2 * tile_size<T> + lanes];
+  static constexpr int pitch = round_size<T> + (sizeof(T) == 4 ? lanes : 0);
+  T value[pitch + round_size<T>];
 
-  static __device__ __forceinline__ int row(int which) { return which * (tile_size<T> + lanes); }
+  __device__ __forceinline__ T* row(int which) { return value + which * pitch; }
+  __device__ __forceinline__ const T* row(int which) const { return value + which * pitch; }
 };
 
 __device__ __forceinline__ bool is_medium(double x) {
@@ -34,12 +38,28 @@ __device__ __forceinline__ bool is_medium(double x) {
   return magnitude == 0 || (magnitude >= 0x1p-480 && magnitude <= 0x1p500);
 }
 
+// The entries of a thread block's chunk, and of a warp's block of it. Indices are 32 bits wide within a chunk. Computed
+// anew where it is asked for, so that nothing of it waits in registers.
+struct Chunk {
+  std::int64_t size;  // of the tensor
+
+  __device__ __forceinline__ explicit Chunk(std::int64_t entries) : size(entries) {}
+  static __device__ __forceinline__ std::int64_t begin() { return std::int64_t(blockIdx.x) * chunk_size; }
+  __device__ __forceinline__ int count() const {
+    return static_cast<int>(min(size - begin(), std::int64_t(chunk_size)));
+  }
+  static __device__ __forceinline__ int warp() { return thread_anew() / 32; }
+  static __device__ __forceinline__ int block_begin() { return warp() * block_size; }
+  __device__ __forceinline__ int block_end() const { return min(count(), block_begin() + block_size); }
+};
+
 // A row as something to add values to, by the index of the entry in its chunk. A value that the lane type does not hold
 // is left as NaN; then, and where a square is not in the middle range, `unusual` is set.
 template <class T>
 struct TileRow {
-  T* value;
-  int start;  // of the tile in the chunk
+  SquareTile<T>* tiles;  // one a warp
+  int which;
+  int start;  // of the round in the chunk
   bool unusual = false;
 
   __device__ __forceinline__ void add(std::int64_t index, double x) {
@@ -52,92 +72,89 @@ struct TileRow {
     } else {
       unusual |= !is_medium(x);
     }
-    store(value + (index - start), lane);
+    store(tiles[Chunk::warp()].row(which) + (index - start), lane);
   }
-};
-
-// The sums of the lanes, which wait in shared memory between tiles. The warp that adds has 16 threads for each of two.
-struct LaneSums {
-  double big[2 * lanes], medium[2 * lanes], small[2 * lanes];
-
-  static __device__ __forceinline__ int place() { return thread_anew() % (2 * lanes); }
-  static __device__ __forceinline__ int which() { return place() / lanes; }
-  static __device__ __forceinline__ int lane() { return place() % lanes; }
-  // Blocks that share a multiprocessor let different warps add: each of its four parts has some.
-  static __device__ __forceinline__ bool adds() {
-    return thread_anew() / 32 == static_cast<int>(blockIdx.x) % chunk_warps;
-  }
-
-  __device__ __forceinline__ void clear() {
-    const int own = place();
-    if (adds()) big[own] = medium[own] = small[own] = 0;
-  }
-
-  // `count` entries of a tile. value(which, j) is what entry j is where the tile holds NaN.
-  template <class T, class Value>
-  __device__ __forceinline__ void add(const SquareTile<T>& tile, int count, bool unusual, Value value) {
-    if (!adds()) return;
-    const int own = place(), which = own / lanes, lane = own % lanes;
-    const T* const row = tile.value + SquareTile<T>::row(which);
-    if (unusual) {
-      ops::SquareSum sum{big[own], medium[own], small[own]};
-#pragma unroll 1
-      for (int j = lane; j < count; j += lanes) {
-        double x = load(row + j);
-        if constexpr (sizeof(T) == 4)
-          if (x != x) x = value(which, j);
-        sum.add(x);
-      }
-      big[own] = sum.big;
-      medium[own] = sum.medium;
-      small[own] = sum.small;
-    } else {
-      const int steps = (count + lanes - 1) / lanes;  // the tile is zero beyond its end
-      double sum = medium[own];
-#pragma unroll 4
-      for (int step = 0; step < steps; ++step) {
-        const double x = load(row + step * lanes + lane);
-        // The square of a float32 is exact in float64.
-        sum = sizeof(T) == 4 ? ops::fma(x, x, sum) : sum + x * x;
-      }
-      medium[own] = sum;
-    }
-  }
-
-  // Of all lanes, in their order; every thread of the warp that adds calls it.
-  __device__ __forceinline__ ops::SquareSum total() const {
-    ops::SquareSum all;
-    const int first = which() * lanes;
-#pragma unroll 1
-    for (int from = first, end = first + lanes; from < end; ++from) all.merge({big[from], medium[from], small[from]});
-    return all;
-  }
-};
-
-// The entries of a block's chunk, and of one tile of it. Indices are 32 bits wide within a chunk.
-struct Chunk {
-  std::int64_t begin;
-  int count;
-
-  __device__ __forceinline__ explicit Chunk(std::int64_t size)
-      : begin(std::int64_t(blockIdx.x) * chunk_size),
-        count(static_cast<int>(size - begin < chunk_size ? size - begin : chunk_size)) {}
 };
 
 inline unsigned chunks_of(std::int64_t size) { return static_cast<unsigned>((size + chunk_size - 1) / chunk_size); }
 
+// The sums of a chunk's threads, which wait here between rounds. In the end a block's sum is in its first lane.
+struct SharedSquares {
+  double big[chunk_threads], medium[chunk_threads], small[chunk_threads];
+
+  // Of all blocks of the first or the second sum, in their order.
+  __device__ __forceinline__ ops::SquareSum of_chunk(int which) const {
+    ops::SquareSum all;
+#pragma unroll 1
+    for (int first = which * lanes; first < chunk_threads; first += 32)
+      all.merge({big[first], medium[first], small[first]});
+    return all;
+  }
+};
+
+// A thread's lane of a sum: lane l of the first in thread l of a warp, of the second in thread l + 16.
+class SquareLane {
+ public:
+  __device__ __forceinline__ explicit SquareLane(SharedSquares& shared) : shared_(shared) {
+    shared_.big[thread_anew()] = shared_.medium[thread_anew()] = shared_.small[thread_anew()] = 0;
+  }
+
+  // A round, of which `count` entries are there or more than all, by all threads of a warp. value(which, j) is what entry j is where the tile holds NaN.
+  template <class T, class Value>
+  __device__ __forceinline__ void add(const SquareTile<T>& tile, int count, bool unusual, Value value) const {
+    const T* const row = tile.row(which());
+    if (unusual) {
+      ops::SquareSum sum{shared_.big[thread_anew()], shared_.medium[thread_anew()], shared_.small[thread_anew()]};
+#pragma unroll 1
+      for (int j = lane(); j < min(count, round_size<T>); j += lanes) {
+        double x = load(row + j);
+        if constexpr (sizeof(T) == 4)
+          if (x != x) x = value(which(), j);
+        sum.add(x);
+      }
+      shared_.big[thread_anew()] = sum.big;
+      shared_.small[thread_anew()] = sum.small;
+      shared_.medium[thread_anew()] = sum.medium;
+      return;
+    }
+    const T* const own = row + lane();
+    double sum = shared_.medium[thread_anew()];
+#pragma unroll 8
+    for (int j = 0; j < round_size<T>; j += lanes) {  // the rows are zero beyond their end
+      const double x = load(own + j);
+      // The square of a float32 is exact in float64.
+      sum = sizeof(T) == 4 ? ops::fma(x, x, sum) : sum + x * x;
+    }
+    shared_.medium[thread_anew()] = sum;
+  }
+
+  // Every thread calls it, then comes a barrier, then SharedSquares::of_chunk.
+  __device__ __forceinline__ void finish() const {
+    for (double* const sums : {shared_.big, shared_.medium, shared_.small}) {
+      const double sum = fold_lanes(sums[thread_anew()]);
+      if (lane() == 0) sums[thread_anew()] = sum;
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ int which() { return thread_anew() / lanes % 2; }
+  static __device__ __forceinline__ int lane() { return thread_anew() % lanes; }
+
+  SharedSquares& shared_;
+};
+
 // The sum over the block's threads of a count, the least of an index; into shared memory that was cleared.
 __device__ __forceinline__ void add_to(unsigned* total, unsigned count) {
-  const unsigned sum = __reduce_add_sync(0xFFFFFFFFu, count);
+  const unsigned sum = __reduce_add_sync(~0u, count);
   if (threadIdx.x % 32 == 0 && sum) atomicAdd(total, sum);
 }
 // -1 is none, and the largest as an unsigned number.
 __device__ __forceinline__ void least_of(unsigned* least, int index) {
-  const unsigned first = __reduce_min_sync(0xFFFFFFFFu, static_cast<unsigned>(index));
+  const unsigned first = __reduce_min_sync(~0u, static_cast<unsigned>(index));
   if (threadIdx.x % 32 == 0) atomicMin(least, first);
 }
 __device__ __forceinline__ std::int64_t index_in_tensor(const Chunk& chunk, unsigned first) {
-  return first == ~0u ? -1 : chunk.begin + first;
+  return first == ~0u ? -1 : chunk.begin() + first;
 }
 
 }  // namespace gradkern::cuda

@@ -7,50 +7,57 @@ namespace {
 
 using executor::UpdateArgs;
 
-constexpr int n = group_size, tile = tile_size<double>;
+constexpr int n = group_size<double>, tile_size = tile_threads * n;
 
-// What the threads of a block counted of a chunk, in shared memory: of groups, and of entries that were taken one by one.
-// A thread meets at most 64 entries of a chunk: a byte holds a count.
-struct EntryCounts {
-  int first_overflow[chunk_threads], first_nonfinite[chunk_threads];
-  std::uint32_t of_groups[chunk_threads];
-  std::uint8_t unchanged[chunk_threads], applied[chunk_threads], lost[chunk_threads], overflow[chunk_threads],
-      nonfinite[chunk_threads], flushed[chunk_threads], subnormal[chunk_threads];
-};
-
-// One thread's, as ops::UpdateCounts, with indices in the chunk.
-struct ThreadUpdate {
-  int &first_overflow, &first_nonfinite;
-  std::uint8_t &unchanged, &applied, &lost, &overflow, &nonfinite, &flushed, &subnormal;
-  std::uint32_t& of_groups;  // bytes for applied, lost, flushed and subnormal
+// What the threads of a block count of a chunk, in shared memory.
+struct ChunkUpdate {
+  unsigned unchanged, applied, lost, overflow, nonfinite, flushed, subnormal, first_overflow, first_nonfinite;
+  std::uint32_t of_groups[chunk_threads];  // a thread's: bytes for applied, lost, flushed and subnormal
   static constexpr std::uint32_t one_applied = 1, one_lost = 1 << 8, one_flushed = 1 << 16, one_subnormal = 1 << 24;
 
-  // Made where it is used, so that its addresses wait in no registers.
-  __device__ __forceinline__ explicit ThreadUpdate(EntryCounts& e, int thread = thread_anew())
-      : first_overflow(e.first_overflow[thread]),
-        first_nonfinite(e.first_nonfinite[thread]),
-        unchanged(e.unchanged[thread]),
-        applied(e.applied[thread]),
-        lost(e.lost[thread]),
-        overflow(e.overflow[thread]),
-        nonfinite(e.nonfinite[thread]),
-        flushed(e.flushed[thread]),
-        subnormal(e.subnormal[thread]),
-        of_groups(e.of_groups[thread]) {}
-
+  // By every thread, before a barrier.
   __device__ __forceinline__ void clear() {
-    of_groups = 0;
-    first_overflow = first_nonfinite = -1;
+    of_groups[thread_anew()] = 0;
+    if (thread_anew() != 0) return;
     unchanged = applied = lost = overflow = nonfinite = flushed = subnormal = 0;
+    first_overflow = first_nonfinite = ~0u;
   }
+};
+
+// A number of the chunk's entries.
+struct Counter {
+  unsigned& total;
+
+  __device__ __forceinline__ void operator++() const { atomicAdd(&total, 1u); }
+  __device__ __forceinline__ void operator+=(bool one) const {
+    if (one) atomicAdd(&total, 1u);
+  }
+};
+
+// Counts entries that are taken one by one, as ops::UpdateCounts does, into the chunk's.
+struct EntryUpdate {
+  Counter unchanged, applied, lost, overflow, nonfinite, flushed, subnormal;
+  FirstIndex first_overflow, first_nonfinite;
+
+  __device__ __forceinline__ explicit EntryUpdate(ChunkUpdate& c)
+      : unchanged{c.unchanged},
+        applied{c.applied},
+        lost{c.lost},
+        overflow{c.overflow},
+        nonfinite{c.nonfinite},
+        flushed{c.flushed},
+        subnormal{c.subnormal},
+        first_overflow{c.first_overflow},
+        first_nonfinite{c.first_nonfinite} {}
 };
 
 struct Rows {
   TileRow<double> wanted, made;
 };
 
-// groups: the tensors are aligned.
+// groups: the tensors are aligned. key: of random bits.
 struct Plan {
+  std::uint64_t key;
   bool groups, flush;
 };
 
@@ -92,10 +99,10 @@ __device__ __forceinline__ bool update_group(const UpdateArgs& args, const Plan&
       plain &= good && rounded.magnitude <= Limits::largest;
       shift_in_pattern<F>(words, pattern_of_value<F>(stored));
       const double difference = stored - weight;
-      if (difference != 0) count += ThreadUpdate::one_applied;
-      if (difference == 0 && u != 0) count += ThreadUpdate::one_lost;
-      if (r == 0 && x != 0) count += ThreadUpdate::one_flushed;
-      if (r != 0 && r < Limits::smallest_normal) count += ThreadUpdate::one_subnormal;
+      if (difference != 0) count += ChunkUpdate::one_applied;
+      if (difference == 0 && u != 0) count += ChunkUpdate::one_lost;
+      if (r == 0 && x != 0) count += ChunkUpdate::one_flushed;
+      if (r != 0 && r < Limits::smallest_normal) count += ChunkUpdate::one_subnormal;
       shift_in(gradients, u);
       shift_in(weights, difference);
     }
@@ -109,18 +116,15 @@ __device__ __forceinline__ bool update_group(const UpdateArgs& args, const Plan&
 
 // index: of the entry in its chunk.
 template <class F, bool nearest, class Counts, class Sums>
-__device__ __forceinline__ typename F::container update_one(const UpdateArgs& args, double w, double g, std::int64_t i,
-                                                            int index, Counts& counts, Sums& sums) {
+__device__ __forceinline__ typename F::container update_one(const UpdateArgs& args, const Plan& plan, double w,
+                                                            double g, std::int64_t i, int index, Counts& counts,
+                                                            Sums& sums) {
   formats::Mode mode = args.mode;
   if (nearest) mode.rounding = formats::Rounding::nearest_even;
-  return ops::update_entry<F>(w, g, args.rate, mode, formats::draw(mode, args.stream, i), index, counts, sums);
+  return ops::update_entry<F>(w, g, args.rate, mode, formats::draw_by_key(mode, plan.key, i), index, counts, sums);
 }
 
-// The weight and the gradient at i: out of their group, or where they lie.
-template <class F>
-__device__ __forceinline__ double2 operands(const UpdateArgs& args, std::int64_t i, double w, double g) {
-  return {exact_entry(F::id, args.weight, i, w), exact_entry(args.gradient_format, args.gradient, i, g)};
-}
+// The weight and the gradient at i. The sign of a NaN, which groups lose, is in no result.
 template <class F>
 __device__ __forceinline__ double2 operands(const UpdateArgs& args, std::int64_t i) {
   return {load_entry_of<F>(args.weight, i), load_entry(args.gradient_format, args.gradient, i)};
@@ -144,13 +148,13 @@ struct NoRows {
 };
 
 template <class F, bool nearest>
-__global__ void __launch_bounds__(chunk_threads, chunk_blocks) update_kernel(const UpdateArgs args, const Plan plan) {
-  __shared__ __align__(16) double waiting[2][tile];
-  const std::int64_t begin = std::int64_t(blockIdx.x) * tile, first = begin + threadIdx.x * n;
+__global__ void __launch_bounds__(tile_threads, tile_blocks) update_kernel(const UpdateArgs args, const Plan plan) {
+  __shared__ __align__(16) double waiting[2][tile_size];
+  const std::int64_t begin = std::int64_t(blockIdx.x) * tile_size, first = begin + threadIdx.x * n;
   double *const weights = waiting[0] + threadIdx.x * n, *const gradients = waiting[1] + threadIdx.x * n;
   NoCounts counts{};
   NoRows none;
-  const bool groups = plan.groups && warp_is_whole(first, args.size);
+  const bool groups = plan.groups && warp_is_whole<n>(first, args.size);
   if constexpr (nearest) {
     if (groups && update_group<F>(args, plan, first, weights, gradients, [](std::uint32_t) {})) return;
   } else if (groups) {
@@ -158,117 +162,120 @@ __global__ void __launch_bounds__(chunk_threads, chunk_blocks) update_kernel(con
     Patterns<F> patterns;
 #pragma unroll 1
     for (int k = 0; k < n; ++k) {
-      const double2 x = operands<F>(args, first + k, load(weights + k), load(gradients + k));
-      const auto bits = update_one<F, nearest>(args, x.x, x.y, first + k, 0, counts, none);
+      const auto bits =
+          update_one<F, nearest>(args, plan, load(weights + k), load(gradients + k), first + k, 0, counts, none);
       patterns.add(static_cast<typename F::container*>(args.updated) + first, k, bits);
     }
     return;
   }
-  const int stride = plan.groups ? 1 : chunk_threads;
+  const int stride = plan.groups ? 1 : tile_threads;
   std::int64_t i = plan.groups ? first : begin + threadIdx.x;
 #pragma unroll 1
   for (int k = 0; k < n && i < args.size; ++k, i += stride) {
     const double2 x = operands<F>(args, i);
-    store_bits<F>(args, i, update_one<F, nearest>(args, x.x, x.y, i, 0, counts, none));
+    store_bits<F>(args, i, update_one<F, nearest>(args, plan, x.x, x.y, i, 0, counts, none));
   }
 }
 
-struct UpdateTotals {
-  unsigned applied, lost, overflow, nonfinite, flushed, subnormal, first_overflow, first_nonfinite;
-};
+// Of the chunk, by its first warp.
+__device__ __forceinline__ void report(const ChunkUpdate& counts, const SharedSquares& squares, const Chunk& chunk,
+                                       ops::UpdateCounts& result) {
+  if (thread_anew() == 1) result.wanted = squares.of_chunk(0);
+  if (thread_anew() == 2) result.made = squares.of_chunk(1);
+  if (thread_anew() != 0) return;
+  result.unchanged = chunk.count() - std::int64_t(counts.applied) - counts.lost - counts.overflow - counts.nonfinite;
+  result.applied = counts.applied;
+  result.lost = counts.lost;
+  result.overflow = counts.overflow;
+  result.nonfinite = counts.nonfinite;
+  result.flushed = counts.flushed;
+  result.subnormal = counts.subnormal;
+  result.first_overflow = index_in_tensor(chunk, counts.first_overflow);
+  result.first_nonfinite = index_in_tensor(chunk, counts.first_nonfinite);
+}
 
-// Of the block, as the chunk's report; every thread calls it.
-__device__ __forceinline__ void report(const ThreadUpdate& counts, const LaneSums& sums, const Chunk& chunk,
-                                       UpdateTotals& totals, ops::UpdateCounts& result) {
-  add_to(&totals.applied, counts.applied + (counts.of_groups & 0xFF));
-  add_to(&totals.lost, counts.lost + (counts.of_groups >> 8 & 0xFF));
-  add_to(&totals.overflow, counts.overflow);
-  add_to(&totals.nonfinite, counts.nonfinite);
-  add_to(&totals.flushed, counts.flushed + (counts.of_groups >> 16 & 0xFF));
-  add_to(&totals.subnormal, counts.subnormal + (counts.of_groups >> 24));
-  least_of(&totals.first_overflow, counts.first_overflow);
-  least_of(&totals.first_nonfinite, counts.first_nonfinite);
-  __syncthreads();
-  if (!LaneSums::adds()) return;
-  const ops::SquareSum squares = sums.total();
-  if (LaneSums::lane() == 0) (LaneSums::which() == 0 ? result.wanted : result.made) = squares;
-  if (threadIdx.x % 32 != 0) return;
-  result.unchanged = chunk.count - std::int64_t(totals.applied) - totals.lost - totals.overflow - totals.nonfinite;
-  result.applied = totals.applied;
-  result.lost = totals.lost;
-  result.overflow = totals.overflow;
-  result.nonfinite = totals.nonfinite;
-  result.flushed = totals.flushed;
-  result.subnormal = totals.subnormal;
-  result.first_overflow = index_in_tensor(chunk, totals.first_overflow);
-  result.first_nonfinite = index_in_tensor(chunk, totals.first_nonfinite);
+// The thread's group of the round that begins at `begin` of the chunk, one by one; whether a square is unusual. whole: the
+// warp's groups are all there, and aligned.
+template <class F, bool nearest>
+__device__ __forceinline__ bool report_entries(const UpdateArgs& args, const Plan& plan, const Chunk& chunk, int begin,
+                                               bool whole, SquareTile<double>* tiles, ChunkUpdate& shared) {
+  const auto tile = [&]() -> SquareTile<double>& { return tiles[Chunk::warp()]; };
+  const auto slot = [] { return thread_anew() % 32 * n; };
+  const auto first = [&] { return Chunk::begin() + begin + slot(); };
+  if (!nearest && whole) load_both<F>(args, first(), tile().row(0) + slot(), tile().row(1) + slot());
+  Rows rows{{tiles, 0, begin}, {tiles, 1, begin}};
+  Patterns<F> patterns;
+  EntryUpdate counts(shared);
+#pragma unroll 1
+  for (int k = 0; k < n; ++k) {
+    const int j = slot() + k;
+    const auto i = [&] { return Chunk::begin() + begin + slot() + k; };
+    const bool there = (!nearest && whole) || begin + j < chunk.block_end();
+    double2 x{};
+    if (!nearest && whole) {
+      x = {load(tile().row(0) + j), load(tile().row(1) + j)};
+    } else if (there) {
+      x = operands<F>(args, i());
+    }
+    store(tile().row(0) + j, 0.0);
+    store(tile().row(1) + j, 0.0);
+    if (!there) continue;
+    const auto bits = update_one<F, nearest>(args, plan, x.x, x.y, i(), begin + j, counts, rows);
+    if (!nearest && whole) {
+      patterns.add(static_cast<typename F::container*>(args.updated) + first(), k, bits);
+    } else {
+      store_bits<F>(args, i(), bits);
+    }
+  }
+  return rows.wanted.unusual || rows.made.unusual;
 }
 
 template <class F, bool nearest>
-__global__ void __launch_bounds__(chunk_threads, chunk_blocks) report_kernel(const UpdateArgs args, const Plan plan) {
-  __shared__ __align__(16) SquareTile<double> shared;
-  __shared__ LaneSums sums;
-  __shared__ EntryCounts entries;
-  __shared__ UpdateTotals totals;
+__global__ void __launch_bounds__(chunk_threads, (report_blocks<F, float, nearest>))
+    report_kernel(const UpdateArgs args, const Plan plan) {
+  __shared__ __align__(16) SquareTile<double> tiles[chunk_warps];
+  __shared__ SharedSquares squares;
+  __shared__ ChunkUpdate counted;
   const Chunk chunk(args.size);
-  double *const wanted = shared.value, *const made = shared.value + SquareTile<double>::row(1);
-  ThreadUpdate(entries).clear();
-  sums.clear();
-  if (threadIdx.x == 0) totals = {0, 0, 0, 0, 0, 0, ~0u, ~0u};
-  for (int start = 0; start < chunk.count; start += tile) {
-    const int slot = thread_anew() * n, count = min(tile, chunk.count - start);
-    const bool groups = plan.groups && warp_is_whole(slot, count);
-    const std::int64_t first = chunk.begin + start + slot;
-    bool unusual = false, done = false;
-    if constexpr (nearest) {
-      done = groups && update_group<F>(args, plan, first, wanted + slot, made + slot,
-                                       [&](std::uint32_t counted) { ThreadUpdate(entries).of_groups += counted; });
-    } else if (groups) {
-      load_both<F>(args, first, wanted + slot, made + slot);
-    }
-    if (!done) {
-      const int stride = plan.groups ? 1 : chunk_threads;
-      int j = plan.groups ? slot : thread_anew();
-      Rows rows{{wanted, start}, {made, start}};
-      Patterns<F> patterns;
-      ThreadUpdate counts(entries);
+  const auto tile = [&]() -> SquareTile<double>& { return tiles[Chunk::warp()]; };
+  counted.clear();
+  __syncthreads();
+  const SquareLane sum(squares);
 #pragma unroll 1
-      for (int k = 0; k < n; ++k, j += stride) {
-        const std::int64_t i = chunk.begin + start + j;
-        double2 x{};
-        if (!nearest && groups) {
-          x = operands<F>(args, i, load(wanted + j), load(made + j));
-        } else if (j < count) {
-          x = operands<F>(args, i);
-        }
-        store(wanted + j, 0.0);
-        store(made + j, 0.0);
-        if (j >= count) continue;
-        const auto bits = update_one<F, nearest>(args, x.x, x.y, i, start + j, counts, rows);
-        if (!nearest && groups) {
-          patterns.add(static_cast<typename F::container*>(args.updated) + (i - k), k, bits);
-        } else {
-          store_bits<F>(args, i, bits);
-        }
-      }
-      unusual = rows.wanted.unusual || rows.made.unusual;
-    }
-    unusual = __syncthreads_or(unusual);
-    sums.add(shared, count, unusual, [](int, int) { return 0.0; });
-    __syncthreads();
+  for (int begin = Chunk::block_begin(); begin < chunk.block_end(); begin += round_size<double>) {
+    const bool whole = plan.groups && begin + round_size<double> <= chunk.block_end();
+    const int slot = thread_anew() % 32 * n;
+    bool done = false, unusual = false;
+    if constexpr (nearest)
+      done = whole &&
+             update_group<F>(args, plan, Chunk::begin() + begin + slot, tile().row(0) + slot, tile().row(1) + slot,
+                             [&](std::uint32_t more) { counted.of_groups[thread_anew()] += more; });
+    if (!done) unusual = report_entries<F, nearest>(args, plan, chunk, begin, whole, tiles, counted);
+    unusual = __any_sync(~0u, unusual);
+    __syncwarp();
+    sum.add(tile(), chunk.block_end() - begin, unusual, [](int, int) { return 0.0; });
+    __syncwarp();
   }
-  report(ThreadUpdate(entries), sums, chunk, totals, args.counts[blockIdx.x]);
+  const std::uint32_t groups = counted.of_groups[thread_anew()];
+  add_to(&counted.applied, groups & 0xFF);
+  add_to(&counted.lost, groups >> 8 & 0xFF);
+  add_to(&counted.flushed, groups >> 16 & 0xFF);
+  add_to(&counted.subnormal, groups >> 24);
+  sum.finish();
+  __syncthreads();
+  report(counted, squares, chunk, args.counts[blockIdx.x]);
 }
 
 template <class F, bool nearest>
 int start(const UpdateArgs& args, Stream stream) {
-  const Plan plan{aligned(args.weight) && aligned(args.gradient) && aligned(args.updated),
+  const Plan plan{formats::random_bits(args.mode.seed, args.stream),
+                  aligned(args.weight) && aligned(args.gradient) && aligned(args.updated),
                   args.mode.subnormals == formats::Subnormals::flush};
   const auto s = static_cast<stream_t>(stream);
   if (args.counts)
     return launch(report_kernel<F, nearest>, dim3(chunks_of(args.size)), dim3(chunk_threads), 0, s, args, plan);
-  const dim3 tiles(static_cast<unsigned>((args.size + tile - 1) / tile));
-  return launch(update_kernel<F, nearest>, tiles, dim3(chunk_threads), 0, s, args, plan);
+  const dim3 tiles(static_cast<unsigned>((args.size + tile_size - 1) / tile_size));
+  return launch(update_kernel<F, nearest>, tiles, dim3(tile_threads), 0, s, args, plan);
 }
 
 }  // namespace

@@ -2,9 +2,9 @@
 //
 // max_ulp: the largest |stored - exact| in quanta of the destination at the exact value (nearest_even: at most 1/2).
 // signal and noise: sums over the elements that are finite before and after, of exact^2 and (stored - exact)^2, each
-// held in three ranges (Blue 1978) so that squares neither overflow nor underflow. Accumulation: in a chunk of 16384
-// elements, element i adds to logical lane i % 16, lanes are added in index order, then chunks in index order; a square
-// is rounded, then its addition.
+// held in three ranges (Blue 1978) so that squares neither overflow nor underflow. Accumulation: in a block of 1024
+// elements, element i adds to logical lane i % 16, and lanes are added by folding halves; then the 16 blocks of a chunk
+// in index order, then chunks in index order. A square is rounded, then its addition.
 #pragma once
 
 #include "formats/decode.hpp"
@@ -35,9 +35,9 @@ struct SquareSum {
 };
 
 inline constexpr int rounding_lanes = 16;
-inline constexpr std::int64_t rounding_chunk = 16384;
+inline constexpr std::int64_t rounding_block = 1024, rounding_chunk = 16 * rounding_block;
 
-// SquareSum in logical lanes: what one chunk adds up.
+// SquareSum in logical lanes: what one block adds up.
 struct SquareLanes {
   double big[rounding_lanes] = {}, medium[rounding_lanes] = {}, small[rounding_lanes] = {};
 
@@ -49,10 +49,15 @@ struct SquareLanes {
     medium[lane] = sum.medium;
     small[lane] = sum.small;
   }
-  GRADKERN_HD SquareSum total() const {
-    SquareSum sum;
-    for (int lane = 0; lane < rounding_lanes; ++lane) sum.merge({big[lane], medium[lane], small[lane]});
-    return sum;
+  GRADKERN_HD SquareSum total() const { return {folded(big), folded(medium), folded(small)}; }
+
+ private:
+  static GRADKERN_HD double folded(const double (&lanes)[rounding_lanes]) {
+    double sum[rounding_lanes / 2];
+    for (int lane = 0; lane < rounding_lanes / 2; ++lane) sum[lane] = lanes[lane] + lanes[lane + rounding_lanes / 2];
+    for (int half = rounding_lanes / 4; half > 0; half /= 2)
+      for (int lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
+    return sum[0];
   }
 };
 
@@ -107,7 +112,7 @@ struct RoundingCounts {
 
   GRADKERN_HD void count(formats::Event event) { ++events[static_cast<int>(event)]; }
 
-  // The end of a chunk.
+  // The end of a block.
   GRADKERN_HD void add(const RoundingSums& sums) {
     signal.merge(sums.signal.total());
     noise.merge(sums.noise.total());

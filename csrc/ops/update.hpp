@@ -5,7 +5,7 @@
 // could see them. fl_s is encode, once, in any mode; for float64 storage it changes nothing but subnormals.
 //
 // The update wanted is u = fl_64(rate g). Of `size` entries, unchanged + applied + lost + overflow + nonfinite are all.
-// Sums of u^2 and (w' - w)^2 are over entries finite before and after, in the lanes and chunks of ops/rounding.hpp.
+// Sums of u^2 and (w' - w)^2 are over entries finite before and after, in the lanes, blocks and chunks of ops/rounding.hpp.
 #pragma once
 
 #include "formats/decode.hpp"
@@ -30,7 +30,7 @@ struct UpdateCounts {
   std::int64_t first_overflow = -1, first_nonfinite = -1;
   SquareSum wanted, made;
 
-  // The end of a chunk.
+  // The end of a block.
   GRADKERN_HD void add(const UpdateSums& sums) {
     wanted.merge(sums.wanted.total());
     made.merge(sums.made.total());

@@ -1,5 +1,5 @@
 // Conversion as written in the contract: scale in float64, round once, and count what that lost, in chunks of 16384
-// whose counts merge in index order.
+// whose counts merge in index order, as their 16 blocks do.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace gradkern::ref {
 
-inline constexpr std::int64_t convert_chunk = 16384;
+inline constexpr std::int64_t convert_block = 1024, convert_chunk = 16384;
 
 template <class F>
 struct Converted {
@@ -30,11 +30,14 @@ Converted<F> convert(const std::vector<double>& source, double scale, const form
     const auto encoded = ops::encode_scaled<F>(source[i], exact, mode, draw);
     result.stored.push_back(encoded.bits);
     ops::record_rounding<F>(exact, encoded, static_cast<std::int64_t>(i), chunk, sums);
-    if ((i + 1) % convert_chunk == 0 || i + 1 == source.size()) {
+    const bool last = i + 1 == source.size();
+    if ((i + 1) % convert_block == 0 || last) {
       chunk.add(sums);
+      sums = ops::RoundingSums();
+    }
+    if ((i + 1) % convert_chunk == 0 || last) {
       result.counts.merge(chunk);
       chunk = ops::RoundingCounts();
-      sums = ops::RoundingSums();
     }
   }
   return result;

@@ -1,4 +1,5 @@
-// One step of gradient descent, entry by entry, in chunks of 16384 whose counts merge in index order.
+// One step of gradient descent, entry by entry, in chunks of 16384 whose counts merge in index
+// order, as their 16 blocks do.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,7 @@
 
 namespace gradkern::ref {
 
-inline constexpr std::int64_t update_chunk = 16384;
+inline constexpr std::int64_t update_block = 1024, update_chunk = 16384;
 
 template <class F>
 struct Updated {
@@ -27,11 +28,14 @@ Updated<F> update(const std::vector<double>& weight, const std::vector<double>& 
     const auto index = static_cast<std::int64_t>(i);
     const std::uint64_t draw = formats::draw(mode, stream, index);
     result.stored.push_back(ops::update_entry<F>(weight[i], gradient[i], rate, mode, draw, index, chunk, sums));
-    if ((i + 1) % update_chunk == 0 || i + 1 == weight.size()) {
+    const bool last = i + 1 == weight.size();
+    if ((i + 1) % update_block == 0 || last) {
       chunk.add(sums);
+      sums = ops::UpdateSums();
+    }
+    if ((i + 1) % update_chunk == 0 || last) {
       result.counts.merge(chunk);
       chunk = ops::UpdateCounts();
-      sums = ops::UpdateSums();
     }
   }
   return result;
