@@ -110,7 +110,7 @@ class Staging {
   std::vector<Result> results_;
 };
 
-// The executor's functions over lists of tensors: executor/device_lists.cpp.
+// The executor's functions over lists of tensors: executor/device_statistics.cpp, executor/device_clip.cpp.
 void device_statistics(const Executor&, const StatisticsArgs* tensors, std::int64_t count, const StatisticsDone&);
 void device_clip_survey(const Executor&, const ClipTensor* tensors, std::int64_t count, ops::Norm, ops::Survey*);
 void device_clip_scale(const Executor&, const ClipTensor* tensors, std::int64_t count, const ops::Survey*,
