@@ -40,10 +40,9 @@ StatisticsArgs staged(Staging& staging, const StatisticsArgs& tensor) {
   return t;
 }
 
-// gather(nth, statistics) for each of a group, then done; on threads.
+// gather(nth, statistics) for each of a group, then done; so many together on a thread.
 template <class Gather>
-void gather_group(const Group& group, const StatisticsDone& done, Gather gather) {
-  constexpr std::int64_t together = 4;
+void gather_group(const Group& group, std::int64_t together, const StatisticsDone& done, Gather gather) {
   base::parallel_for(base::chunk_count(count_of(group), together), [&](std::int64_t share) {
     const auto s = ops::make_statistics();
     for (std::int64_t nth = share * together; nth < std::min(count_of(group), (share + 1) * together); ++nth) {
@@ -77,7 +76,7 @@ struct ByChunk {
     const StatisticsList list{sent.where(), F::id, sent.tensors(), block.device(partials), block.device(rows)};
     if (list.where.chunks) staging.check(e.device->statistics(&list, staging.stream()), "statistics");
     block.fetch(partials);
-    gather_group(group, done, [&](std::int64_t nth, ops::Statistics& s) {
+    gather_group(group, 16, done, [&](std::int64_t nth, ops::Statistics& s) {
       const std::int64_t begin = sent.begin(nth), size = tensors[group[static_cast<std::size_t>(nth)]].size;
       gather_chunks<F>(block.host(partials) + begin, sent.end(nth) - begin, block.host(rows) + nth * cells, size, s);
     });
@@ -108,7 +107,7 @@ struct ByPattern {
                     "statistics");
     }
     block.fetch(first);
-    gather_group(group, done, [&](std::int64_t nth, ops::Statistics& s) {
+    gather_group(group, 1, done, [&](std::int64_t nth, ops::Statistics& s) {
       gather_patterns<F>(block.host(counts) + nth * patterns, block.host(first)[nth], s);
     });
   }
