@@ -11,7 +11,8 @@ namespace gradkern::executor {
 namespace {
 
 // What the statistics of several tensors may borrow at once of a device's memory; one tensor takes what it needs.
-constexpr std::int64_t most_borrowed = 32 << 20;
+// Page-locked memory of the same size comes in powers of two, and has the tables of a launch, too.
+constexpr std::int64_t most_borrowed = (32 << 20) - 4096, table_bytes = sizeof(StatisticsArgs) + 8;
 
 // A group, cut before what a part borrows would exceed the bound. cost: bytes, of a tensor's index.
 template <class Cost>
@@ -59,7 +60,7 @@ struct ByChunk {
 
   static std::int64_t borrowed(std::int64_t size) {
     constexpr auto chunk_bytes = static_cast<std::int64_t>(sizeof(StatisticsChunk));
-    return cells * 8 + base::chunk_count(size, ops::statistics_chunk) * chunk_bytes;
+    return table_bytes + cells * 8 + base::chunk_count(size, ops::statistics_chunk) * chunk_bytes;
   }
 
   static void measure(const Executor& e, const StatisticsArgs* tensors, const Group& group,
@@ -88,7 +89,7 @@ template <class F>
 struct ByPattern {
   static constexpr std::int64_t patterns = std::int64_t(1) << (8 * sizeof(typename F::container));
 
-  static std::int64_t borrowed(std::int64_t) { return patterns * 8; }
+  static std::int64_t borrowed(std::int64_t) { return table_bytes + patterns * 8; }
 
   static void measure(const Executor& e, const StatisticsArgs* tensors, const Group& group,
                       const StatisticsDone& done) {
