@@ -187,6 +187,23 @@ def test_by_norm_is_per_tensor(p):
     assert result.coefficient == 2.0 / gk.global_norm(before["c"], p)
 
 
+@pytest.mark.parametrize("p", [1, 2, INF])
+@pytest.mark.parametrize("eps", [0.0, 1e-6, 1e300])
+def test_by_norm_at_the_ends_of_the_range(p, eps):
+    grads = [
+        np.array([x, -x / 3, 0.0]) for x in (0.0, 5e-324, 1e-310, 1e-200, 1e-6, 1.0, 1e100, 1.5e308, math.inf, math.nan)
+    ]
+    grads.append(np.full(3000, 1.7e308))  # a norm beyond float64
+    for most in (0.0, 5e-324, 1e-305, 1e-3, 1.0, 1e308, INF):
+        for scale, nonfinite in ((1.0, "propagate"), (2.0**40, "zero"), (2.0**-1000, "propagate")):
+            got, options = [x.copy() for x in grads], {"p": p, "scale": scale, "eps": eps, "nonfinite": nonfinite}
+            gk.clip_by_norm(got, most, **options)
+            for x, y in zip(grads, got, strict=True):
+                alone = x.copy()
+                gk.clip_by_global_norm([alone], most, **options)
+                np.testing.assert_array_equal(y.view(np.uint64), alone.view(np.uint64), f"{most} {options} {x[:3]}")
+
+
 def test_by_block_rms():
     grads = [np.full((3, 4), 2.0), np.full(5, 0.5, F32), np.zeros(0)]
     result = gk.clip_by_block_rms(grads, 1.0)

@@ -219,3 +219,26 @@ def test_nothing_is_waited_for_before_a_report_is_looked_at():
     assert copy.copy(kept) == pickle.loads(pickle.dumps(kept)) == copy.deepcopy(kept) == kept
     assert not hasattr(kept, "no_such_field")
     assert synchronizations() == before + 2
+
+
+def test_a_call_waits_once():
+    if _core.device_why_not("simt"):
+        pytest.skip(_core.device_why_not("simt"))
+    x, many = on_device(X), [on_device(X + i) for i in range(5)]
+    large = on_device(np.resize(X, 5 << 10).astype(ml_dtypes.float8_e5m2))  # measured by pattern
+    group = gk.GradientGroup(many)
+    for waits, call in (
+        (1, lambda: gk.measure(x)),
+        (1, lambda: gk.measure(large)),
+        (1, lambda: gk.measure_many([large, large, large])),
+        (2, lambda: gk.measure_many([x, large, *many])),
+        (1, lambda: gk.global_norm(group)),
+        (1, lambda: gk.clip_by_global_norm(group, 1e9)),
+        (2, lambda: gk.clip_by_global_norm(group, 1.0)),  # what was found, then what was changed
+        (1, lambda: gk.cast(X, "float16", device="simt")),
+        (2, lambda: gk.clip_by_value(x, -0.5, 0.5)),
+        (2, lambda: gk.clip_by_global_norm([X.copy()], 1.0, device="simt")),
+    ):
+        before = synchronizations()
+        call()
+        assert synchronizations() == before + waits

@@ -40,16 +40,21 @@ Run::Run(const std::vector<ArrayView>& arrays) {
 
 void Run::meet(const ArrayView& array) {
   const Place* other = array.place();
-  if (other == nullptr) return;
+  if (other == nullptr) {
+    on_host_ = true;
+    return;
+  }
   if (place_ == nullptr) {
     place_ = other;
+    waited_for_ = other->stream;
     scope_.emplace(*place_);
     return;
   }
   if (other->executor != place_->executor || other->device != place_->device)
     throw py::type_error("arrays lie on two devices");
-  if (other->stream != place_->stream)
-    place_->check(place_->table().stream_wait(place_->stream, other->stream), "stream_wait");
+  if (other->stream == place_->stream || other->stream == waited_for_) return;
+  place_->check(place_->table().stream_wait(place_->stream, other->stream), "stream_wait");
+  waited_for_ = other->stream;
 }
 
 Run::Made Run::wide(formats::FormatId computed_in, std::vector<py::ssize_t> shape) const {

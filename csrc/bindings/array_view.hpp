@@ -40,6 +40,12 @@ class Run {
 
   const Place* place() const { return place_; }
   const executor::Executor& executor() const { return place_ ? *place_->executor : executor::current(); }
+  // The same, for a list of these very arrays: where all lie on the device, nobody needs to ask the driver for each.
+  executor::Executor executor_of_list() const {
+    executor::Executor e = executor();
+    e.resident = place_ != nullptr && !on_host_;
+    return e;
+  }
 
   struct Made {
     py::object array;
@@ -52,6 +58,8 @@ class Run {
   void meet(const ArrayView& array);
 
   const Place* place_ = nullptr;
+  bool on_host_ = false;  // any of them
+  executor::Stream waited_for_ = nullptr;
   std::optional<Scope> scope_;
 };
 

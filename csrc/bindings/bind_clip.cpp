@@ -70,6 +70,8 @@ class ClipGroup {
       void* target = nullptr;
       if (!targets_.empty()) {
         base::expects(targets_[i].size() == sources_[i].size(), "ClipGroup: a source and its target differ in size");
+        base::expects((targets_[i].place() == nullptr) == (sources_[i].place() == nullptr),
+                      "ClipGroup: a source and its target lie in two places");
         target = writable_bits_of(targets_[i], format);
       }
       tensors_.push_back({sources_[i].size(), format, bits_of(sources_[i], format), target});
@@ -143,7 +145,7 @@ class ClipGroup {
     const Run run(sources_);
     {
       py::gil_scoped_release release;
-      const auto& e = run.executor();
+      const auto e = run.executor_of_list();
       e.clip_survey(e, tensors_.data(), static_cast<std::int64_t>(count), norm, surveys.data());
       gather(surveys, arrays);
       const Surveys& parts = rows_.empty() ? surveys : arrays;
@@ -259,7 +261,7 @@ class ClipGroup {
     const Run run(sources_);
     {
       py::gil_scoped_release release;
-      work(run.executor(), static_cast<std::int64_t>(count), counts.data());
+      work(run.executor_of_list(), static_cast<std::int64_t>(count), counts.data());
     }
     for (const py::tuple& item : back)
       if (PyObject_SetItem(py::object(item[0]).ptr(), py::object(item[1]).ptr(), py::object(item[2]).ptr()) != 0)

@@ -193,6 +193,7 @@ void bind_device(py::module_& m) {
       .def_property_readonly("itemsize", &DeviceArray::itemsize)
       .def_property_readonly("nbytes", &DeviceArray::nbytes)
       .def_property_readonly("dtype", [](const DeviceArray& a) { return dtype_of(a.dtype); })
+      .def_readonly("dtype_name", &DeviceArray::dtype, "What dtype.name says, which takes NumPy longer.")
       .def_property_readonly("library", [](const DeviceArray& a) { return a.place.executor->name; })
       .def_property_readonly("device", &DeviceArray::device)
       .def_property_readonly("pointer", [](const DeviceArray& a) { return number_of(a.data()); })

@@ -63,7 +63,7 @@ py::tuple statistics(const std::vector<ArrayView>& tensors, const std::vector<in
   std::vector<chain::Summary> summaries;
   {
     py::gil_scoped_release release;
-    summaries = chain::summarise(run.executor(), stored);
+    summaries = chain::summarise(run.executor_of_list(), stored);
   }
   py::array_t<Record> records(static_cast<py::ssize_t>(summaries.size()));
   std::int64_t rows = 0;
@@ -91,7 +91,7 @@ void bind_statistics(py::module_& m) {
         chain::Summary summary;
         {
           py::gil_scoped_release release;
-          summary = chain::summarise(run.executor(), stored);
+          summary = chain::summarise(run.executor_of_list(), stored);
         }
         return summary_to_dict(summary);
       },

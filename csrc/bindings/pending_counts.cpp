@@ -1,6 +1,7 @@
 #include "bindings/pending_counts.hpp"
 
 #include "base/thread_pool.hpp"
+#include "executor/pinned.hpp"
 
 namespace gradkern::bindings {
 
@@ -17,16 +18,16 @@ PendingCounts::PendingCounts(const Place& place, executor::ConvertArgs args)
 
 py::dict PendingCounts::fetch() {
   if (const auto partials = partials_) {
-    std::vector<ops::RoundingCounts> found(static_cast<std::size_t>(chunks_));
     const Place& place = partials->place();
+    const auto bytes = chunks_ * static_cast<std::int64_t>(sizeof(ops::RoundingCounts));
     ops::RoundingCounts total;
     {
       const Scope scope(place);
       const py::gil_scoped_release release;
-      const auto bytes = static_cast<std::int64_t>(found.size() * sizeof found[0]);
+      const executor::Pinned found(place.table(), bytes);
       place.check(place.table().copy(found.data(), partials->pointer(), bytes, place.stream), "copy back");
       place.check(place.table().synchronize(place.stream), "synchronize");
-      for (const ops::RoundingCounts& part : found) total.merge(part);
+      for (std::int64_t c = 0; c < chunks_; ++c) total.merge(found.as<const ops::RoundingCounts>()[c]);
     }
     counts_ = total;
     partials_.reset();

@@ -29,7 +29,7 @@ T merged(Staging& staging, const T* partials, std::int64_t count) {
 void convert(const Executor& e, const ConvertArgs& args) {
   if (args.counts) *args.counts = {};
   if (args.size == 0) return;
-  Staging staging(table_of(e));
+  Staging staging(e);
   ConvertArgs a = args;
   const std::int64_t chunks = base::chunk_count(args.size, ops::rounding_chunk);
   a.source = staging.in(args.source, bytes_of(args.source_format, args.size));
@@ -51,7 +51,7 @@ Operand staged(Staging& staging, const Operand& operand, std::int64_t rows, std:
 void product(const Executor& e, const ProductArgs& args) {
   check_unit(table_of(e), args);
   if (args.m * args.n == 0) return;
-  Staging staging(table_of(e));
+  Staging staging(e);
   ProductArgs p = args;
   p.a = staged(staging, args.a, args.m, args.k);
   p.b = staged(staging, args.b, args.k, args.n);
@@ -67,7 +67,7 @@ void products(const Executor& e, const ProductArgs* args, std::int64_t count) {
 }
 
 void matvec(const Executor& e, const MatvecArgs& args) {
-  Staging staging(table_of(e));
+  Staging staging(e);
   MatvecArgs a = args;
   const std::int64_t in = args.transposed ? args.rows : args.columns, out = args.transposed ? args.columns : args.rows;
   a.matrix = staging.in(args.matrix, bytes_of(args.format, args.rows * args.columns));
@@ -80,7 +80,7 @@ void matvec(const Executor& e, const MatvecArgs& args) {
 
 void activation(const Executor& e, const ActivationArgs& args, int (*kernel)(const ActivationArgs*, Stream)) {
   if (args.size == 0) return;
-  Staging staging(table_of(e));
+  Staging staging(e);
   ActivationArgs a = args;
   const std::int64_t stored = bytes_of(args.format, args.size), wide = bytes_of(wide_format(args.format), args.size);
   a.pre_activation = staging.in(args.pre_activation, stored);
@@ -102,7 +102,7 @@ void activation_backward(const Executor& e, const ActivationArgs& args) {
 
 void errors(const Executor& e, const ErrorArgs& args, ErrorSums& sums) {
   if (args.size == 0) return;
-  Staging staging(table_of(e));
+  Staging staging(e);
   ErrorArgs a = args;
   const std::int64_t chunks = base::chunk_count(args.size, ops::rounding_chunk);
   a.stored = staging.in(args.stored, bytes_of(args.format, args.size));
@@ -115,7 +115,7 @@ void errors(const Executor& e, const ErrorArgs& args, ErrorSums& sums) {
 void update(const Executor& e, const UpdateArgs& args) {
   if (args.counts) *args.counts = {};
   if (args.size == 0) return;
-  Staging staging(table_of(e));
+  Staging staging(e);
   UpdateArgs a = args;
   const std::int64_t chunks = base::chunk_count(args.size, ops::rounding_chunk),
                      bytes = bytes_of(args.format, args.size);
@@ -137,7 +137,7 @@ template <class T>
 void elementary(const Executor& e, int function, const T* x, T* y, std::int64_t size,
                 int (*kernel)(int, const T*, T*, std::int64_t, Stream)) {
   if (size == 0) return;
-  Staging staging(table_of(e));
+  Staging staging(e);
   const auto bytes = size * static_cast<std::int64_t>(sizeof(T));
   const T* in = static_cast<const T*>(staging.in(x, bytes));
   T* out = static_cast<T*>(staging.out(y, bytes));

@@ -1,18 +1,17 @@
 // From the partial results that a device leaves of a tensor to its statistics.
 #pragma once
 
-#include <numeric>
+#include <algorithm>
 
 #include "executor/device.hpp"
 #include "ops/patterns.hpp"
 
 namespace gradkern::executor {
 
-// Counts and extrema of a tensor's chunks, the moments in index order, and the rows of its binades that hold anything.
+// Counts and extrema of a tensor's chunks, the moments in index order, and the binades between its extrema.
 template <class F>
 void gather_chunks(const StatisticsChunk* parts, std::int64_t chunks, const std::int64_t* cells, std::int64_t size,
                    ops::Statistics& s) {
-  using Range = BinadeRange<F>;
   s.reset();
   s.size = size;
   for (std::int64_t c = 0; c < chunks; ++c) {
@@ -27,11 +26,11 @@ void gather_chunks(const StatisticsChunk* parts, std::int64_t chunks, const std:
     if (part.amin < s.amin) s.amin = part.amin;
     s.moments.merge(part.moments);
   }
-  for (int binade = Range::first; binade < Range::last; ++binade) {
-    const std::int64_t* row = cells + (binade - Range::first) * ops::cell_count;
-    if (std::accumulate(row, row + ops::cell_count, std::int64_t(0)) == 0) continue;
-    s.binades.cover(binade, binade + 1);
-    for (int c = 0; c < ops::cell_count; ++c) s.binades.row(binade)[c] = row[c];
+  if (s.amax > 0) {
+    const int first = ops::binade_of(s.amin), last = ops::binade_of(s.amax) + 1;
+    s.binades.cover(first, last);
+    const std::int64_t* row = cells + (first - BinadeRange<F>::first) * ops::cell_count;
+    std::copy(row, row + (last - first) * ops::cell_count, s.binades.row(first));
   }
   ops::count_subnormals(s, formats::Layout<F>::min_exponent);
 }

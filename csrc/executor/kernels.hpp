@@ -165,6 +165,7 @@ struct Executor {
   // As many rounds of float32 (wide: float64) multiply-adds in registers on every thread; returns how many those are.
   std::int64_t (*multiply_adds)(const Executor&, bool wide, std::int64_t rounds);
   const DeviceTable* device = nullptr;  // executor/device.hpp; null for the CPU's
+  bool resident = false;                // the tensors of a list are known to lie on the device: nobody asks where
 };
 
 }  // namespace gradkern::executor

@@ -197,7 +197,7 @@ def read_in_place(x: Any, argument: str, writes: bool = False) -> Bits:
     chosen = _backend.chosen_device()
     if chosen not in (None, view.array.library):
         raise TypeError(f"{argument}: lies on {view.array.device}, and the device asked for is {chosen!r}")
-    return Bits(view.array, view.array.dtype.name, view.restore, view.stream)
+    return Bits(view.array, view.array.dtype_name, view.restore, view.stream)
 
 
 def check_one_place(function: str, **arguments: Bits | None) -> None:

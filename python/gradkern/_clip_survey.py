@@ -62,6 +62,23 @@ def _coefficient(most: float, mantissa: float, exponent: int, eps: float) -> flo
     return 1.0 if found >= 1 else found  # NaN stays
 
 
+def coefficients_of_each(most: float, mantissa: Floats, exponent: NDArray[np.int64], eps: float) -> Floats:
+    """Return `coefficients_of` for each of many norms: a row of coefficients and one of them lifted."""
+    found = _coefficients(most, mantissa, exponent, eps)
+    lifted, small = found.copy(), found < 2.0**-1022
+    lifted[small] = _coefficients(times_power(most, LIFT), mantissa[small], exponent[small], eps)
+    return np.array([found, lifted])
+
+
+def _coefficients(most: float, mantissa: Floats, exponent: NDArray[np.int64], eps: float) -> Floats:
+    with np.errstate(all="ignore"):
+        norm = np.ldexp(mantissa, exponent)
+        beyond = np.isinf(norm) & ~np.isinf(mantissa)
+        found: Floats = np.where(beyond, np.ldexp(most / mantissa, -exponent), most / (norm + eps))
+    found[(norm == 0) | (found >= 1) | ((eps == 0) & (norm <= most))] = 1.0
+    return found
+
+
 def times_power(x: float, exponent: int) -> float:
     """Multiply by 2**exponent; infinite beyond float64."""
     try:

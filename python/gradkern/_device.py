@@ -103,7 +103,7 @@ def device_view(x: Any, argument: str, writes: bool = False) -> DeviceView:
         if type(error) in (RuntimeError, BufferError, ValueError, AttributeError):
             raise TypeError(f"{argument}: {type(x).__name__} does not give its memory ({error})") from error
         raise
-    name = view.array.dtype.name
+    name = view.array.dtype_name
     if name not in _STORED:
         raise TypeError(f"{argument}: dtype must be a floating-point format of gradkern, got {name}")
     if writes and not view.array.writeable:
@@ -204,7 +204,7 @@ def _of_torch(x: Any, writes: bool) -> DeviceView:
 def to_torch(array: _core.DeviceArray) -> Any:
     """Give a result back as a torch tensor on its device."""
     torch: Any = sys.modules["torch"]
-    name = array.dtype.name
+    name = array.dtype_name
     if name.startswith("float8"):
         return torch.from_dlpack(array.view("uint8")).view(getattr(torch, name))
     return torch.from_dlpack(array)

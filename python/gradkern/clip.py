@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradkern._backend import takes_device
-from gradkern._clip_survey import check_policy, coefficients_of, limit, survey
+from gradkern._clip_survey import check_policy, coefficients_of, coefficients_of_each, limit, survey
 from gradkern._clipping import everywhere, norm_of, settle
 from gradkern.clip_result import ClipResult
 from gradkern.gradient_group import READ_ONLY, GradientGroup
@@ -128,16 +128,17 @@ def _each(
     check_policy(options["nonfinite"], function)
     bound, added = limit(most, function, name), limit(options["eps"], function, "eps")
     found = survey(arrays, options["p"], options["scale"], function, options["out"])
-    coefficients = []
-    for row in found.records[: found.counted]:
-        mantissa, exponent = float(row["mantissa"]), int(row["exponent"]) - found.exponent
-        if options["nonfinite"] == "propagate" and row["nan"] + row["inf"]:
-            mantissa, exponent = math.nan if row["nan"] else math.inf, 0
-        if per_entry:
-            mantissa /= math.sqrt(max(int(row["size"]), 1))
-        coefficients.append(coefficients_of(bound, mantissa, exponent, added))
+    records = found.records[: found.counted]
+    mantissa, exponent = records["mantissa"], records["exponent"] - found.exponent
+    if options["nonfinite"] == "propagate":
+        spoiled = records["nan"] + records["inf"] > 0
+        mantissa = np.where(spoiled, np.where(records["nan"] > 0, np.nan, np.inf), mantissa)
+        exponent[spoiled] = 0
+    if per_entry:
+        mantissa = mantissa / np.sqrt(np.maximum(records["size"], 1))
+    coefficients = coefficients_of_each(bound, mantissa, exponent, added)
     norm = norm_of(found, options["nonfinite"] == "zero")
-    return settle(found, np.array(coefficients, np.float64).reshape(-1, 2).T, norm, options["nonfinite"], function)
+    return settle(found, coefficients, norm, options["nonfinite"], function)
 
 
 @takes_device

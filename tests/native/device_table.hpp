@@ -33,6 +33,36 @@ using DeviceBytes = std::vector<std::uint8_t, DeviceAllocator<std::uint8_t>>;
 
 inline DeviceBytes on_device(const std::vector<std::uint8_t>& bytes) { return {bytes.begin(), bytes.end()}; }
 
+// How often a table's memory was asked for something.
+struct Calls {
+  int device_of = 0, copies = 0, waits = 0;
+};
+inline Calls calls;
+
+inline executor::DeviceTable counting(executor::DeviceTable table) {
+  table.device_of = [](const void* pointer, int* device) {
+    ++calls.device_of;
+    return cuda::device_of(pointer, device);
+  };
+  table.copy = [](void* to, const void* from, std::int64_t bytes, executor::Stream stream) {
+    ++calls.copies;
+    return cuda::copy(to, from, bytes, stream);
+  };
+  table.synchronize = [](executor::Stream stream) {
+    ++calls.waits;
+    return cuda::synchronize(stream);
+  };
+  return table;
+}
+
+// Of what body does.
+template <class Body>
+Calls calls_of(Body body) {
+  calls = {};
+  body();
+  return calls;
+}
+
 // Kernels give the same bits in all of them.
 inline constexpr simt::Order orders[] = {{simt::Order::forward}, {simt::Order::reverse}, {simt::Order::shuffled, 7}};
 

@@ -1,6 +1,7 @@
 // The kernels of clipping against the CPU's executor, bit by bit, in three orders of threads.
 #include <algorithm>
 
+#include "base/expects.hpp"
 #include "base/thread_pool.hpp"
 #include "check.hpp"
 #include "cuda/kernels.hpp"
@@ -128,6 +129,62 @@ void add_all(Batch& batch, FormatId format) {
   batch.add(test::tensor(format, test::random_values(++seed, 20000, -600, 600)));
 }
 
+int fail_survey(const executor::ClipList*, ops::Norm, ops::Survey*, executor::Stream) { return 1; }
+
+// However many tensors: a copy there, one back, and one wait; and no question of an executor that knows where they lie.
+void few_calls(executor::DeviceTable table) {
+  const executor::DeviceTable counted = test::counting(table);
+  Executor asking = executor::device_executor(counted), told = asking;
+  told.resident = true;
+  Batch batch;
+  for (std::uint64_t i = 0; i < 50; ++i)
+    batch.add(test::tensor(FormatId::float32, test::random_values(i, 1 + static_cast<std::int64_t>(i), -9, 9)));
+  batch.restart(true);
+  const std::vector<ops::ClipFactor> factors(50, {0.5, 1.0, true});
+  const std::vector<ops::ClipBounds> bounds(50, {-0.5, 0.5, true});
+  for (const Executor* e : {&asking, &told}) {
+    std::vector<ops::Survey> surveys(50);
+    std::vector<ops::ClipCounts> counts(50);
+    for (const test::Calls& calls : {
+             test::calls_of([&] { e->clip_survey(*e, batch.args.data(), 50, ops::Norm::two, surveys.data()); }),
+             test::calls_of([&] {
+               e->clip_scale(*e, batch.args.data(), 50, surveys.data(), factors.data(), false, counts.data());
+             }),
+             test::calls_of([&] { e->clip_clamp(*e, batch.args.data(), 50, bounds.data(), false, counts.data()); }),
+         }) {
+      CHECK(calls.device_of == (e == &told ? 0 : 50), calls.device_of);
+      CHECK(calls.copies == 2 && calls.waits == 1, calls.copies, calls.waits);
+    }
+  }
+  // Where a launch fails, what was sent is waited for before its memory is anybody else's.
+  table.clip_survey = fail_survey;
+  const executor::DeviceTable broken = test::counting(table);
+  const Executor failing = executor::device_executor(broken);
+  const test::Calls calls = test::calls_of([&] {
+    try {
+      batch.survey(failing, ops::Norm::two);
+      CHECK(false, "no error");
+    } catch (const base::DeviceError&) {
+    }
+  });
+  CHECK(calls.copies == 1 && calls.waits == 1, calls.copies, calls.waits);
+}
+
+// What lies on the host is copied there and back, and waited for once.
+void on_the_host(const Executor& cpu, const executor::DeviceTable& table) {
+  const executor::DeviceTable counted = test::counting(table);
+  const Executor device = executor::device_executor(counted);
+  test::Tensor here = test::tensor(FormatId::bfloat16, test::random_values(3, 40000, -9, 9)), want = here;
+  const ops::ClipBounds bounds{-0.5, 0.25, true};
+  ops::ClipCounts got, expected;
+  const ClipTensor ours{here.size(), here.format, here.bytes.data(), here.bytes.data()},
+      theirs{want.size(), want.format, want.bytes.data(), want.bytes.data()};
+  const test::Calls calls = test::calls_of([&] { device.clip_clamp(device, &ours, 1, &bounds, false, &got); });
+  cpu.clip_clamp(cpu, &theirs, 1, &bounds, false, &expected);
+  CHECK(here.bytes == want.bytes && same(got, expected), got.changed, expected.changed);
+  CHECK(calls.copies == 4 && calls.waits == 1, calls.copies, calls.waits);
+}
+
 }  // namespace
 }  // namespace gradkern
 
@@ -145,5 +202,7 @@ int main() {
     simt::set_order(order);
     every(batch, cpu, device, turn++);
   }
+  few_calls(table);
+  on_the_host(cpu, table);
   return test::report();
 }

@@ -180,6 +180,27 @@ void bounded_memory(const executor::Executor& cpu, executor::DeviceTable table) 
   CHECK(borrowed == 0 && most_borrowed < 42 << 20, most_borrowed);
 }
 
+// A copy there, one back and one wait for each way of measuring, and no question of an executor that knows where all lie.
+void few_calls(const executor::DeviceTable& table) {
+  const executor::DeviceTable counted = test::counting(table);
+  executor::Executor device = executor::device_executor(counted);
+  std::vector<Shifted> chunks, patterns;
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    chunks.emplace_back(test::tensor(FormatId::float32, test::random_values(i, 30, -9, 9)), 0);
+    patterns.emplace_back(test::tensor(FormatId::float8_e5m2, test::random_values(i, 5000, -9, 9)), 0);
+  }
+  for (const bool resident : {false, true}) {
+    device.resident = resident;
+    for (const auto* tensors : {&chunks, &patterns}) {
+      std::vector<StatisticsArgs> args;
+      for (const Shifted& t : *tensors) args.push_back(t.args());
+      const test::Calls calls = test::calls_of([&] { measured(device, args); });
+      CHECK(resident == (calls.device_of == 0), calls.device_of);
+      CHECK(calls.copies == 2 && calls.waits == 1, calls.copies, calls.waits);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace gradkern
 
@@ -192,5 +213,6 @@ int main() {
   every_format(cpu, device);
   by_pattern(cpu, device);
   bounded_memory(cpu, table);
+  few_calls(table);
   return test::report();
 }
