@@ -50,6 +50,7 @@ executor::Operand DeviceRun::operand(std::int64_t tensor, std::int64_t row_strid
   return {plan_.storage, at<void>(plan_.tensor(tensor).values), row_stride, column_stride};
 }
 
+// Every product is of tensors in storage.
 void DeviceRun::check_units() const {
   const executor::Operand stored{plan_.storage, nullptr, 1, 1};
   executor::check_unit(table_, completed(product(1, 1, 1, stored, stored), arithmetic_, Role::weight, nullptr));
