@@ -14,20 +14,21 @@ std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
 }  // namespace
 
 DevicePlan::DevicePlan(const Arithmetic& arithmetic, const std::vector<Layer>& net, const Source& input,
-                       std::int64_t batch, double loss_scale, bool with_measures)
-    : measured(with_measures), storage(arithmetic.storage) {
+                       std::int64_t batch, double loss_scale, bool with_measures, std::int64_t bytes_of_part)
+    : measured(with_measures), part_bytes(bytes_of_part), storage(arithmetic.storage) {
   add_tensors(arithmetic, net, input, batch, loss_scale);
   if (measured) formats::visit(storage, [&](auto f) { place_results<decltype(f)>(); });
-  place_values(arithmetic, net, input, batch);
+  place_values(arithmetic, batch);
 }
 
 std::int64_t DevicePlan::planned_bytes() const {
-  return bytes + fetched + static_cast<std::int64_t>(tensors.size()) * record_bytes(false);
+  return bytes + std::min(argument_bytes, most_staged_bytes()) + fetched +
+         static_cast<std::int64_t>(tensors.size()) * record_bytes(false);
 }
 
-std::int64_t DevicePlan::add(std::int64_t layer, Role role, std::int64_t size, bool rounded) {
+std::int64_t DevicePlan::add(std::int64_t layer, Role role, std::int64_t size, bool rounded, bool given) {
   const bool by_pattern = formats::visit(storage, [&](auto f) { return ops::measured_by_pattern<decltype(f)>(size); });
-  tensors.push_back({layer, role, size, rounded, by_pattern});
+  tensors.push_back({layer, role, size, given, rounded, by_pattern});
   return static_cast<std::int64_t>(tensors.size()) - 1;
 }
 
@@ -35,23 +36,26 @@ std::int64_t DevicePlan::add(std::int64_t layer, Role role, std::int64_t size, b
 void DevicePlan::add_tensors(const Arithmetic& arithmetic, const std::vector<Layer>& net, const Source& input,
                              std::int64_t batch, double loss_scale) {
   const std::int64_t depth = static_cast<std::int64_t>(net.size());
-  const auto given = [&](const Source& source) { return !arithmetic.is_storage(source.format); };
+  const auto give = [&](std::int64_t l, Role role, const Source& source) {
+    arguments.push_back({add(l, role, source.size, !arithmetic.is_storage(source.format), true), source});
+    return arguments.back().tensor;
+  };
   const bool summed = !arithmetic.is_storage(executor::wide_format(arithmetic.accumulate));
   const bool applied = !arithmetic.is_storage(executor::wide_format(storage));
   layers.resize(net.size());
-  add(0, Role::activation, input.size, given(input));
+  give(0, Role::activation, input);
   for (std::int64_t l = 1; l <= depth; ++l) {
     const Layer& layer = net[at(l - 1)];
     DeviceLayer& d = layers[at(l - 1)];
     const std::int64_t outputs = batch * layer.n_out;
-    d.weight = add(l, Role::weight, layer.weight.size, given(layer.weight));
-    d.bias = layer.bias.data ? add(l, Role::bias, layer.bias.size, given(layer.bias)) : -1;
+    d.weight = give(l, Role::weight, layer.weight);
+    d.bias = layer.bias.data ? give(l, Role::bias, layer.bias) : -1;
     d.z = add(l, Role::pre_activation, outputs, summed);
     d.h = add(l, Role::activation, outputs, applied);
   }
   forward.end = backward.begin = static_cast<std::int64_t>(tensors.size());
   add(depth, Role::grad_activation, batch * net.back().n_out,
-      loss_scale != 1 || !arithmetic.is_storage(FormatId::float64));
+      loss_scale != 1 || !arithmetic.is_storage(FormatId::float64), true);
   for (std::int64_t l = depth; l >= 1; --l) {
     const Layer& layer = net[at(l - 1)];
     DeviceLayer& d = layers[at(l - 1)];
@@ -66,7 +70,8 @@ void DevicePlan::add_tensors(const Arithmetic& arithmetic, const std::vector<Lay
 template <class T>
 std::int64_t DevicePlan::take(std::int64_t count) {
   const std::int64_t place = bytes;
-  bytes += base::chunk_count(count * static_cast<std::int64_t>(sizeof(T)), alignment) * alignment;
+  const std::int64_t least = 1;  // an empty tensor has a place too
+  bytes += base::chunk_count(std::max(count * static_cast<std::int64_t>(sizeof(T)), least), alignment) * alignment;
   return place;
 }
 
@@ -99,7 +104,7 @@ void DevicePlan::place_results() {
     }
   }
   for (DeviceTensor& t : tensors)
-    if (t.rounded) t.counts = take<ops::RoundingCounts>(base::chunk_count(t.size, ops::rounding_chunk));
+    if (t.rounded && !t.given) t.counts = take<ops::RoundingCounts>(base::chunk_count(t.size, ops::rounding_chunk));
 
   tables_begin = bytes;
   for (DeviceTensor& t : tensors)
@@ -111,37 +116,38 @@ void DevicePlan::place_results() {
   }
 }
 
-// Arguments that are rounded lie where the backward pass, which comes later, puts its tensors.
-void DevicePlan::place_values(const Arithmetic& arithmetic, const std::vector<Layer>& net, const Source& input,
-                              std::int64_t batch) {
-  if (!measured) tables_begin = bytes;
-  ones = take<float>(batch);
-  tables_end = bytes;
-  const auto place = [&](const DevicePass& pass) {
-    for (std::int64_t i = pass.begin; i < pass.end; ++i)
-      tensors[at(i)].values = take<std::uint8_t>(tensor(i).size * container_bytes(storage));
+void DevicePlan::place_arguments() {
+  const std::int64_t begin = bytes;
+  const auto place = [&](std::int64_t tensor) {
+    return tensors[at(tensor)].values = take<std::uint8_t>(tensors[at(tensor)].size * container_bytes(storage));
   };
+  std::int64_t part_begin = bytes;
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(arguments.size()); ++i) {
+    const std::int64_t index = arguments[at(i)].tensor, values = place(index);
+    if (parts.empty() || bytes - part_begin > part_bytes) {
+      parts.push_back({tensor(index).layer, i, i});
+      part_begin = values;
+    }
+    parts.back().end = i + 1;
+  }
+  place(backward.begin);
+  argument_bytes = bytes - begin;
+}
+
+void DevicePlan::place_values(const Arithmetic& arithmetic, std::int64_t batch) {
+  if (!measured) tables_begin = bytes;
+  ones = take<std::uint8_t>(batch * container_bytes(storage));
+  tables_end = bytes;
+  place_arguments();
   std::int64_t most = 0;
-  for (const DeviceTensor& t : tensors) most = std::max(most, t.size);
+  for (DeviceTensor& t : tensors) {
+    if (t.given) continue;
+    t.values = take<std::uint8_t>(t.size * container_bytes(storage));
+    most = std::max(most, t.size);
+  }
   const FormatId sum = executor::wide_format(arithmetic.accumulate), phi = executor::wide_format(storage);
   if (!arithmetic.is_storage(sum) || !arithmetic.is_storage(phi))
     wide = take<std::uint8_t>(most * std::max(container_bytes(sum), container_bytes(phi)));
-  place(forward);
-  const std::int64_t shared = bytes;
-  const auto give = [&](std::int64_t index, const Source& source) {
-    DeviceTensor& t = tensors[at(index)];
-    if (t.rounded) t.source = take<std::uint8_t>(source.size * container_bytes(source.format));
-  };
-  give(forward.begin, input);
-  for (std::size_t l = 0; l < net.size(); ++l) {
-    give(layers[l].weight, net[l].weight);
-    if (net[l].bias.data) give(layers[l].bias, net[l].bias);
-  }
-  const std::int64_t forward_end = bytes;
-  bytes = shared;
-  place(backward);
-  tensors[at(backward.begin)].source = take<double>(tensor(backward.begin).size);
-  bytes = std::max(bytes, forward_end);
 }
 
 }  // namespace gradkern::chain

@@ -1,5 +1,6 @@
 #include "chain/device_run.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <string>
@@ -13,48 +14,30 @@
 namespace gradkern::chain {
 namespace {
 
-// What a stream is given while this lives becomes one graph, where the device can capture it.
-class Capture {
- public:
-  Capture(const executor::DeviceTable& table, executor::Stream stream)
-      : table_(table), stream_(stream), open_(table.graph_begin(stream) == 0) {}
-  Capture(const Capture&) = delete;
-  Capture& operator=(const Capture&) = delete;
-  ~Capture() {
-    if (open_) table_.graph_end(stream_, &graph_);
-    if (graph_) table_.graph_destroy(graph_);
-  }
-
-  bool open() const { return open_; }
-  void launch() {
-    if (!open_) return;
-    open_ = false;
-    executor::check(table_, table_.graph_end(stream_, &graph_), "probe: capture");
-    executor::check(table_, table_.graph_launch(graph_, stream_), "probe: launch");
-  }
-
- private:
-  const executor::DeviceTable& table_;
-  executor::Stream stream_;
-  bool open_;
-  void* graph_ = nullptr;
-};
+// Copied by several threads where it is long.
+void copy_bytes(std::uint8_t* to, const void* from, std::int64_t bytes) {
+  constexpr std::int64_t slice = 1 << 18;
+  base::parallel_for(base::chunk_count(bytes, slice), [&](std::int64_t i) {
+    const std::int64_t begin = i * slice, count = std::min(slice, bytes - begin);
+    std::memcpy(to + begin, static_cast<const std::uint8_t*>(from) + begin, static_cast<std::size_t>(count));
+  });
+}
 
 }  // namespace
 
 DeviceRun::DeviceRun(const Executor& device, Arithmetic arithmetic, std::vector<Layer> layers, Source input,
-                     std::int64_t batch, double loss_scale, bool measured)
+                     std::int64_t batch, double loss_scale, bool measured, std::int64_t part_bytes)
     : table_(*device.device),
       arithmetic_(arithmetic),
       layers_((check_shapes(layers, input, batch), std::move(layers))),
-      input_(input),
       batch_(batch),
       loss_scale_(loss_scale),
-      plan_(arithmetic, layers_, input, batch, loss_scale, measured) {
+      plan_(arithmetic, layers_, input, batch, loss_scale, measured, part_bytes) {
   check(table_.stream_create(&stream_), "probe: stream");
 }
 
 DeviceRun::~DeviceRun() {
+  if (!staged_.empty()) table_.synchronize(stream_);
   if (memory_) table_.release(memory_, stream_);
   table_.stream_destroy(stream_);
 }
@@ -67,19 +50,69 @@ executor::Operand DeviceRun::operand(std::int64_t tensor, std::int64_t row_strid
   return {plan_.storage, at<void>(plan_.tensor(tensor).values), row_stride, column_stride};
 }
 
-// An argument, to where it is rounded from, or to its place at once.
-void DeviceRun::upload(std::int64_t tensor, const Source& source) const {
-  const DeviceTensor& t = plan_.tensor(tensor);
-  copy(at<void>(t.rounded ? t.source : t.values), source.data, source.size * container_bytes(source.format));
+// Every product is of tensors in storage.
+void DeviceRun::check_units() const {
+  const executor::Operand stored{plan_.storage, nullptr, 1, 1};
+  executor::check_unit(table_, completed(product(1, 1, 1, stored, stored), arithmetic_, Role::weight, nullptr));
 }
 
-void DeviceRun::upload_tables() {
-  tables_.resize(static_cast<std::size_t>(plan_.tables_end - plan_.tables_begin));
+void DeviceRun::wait(const char* doing) {
+  check(table_.synchronize(stream_), doing);
+  staged_.clear();
+  staged_bytes_ = 0;
+}
+
+// Page-locked memory for one copy to the device.
+std::uint8_t* DeviceRun::stage(std::int64_t bytes) {
+  if (staged_bytes_ >= plan_.most_staged_bytes()) wait("probe: copy");
+  staged_bytes_ += bytes;
+  return staged_.emplace_back(table_, bytes).as<std::uint8_t>();
+}
+
+// stored = fl(source * scale). The records' order numbers the tensors.
+void DeviceRun::store(const DeviceArgument& argument, double scale, std::uint8_t* stored) {
+  const auto& [tensor, source] = argument;
+  if (!plan_.tensor(tensor).rounded)
+    return copy_bytes(stored, source.data, source.size * container_bytes(source.format));
+  const Executor& host = executor::host();
+  host.convert(host, {source.size, source.format, plan_.storage, source.data, stored, scale, arithmetic_.mode,
+                      static_cast<std::uint64_t>(tensor),
+                      plan_.measured ? &records_[static_cast<std::size_t>(tensor)].rounding : nullptr});
+}
+
+// Arguments that follow one another on the device, by one copy. Threads share the small ones out, and each large one.
+void DeviceRun::send(std::span<const DeviceArgument> arguments, double scale) {
+  const auto values = [&](const DeviceArgument& a) { return plan_.tensor(a.tensor).values; };
+  const std::int64_t begin = values(arguments.front());
+  const std::int64_t end = values(arguments.back()) + arguments.back().source.size * container_bytes(plan_.storage);
+  if (begin == end) return;
+  std::uint8_t* staged = stage(end - begin);
+  const auto place = [&](const DeviceArgument& a) { return staged + (values(a) - begin); };
+  std::vector<const DeviceArgument*> small;
+  for (const DeviceArgument& a : arguments) {
+    if (a.source.size > ops::rounding_chunk) {
+      store(a, scale, place(a));
+    } else {
+      small.push_back(&a);
+    }
+  }
+  base::parallel_for(static_cast<std::int64_t>(small.size()), [&](std::int64_t i) {
+    const DeviceArgument& a = *small[static_cast<std::size_t>(i)];
+    store(a, scale, place(a));
+  });
+  copy(at<void>(begin), staged, end - begin);
+}
+
+void DeviceRun::send_tables() {
+  std::uint8_t* tables = stage(plan_.tables_end - plan_.tables_begin);
   const auto put = [&](std::int64_t offset, const auto& value, std::int64_t index = 0) {
     const auto bytes = static_cast<std::int64_t>(sizeof value);
-    std::memcpy(tables_.data() + (offset - plan_.tables_begin + index * bytes), &value, sizeof value);
+    std::memcpy(tables + (offset - plan_.tables_begin + index * bytes), &value, sizeof value);
   };
-  for (std::int64_t i = 0; i < batch_; ++i) put(plan_.ones, 1.0f, i);
+  formats::visit(plan_.storage, [&](auto f) {
+    const auto one = formats::encode<decltype(f)>(1.0, {}, 0).bits;
+    for (std::int64_t i = 0; i < batch_; ++i) put(plan_.ones, one, i);
+  });
   if (plan_.measured) {
     for (const DevicePass* pass : {&plan_.forward, &plan_.backward}) {
       std::int64_t nth = 0;
@@ -95,7 +128,7 @@ void DeviceRun::upload_tables() {
         put(pass->first_chunks, pass->first_chunk[c], static_cast<std::int64_t>(c));
     }
   }
-  copy(at<void>(plan_.tables_begin), tables_.data(), plan_.tables_end - plan_.tables_begin);
+  copy(at<void>(plan_.tables_begin), tables, plan_.tables_end - plan_.tables_begin);
 }
 
 void DeviceRun::prepare() {
@@ -105,40 +138,20 @@ void DeviceRun::prepare() {
   check(table_.allocate(&memory, plan_.bytes, stream_), doing.c_str());
   memory_ = static_cast<std::uint8_t*>(memory);
   if (plan_.cleared) check(table_.clear(memory_, plan_.cleared, stream_), "probe: clear");
-  upload_tables();
-  upload(plan_.forward.begin, input_);
-  for (std::size_t l = 0; l < layers_.size(); ++l) {
-    upload(plan_.layers[l].weight, layers_[l].weight);
-    if (layers_[l].bias.data) upload(plan_.layers[l].bias, layers_[l].bias);
-  }
+  send_tables();
+  for (const DeviceTensor& t : plan_.tensors) records_.push_back({t.layer, t.role, {}, {}, {}, {}, 0, 0, {}, {}});
 }
 
-// The tensor that a direction starts from, step(i) for each layer on its way, and the statistics of all.
-template <class Step>
-void DeviceRun::enqueue(const DevicePass& pass, FormatId given, double scale, const Poll& poll, Step step) const {
-  const auto depth = static_cast<std::int64_t>(layers_.size());
-  const std::int64_t done = pass.begin == 0 ? 0 : depth;
-  Capture capture(table_, stream_);
-  if (capture.open()) poll(done, 2 * depth);  // a graph stops nowhere in between
-  round(pass.begin, given, plan_.tensor(pass.begin).source, scale);
-  for (std::int64_t i = 0; i < depth; ++i) {
-    if (!capture.open()) poll(done + i, 2 * depth);
-    step(i);
-  }
-  if (plan_.measured) measure(pass);
-  capture.launch();
-}
-
-// tensor = fl(source * scale), where rounding does anything. The records' order numbers the tensors.
-void DeviceRun::round(std::int64_t tensor, FormatId format, std::int64_t source, double scale) const {
+// A result, where rounding its values does anything.
+void DeviceRun::round(std::int64_t tensor, FormatId wide) const {
   const DeviceTensor& t = plan_.tensor(tensor);
   if (!t.rounded || t.size == 0) return;
   const executor::ConvertArgs args{t.size,
-                                   format,
+                                   wide,
                                    plan_.storage,
-                                   at<void>(source),
+                                   at<void>(plan_.wide),
                                    at<void>(t.values),
-                                   scale,
+                                   1,
                                    arithmetic_.mode,
                                    static_cast<std::uint64_t>(tensor),
                                    plan_.measured ? at<ops::RoundingCounts>(t.counts) : nullptr};
@@ -149,17 +162,14 @@ void DeviceRun::multiply(std::int64_t tensor, const executor::ProductArgs& shape
   const DeviceTensor& t = plan_.tensor(tensor);
   if (t.size == 0) return;
   const executor::ProductArgs args = completed(shape, arithmetic_, t.role, wide_of(t));
-  executor::check_unit(table_, args);
   check(table_.product(&args, stream_), "probe: product");
-  round(tensor, executor::wide_format(arithmetic_.accumulate), plan_.wide, 1);
+  round(tensor, executor::wide_format(arithmetic_.accumulate));
 }
 
 void DeviceRun::forward_layer(std::int64_t l) const {
   const Layer& layer = layers_[static_cast<std::size_t>(l - 1)];
   const DeviceLayer& d = plan_.layers[static_cast<std::size_t>(l - 1)];
   const std::int64_t x = l == 1 ? 0 : plan_.layers[static_cast<std::size_t>(l - 2)].h;
-  round(d.weight, layer.weight.format, plan_.tensor(d.weight).source, 1);
-  if (d.bias >= 0) round(d.bias, layer.bias.format, plan_.tensor(d.bias).source, 1);
   executor::ProductArgs dense =
       product(batch_, layer.n_out, layer.n_in, operand(x, layer.n_in, 1), operand(d.weight, 1, layer.n_in));
   dense.bias = d.bias >= 0 ? at<void>(plan_.tensor(d.bias).values) : nullptr;
@@ -169,7 +179,7 @@ void DeviceRun::forward_layer(std::int64_t l) const {
   const executor::ActivationArgs args =
       activation_args(arithmetic_, layer.activation, h.size, at<void>(plan_.tensor(d.z).values), wide_of(h));
   check(table_.activation_forward(&args, stream_), "probe: activation");
-  round(d.h, executor::wide_format(plan_.storage), plan_.wide, 1);
+  round(d.h, executor::wide_format(plan_.storage));
 }
 
 void DeviceRun::backward_layer(std::int64_t l, std::int64_t gradient) const {
@@ -184,10 +194,10 @@ void DeviceRun::backward_layer(std::int64_t l, std::int64_t gradient) const {
     args.grad_output = at<void>(plan_.tensor(gradient).values);
     args.output = arithmetic_.stored_output_derivative ? at<void>(plan_.tensor(d.h).values) : nullptr;
     check(table_.activation_backward(&args, stream_), "probe: activation");
-    round(d.dz, executor::wide_format(plan_.storage), plan_.wide, 1);
+    round(d.dz, executor::wide_format(plan_.storage));
   }
   multiply(d.dw, product(n_out, n_in, batch_, operand(d.dz, 1, n_out), operand(x, n_in, 1)));
-  const executor::Operand ones{FormatId::float32, at<void>(plan_.ones), batch_, 1};
+  const executor::Operand ones{plan_.storage, at<void>(plan_.ones), batch_, 1};
   if (d.db >= 0) multiply(d.db, product(1, n_out, batch_, ones, operand(d.dz, n_out, 1)));
   multiply(d.dh, product(batch_, n_in, n_out, operand(d.dz, n_out, 1), operand(d.weight, n_in, 1)));
 }
@@ -210,20 +220,31 @@ void DeviceRun::measure(const DevicePass& pass) const {
 }
 
 void DeviceRun::forward(const Poll& poll) {
+  check_units();
   prepare();
-  enqueue(plan_.forward, input_.format, 1, poll, [&](std::int64_t i) { forward_layer(i + 1); });
+  const auto depth = static_cast<std::int64_t>(layers_.size());
+  auto part = plan_.parts.begin();
+  for (std::int64_t l = 1; l <= depth; ++l) {
+    poll(l - 1, 2 * depth);
+    for (; part != plan_.parts.end() && part->layer <= l; ++part) send(plan_.arguments_of(*part), 1);
+    forward_layer(l);
+  }
+  if (plan_.measured) measure(plan_.forward);
 }
 
 void DeviceRun::backward(std::vector<double> gradient, Reference, const Poll& poll) {
   base::expects(memory_, "probe: backward before forward");
   const auto depth = static_cast<std::int64_t>(layers_.size()), size = static_cast<std::int64_t>(gradient.size());
   base::expects(size == batch_ * layers_.back().n_out, "probe: grad_output does not fit the output");
-  upload(plan_.backward.begin, {FormatId::float64, gradient.data(), size});
   std::int64_t dh = plan_.backward.begin;
-  enqueue(plan_.backward, FormatId::float64, loss_scale_, poll, [&](std::int64_t i) {
-    backward_layer(depth - i, dh);
-    dh = plan_.layers[static_cast<std::size_t>(depth - i - 1)].dh;
-  });
+  const DeviceArgument given{dh, {FormatId::float64, gradient.data(), size}};
+  send({&given, 1}, loss_scale_);
+  for (std::int64_t l = depth; l >= 1; --l) {
+    poll(2 * depth - l, 2 * depth);
+    backward_layer(l, dh);
+    dh = plan_.layers[static_cast<std::size_t>(l - 1)].dh;
+  }
+  if (plan_.measured) measure(plan_.backward);
   collect();
   poll(2 * depth, 2 * depth);
 }
@@ -231,9 +252,9 @@ void DeviceRun::backward(std::vector<double> gradient, Reference, const Poll& po
 std::vector<double> DeviceRun::output() const {
   base::expects(memory_, "probe: output before forward");
   const DeviceTensor& h = plan_.tensor(plan_.layers.back().h);
-  base::Buffer stored;
-  stored.resize(static_cast<std::size_t>(h.size * container_bytes(plan_.storage)));
-  copy(stored.data(), at<void>(h.values), static_cast<std::int64_t>(stored.size()));
+  const std::int64_t bytes = h.size * container_bytes(plan_.storage);
+  const executor::Pinned stored(table_, bytes);
+  copy(stored.data(), at<void>(h.values), bytes);
   check(table_.synchronize(stream_), "probe: forward");
   return decode_all(executor::host(), {plan_.storage, stored.data(), h.size});
 }
@@ -241,20 +262,18 @@ std::vector<double> DeviceRun::output() const {
 const Reference& DeviceRun::reference_output() const { throw std::invalid_argument("probe: there is no reference"); }
 
 void DeviceRun::collect() {
-  base::Buffer results;
-  results.resize(static_cast<std::size_t>(plan_.fetched));
+  const executor::Pinned results(table_, plan_.fetched);
   copy(results.data(), memory_, plan_.fetched);
-  check(table_.synchronize(stream_), "probe: backward");
-  records_.resize(plan_.tensors.size());
+  wait("probe: backward");
+  if (!plan_.measured) return;
   base::parallel_for(static_cast<std::int64_t>(records_.size()), [&](std::int64_t i) {
     thread_local const auto scratch = ops::make_statistics();
-    records_[static_cast<std::size_t>(i)] = record_of(plan_.tensor(i), results.data(), *scratch);
+    complete(records_[static_cast<std::size_t>(i)], plan_.tensor(i), results.as<std::uint8_t>(), *scratch);
   });
 }
 
-Record DeviceRun::record_of(const DeviceTensor& t, const std::uint8_t* results, ops::Statistics& scratch) const {
-  Record record{t.layer, t.role, {}, {}, {}, {}, 0, 0, {}, {}};
-  if (!plan_.measured) return record;
+void DeviceRun::complete(Record& record, const DeviceTensor& t, const std::uint8_t* results,
+                         ops::Statistics& scratch) const {
   const auto* cells = reinterpret_cast<const std::int64_t*>(results + t.cells);
   const std::uint8_t* partials = results + t.partials;
   formats::visit(plan_.storage, [&](auto f) {
@@ -270,11 +289,10 @@ Record DeviceRun::record_of(const DeviceTensor& t, const std::uint8_t* results, 
   record.stored = trimmed(scratch);
   if (!t.rounded) {
     record.rounding = unchanged(record.stored);
-  } else {
+  } else if (!t.given) {
     const auto* counts = reinterpret_cast<const ops::RoundingCounts*>(results + t.counts);
     for (std::int64_t c = 0; c < base::chunk_count(t.size, ops::rounding_chunk); ++c) record.rounding.merge(counts[c]);
   }
-  return record;
 }
 
 }  // namespace gradkern::chain

@@ -1,19 +1,21 @@
-// The probe that stays on a device: arguments go there, each direction is enqueued as a whole (captured as a graph where
-// the device has such), and the host waits twice: for the output, if it asks for it, and at the end for the partial
-// results of every tensor. It merges them in index order, so that the records are those of chain::Run.
+// The probe that stays on a device. The host rounds the arguments, part by part, into page-locked memory, and enqueues each
+// part's copy and then the layers that it is for, while the device works on those before. It waits twice: for the output,
+// if it asks for it, and at the end for the partial results of every tensor, which it merges in index order, so that the
+// records are those of chain::Run. A graph of the launches would be launched once, and cost more than they do.
 #pragma once
 
 #include <vector>
 
 #include "chain/device_plan.hpp"
 #include "chain/probe.hpp"
+#include "executor/pinned.hpp"
 
 namespace gradkern::chain {
 
 class DeviceRun final : public Probe {
  public:
   DeviceRun(const Executor& device, Arithmetic arithmetic, std::vector<Layer> layers, Source input, std::int64_t batch,
-            double loss_scale, bool measured);
+            double loss_scale, bool measured, std::int64_t part_bytes = DevicePlan::usual_part_bytes);
   DeviceRun(const DeviceRun&) = delete;
   DeviceRun& operator=(const DeviceRun&) = delete;
   ~DeviceRun() override;
@@ -37,33 +39,36 @@ class DeviceRun final : public Probe {
   executor::Operand operand(std::int64_t tensor, std::int64_t row_stride, std::int64_t column_stride) const;
   void* wide_of(const DeviceTensor& t) const { return at<void>(t.rounded ? plan_.wide : t.values); }
 
+  void check_units() const;
   void prepare();
-  void upload_tables();
-  void upload(std::int64_t tensor, const Source& source) const;
+  void wait(const char* doing);
+  std::uint8_t* stage(std::int64_t bytes);
+  void send_tables();
+  void send(std::span<const DeviceArgument> arguments, double scale);
+  void store(const DeviceArgument& argument, double scale, std::uint8_t* stored);
 
   // What follows is enqueued.
-  template <class Step>
-  void enqueue(const DevicePass& pass, FormatId given, double scale, const Poll& poll, Step step) const;
   void forward_layer(std::int64_t l) const;
   void backward_layer(std::int64_t l, std::int64_t gradient) const;
-  void round(std::int64_t tensor, FormatId format, std::int64_t source, double scale) const;
+  void round(std::int64_t tensor, FormatId wide) const;
   void multiply(std::int64_t tensor, const executor::ProductArgs& args) const;
   void measure(const DevicePass& pass) const;
 
   void collect();
-  Record record_of(const DeviceTensor& tensor, const std::uint8_t* results, ops::Statistics& scratch) const;
+  void complete(Record& record, const DeviceTensor& tensor, const std::uint8_t* results,
+                ops::Statistics& scratch) const;
 
   const executor::DeviceTable& table_;
   Arithmetic arithmetic_;
   std::vector<Layer> layers_;
-  Source input_;
   std::int64_t batch_;
   double loss_scale_;
   DevicePlan plan_;
   executor::Stream stream_ = nullptr;
   std::uint8_t* memory_ = nullptr;
-  std::vector<std::uint8_t> tables_;
-  std::vector<Record> records_;
+  std::vector<executor::Pinned> staged_;  // what the device may still copy from
+  std::int64_t staged_bytes_ = 0;
+  std::vector<Record> records_;  // from forward() on, with what rounding did to arguments
 };
 
 }  // namespace gradkern::chain

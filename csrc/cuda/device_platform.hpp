@@ -126,6 +126,12 @@ __device__ __forceinline__ std::uint16_t canonical_nan(std::uint16_t bits) {
   return (bits & (L::sign - 1)) > L::infinity ? static_cast<std::uint16_t>(L::quiet_nan) : bits;
 }
 
+// Exact; a NaN is one, whatever its bits.
+__device__ __forceinline__ float float_of_f16(std::uint16_t x) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x));
+  return value;
+}
 __device__ __forceinline__ std::uint16_t fma_f16(std::uint16_t x, std::uint16_t y, std::uint16_t z) {
   std::uint16_t result;
   asm("fma.rn.f16 %0, %1, %2, %3;" : "=h"(result) : "h"(x), "h"(y), "h"(z));

@@ -1,5 +1,6 @@
 // Stored numbers as what a product of CUDA cores computes in: float32, float64, or the bits of float16 and bfloat16.
-// All of it is exact, by 32-bit integer operations and one multiplication; NaN becomes some NaN.
+// All of it is exact, by one instruction (float16, e5m2), or by 32-bit integer operations and one multiplication; NaN
+// becomes some NaN.
 #pragma once
 
 #include "cuda/platform.hpp"
@@ -18,6 +19,8 @@ __device__ __forceinline__ float decode_f32(std::uint32_t bits) {
     return __uint_as_float(bits);
   } else if constexpr (F::exponent_bits == 8) {
     return __uint_as_float(bits << (23 - L::fraction_bits));
+  } else if constexpr (F::exponent_bits == 5) {  // float16, or the upper byte of one
+    return float_of_f16(static_cast<std::uint16_t>(bits << (10 - L::fraction_bits)));
   } else {
     const std::uint32_t magnitude = bits & static_cast<std::uint32_t>(L::sign - 1);
     const std::uint32_t sign = (bits & static_cast<std::uint32_t>(L::sign)) << (32 - L::bits);

@@ -142,25 +142,4 @@ int stream_create(Stream* stream) {
 
 int stream_destroy(Stream stream) { return taken(cudaStreamDestroy(native(stream))); }
 
-int graph_begin(Stream stream) {
-  return taken(cudaStreamBeginCapture(native(stream), cudaStreamCaptureModeThreadLocal));
-}
-
-int graph_end(Stream stream, void** graph) {
-  cudaGraph_t captured = nullptr;
-  *graph = nullptr;
-  if (const int error = taken(cudaStreamEndCapture(native(stream), &captured))) return error;
-  cudaGraphExec_t executable = nullptr;
-  const int error = taken(cudaGraphInstantiate(&executable, captured, 0));
-  cudaGraphDestroy(captured);
-  *graph = executable;
-  return error;
-}
-
-int graph_launch(void* graph, Stream stream) {
-  return taken(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), native(stream)));
-}
-
-int graph_destroy(void* graph) { return taken(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph))); }
-
 }  // namespace gradkern::cuda

@@ -1,5 +1,5 @@
-// Memory, streams and graphs: by the CUDA runtime in cuda/runtime.cu, on the host in cuda/runtime_host.cpp. Functions return
-// 0 or an error, as executor::DeviceTable says.
+// Memory and streams: by the CUDA runtime in cuda/runtime.cu, on the host in cuda/runtime_host.cpp. Functions return 0 or
+// an error, as executor::DeviceTable says.
 #pragma once
 
 #include "executor/device.hpp"
@@ -27,9 +27,5 @@ int synchronize(Stream stream);
 int stream_wait(Stream later, Stream earlier);
 int stream_create(Stream* stream);
 int stream_destroy(Stream stream);
-int graph_begin(Stream stream);
-int graph_end(Stream stream, void** graph);
-int graph_launch(void* graph, Stream stream);
-int graph_destroy(void* graph);
 
 }  // namespace gradkern::cuda

@@ -1,5 +1,4 @@
-// Memory, streams and graphs of the host: what CUDA enqueues runs at once. A graph, which would be launched again,
-// cannot be captured so: graph_begin says that, and whoever asked enqueues without one.
+// Memory and streams of the host: what CUDA enqueues runs at once.
 #include "cuda/runtime.hpp"
 
 #include <atomic>
@@ -129,10 +128,5 @@ int stream_create(Stream* stream) {
 }
 
 int stream_destroy(Stream) { return 0; }
-
-int graph_begin(Stream) { return not_supported; }
-int graph_end(Stream, void**) { return not_supported; }
-int graph_launch(void*, Stream) { return not_supported; }
-int graph_destroy(void*) { return not_supported; }
 
 }  // namespace gradkern::cuda

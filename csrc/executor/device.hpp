@@ -58,7 +58,7 @@ struct ClipList {
 };
 
 // Raised with every change of what lies between the libraries and the module that opens them.
-inline constexpr int device_table_version = 5;
+inline constexpr int device_table_version = 6;
 
 struct DeviceTable {
   int version;
@@ -79,13 +79,8 @@ struct DeviceTable {
   int (*clear)(void* pointer, std::int64_t bytes, Stream);
   int (*synchronize)(Stream);
   int (*stream_wait)(Stream later, Stream earlier);  // for what is enqueued on `earlier` by now; the host goes on
-  // What is enqueued on a stream between begin and end can be launched as one graph, again and again.
   int (*stream_create)(Stream*);
   int (*stream_destroy)(Stream);
-  int (*graph_begin)(Stream);
-  int (*graph_end)(Stream, void** graph);
-  int (*graph_launch)(void* graph, Stream);
-  int (*graph_destroy)(void* graph);
 
   // counts: one RoundingCounts per ops::rounding_chunk entries, or null.
   int (*convert)(const ConvertArgs*, Stream);

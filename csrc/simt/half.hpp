@@ -1,4 +1,4 @@
-// fma of float16 and bfloat16 on bits, rounded once: the exact x * y + z rounded to odd in double, then to the format.
+// float16 on bits, and bfloat16. fma is rounded once: the exact x * y + z rounded to odd in double, then to the format.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,8 @@ std::uint16_t fma_bits(std::uint16_t x, std::uint16_t y, std::uint16_t z) {
 }  // namespace gradkern::simt
 
 namespace gradkern::cuda {
+
+inline float float_of_f16(std::uint16_t x) { return static_cast<float>(formats::decode<formats::float16>(x)); }
 
 // x * y + z, rounded once, to nearest even; subnormals are kept, every NaN is the positive quiet one.
 inline std::uint16_t fma_f16(std::uint16_t x, std::uint16_t y, std::uint16_t z) {

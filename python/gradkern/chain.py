@@ -109,8 +109,8 @@ def probe(
         Where to compute. Without a reference and kept tensors, all stays on the device until the end: `planned_bytes` are
         then mostly the device's.
     progress : callable, optional
-        Called between layers with (steps done, steps in all). Ctrl-C is honoured there. Where a GPU runs a whole direction
-        at once, called before, between and after the two.
+        Called between layers with (steps done, steps in all). Ctrl-C is honoured there. A GPU is given layers ahead of its
+        work.
     bptt : int, optional
         Of an RNN: gradients go back so many steps, counted in blocks from the last step (truncated backpropagation through
         time, Williams and Peng 1990). Default: all steps.

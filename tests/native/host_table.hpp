@@ -1,5 +1,5 @@
 // A device table that is none: its kernels are the CPU's, chunk by chunk on the host's memory. It refuses pointers that are
-// not its own, and can hold back what a graph captures until it is launched, as a GPU does.
+// not its own, and can do nothing of what it is given, copies included, until somebody waits, as a GPU might.
 #pragma once
 
 #include <functional>
@@ -18,8 +18,8 @@ namespace gradkern::test::host_table {
 using executor::Stream;
 
 inline std::int64_t launches = 0;
-inline bool capturing = false;
-inline std::vector<std::function<void()>> captured;
+inline bool waits = false;  // with everything
+inline std::vector<std::function<void()>> waiting;
 
 inline const executor::Executor& cpu_executor() { return executor::candidates().front().executor; }
 inline const cpu::Kernels& kernels() { return cpu::kernels_base; }
@@ -32,39 +32,35 @@ inline void check_device(const void* pointer) {
 
 template <class Work>
 int enqueue(Work work) {
-  ++launches;
-  if (capturing) {
-    captured.emplace_back(work);
+  if (waits) {
+    waiting.emplace_back(work);
   } else {
     work();
   }
   return 0;
 }
 
-inline int graph_begin(Stream) {
-  capturing = true;
-  captured.clear();
-  return 0;
-}
-inline int graph_end(Stream, void** graph) {
-  capturing = false;
-  *graph = new auto(std::move(captured));
-  return 0;
-}
-inline int graph_launch(void* graph, Stream) {
-  for (const auto& work : *static_cast<std::vector<std::function<void()>>*>(graph)) work();
-  return 0;
-}
-inline int graph_destroy(void* graph) {
-  delete static_cast<std::vector<std::function<void()>>*>(graph);
-  return 0;
+template <class Work>
+int launch(Work work) {
+  ++launches;
+  return enqueue(work);
 }
 
-// A GPU cannot wait for what is only being captured.
-inline int copy(void* to, const void* from, std::int64_t bytes, Stream stream) {
-  CHECK(!capturing, "copied while a graph is captured");
-  return cuda::copy(to, from, bytes, stream);
+inline int synchronize(Stream stream) {
+  for (const auto& work : waiting) work();
+  waiting.clear();
+  return cuda::synchronize(stream);
 }
+inline int copy(void* to, const void* from, std::int64_t bytes, Stream stream) {
+  return enqueue([=] { cuda::copy(to, from, bytes, stream); });
+}
+inline int clear(void* pointer, std::int64_t bytes, Stream stream) {
+  return enqueue([=] { cuda::clear(pointer, bytes, stream); });
+}
+inline int release(void* pointer, Stream stream) {
+  return enqueue([=] { cuda::release(pointer, stream); });
+}
+inline int stream_destroy(Stream stream) { return synchronize(stream); }
 
 template <class Body>
 void for_chunks(std::int64_t size, std::int64_t chunk, Body body) {
@@ -75,7 +71,7 @@ inline int convert(const executor::ConvertArgs* args, Stream) {
   check_device(args->source);
   check_device(args->stored);
   if (args->counts) check_device(args->counts);
-  return enqueue([a = *args] {
+  return launch([a = *args] {
     for_chunks(a.size, ops::rounding_chunk, [&](std::int64_t c, std::int64_t begin, std::int64_t end) {
       ops::RoundingCounts counts;
       kernels().convert(a, begin, end, counts);
@@ -89,7 +85,7 @@ inline int product(const executor::ProductArgs* args, Stream) {
   check_device(args->b.data);
   check_device(args->wide);
   if (args->bias) check_device(args->bias);
-  return enqueue([a = *args] { cpu_executor().products(cpu_executor(), &a, 1); });
+  return launch([a = *args] { cpu_executor().products(cpu_executor(), &a, 1); });
 }
 
 inline int activation(const executor::ActivationArgs* args,
@@ -98,7 +94,7 @@ inline int activation(const executor::ActivationArgs* args,
   check_device(args->wide);
   if (args->grad_output) check_device(args->grad_output);
   if (args->output) check_device(args->output);
-  return enqueue([a = *args, function] { function(cpu_executor(), a); });
+  return launch([a = *args, function] { function(cpu_executor(), a); });
 }
 inline int activation_forward(const executor::ActivationArgs* args, Stream) {
   return activation(args, cpu_executor().activation_forward);
@@ -136,14 +132,14 @@ inline int statistics(const executor::StatisticsList* list, Stream) {
   for (const void* p : {static_cast<const void*>(list->where.first_chunk), static_cast<const void*>(list->tensors),
                         static_cast<const void*>(list->partials), static_cast<const void*>(list->cells)})
     check_device(p);
-  return enqueue([l = *list] { measure_list(l); });
+  return launch([l = *list] { measure_list(l); });
 }
 
 inline int count_patterns(const executor::StatisticsArgs* args, std::int64_t* counts, std::int64_t* first, Stream) {
   check_device(args->data);
   check_device(counts);
   check_device(first);
-  return enqueue([=, a = *args] {
+  return launch([=, a = *args] {
     formats::visit(a.format, [&](auto f) {
       using F = decltype(f);
       const auto* x = static_cast<const typename F::container*>(a.data);
@@ -157,8 +153,7 @@ inline int count_patterns(const executor::StatisticsArgs* args, std::int64_t* co
 
 inline const char* error_text(int) { return "an error of the test's device"; }
 
-// graphs: whether the device has them.
-inline executor::DeviceTable table(bool graphs) {
+inline executor::DeviceTable table() {
   executor::DeviceTable t{};
   t.version = executor::device_table_version;
   t.name = "test";
@@ -166,18 +161,14 @@ inline executor::DeviceTable table(bool graphs) {
   t.error_text = error_text;
   t.device_of = cuda::device_of;
   t.allocate = cuda::allocate;
-  t.release = cuda::release;
+  t.release = release;
   t.allocate_host = cuda::allocate_host;
   t.release_host = cuda::release_host;
   t.copy = copy;
-  t.clear = cuda::clear;
-  t.synchronize = cuda::synchronize;
+  t.clear = clear;
+  t.synchronize = synchronize;
   t.stream_create = cuda::stream_create;
-  t.stream_destroy = cuda::stream_destroy;
-  t.graph_begin = graphs ? graph_begin : cuda::graph_begin;
-  t.graph_end = graphs ? graph_end : cuda::graph_end;
-  t.graph_launch = graphs ? graph_launch : cuda::graph_launch;
-  t.graph_destroy = graphs ? graph_destroy : cuda::graph_destroy;
+  t.stream_destroy = stream_destroy;
   t.convert = convert;
   t.product = product;
   t.activation_forward = activation_forward;

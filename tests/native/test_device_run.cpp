@@ -1,5 +1,6 @@
 // A run that stays on a device: every record equal to that of the CPU's run in every field and bit, for many arithmetics
-// and shapes, with ordinary and non-finite inputs, whether the device captures graphs or not.
+// and shapes, with ordinary and non-finite inputs, with arguments in one part or in many, and whether the device works at
+// once or only when somebody waits.
 #include <cstring>
 
 #include "base/expects.hpp"
@@ -29,6 +30,7 @@ struct Case {
   FormatId given = FormatId::float64;  // weights and input
   double scale = 64, gain = 1;
   bool biases = true, wild = false;
+  std::int64_t part_bytes = chain::DevicePlan::usual_part_bytes;
 };
 
 struct Net {
@@ -86,12 +88,13 @@ bool same(const chain::Summary& a, const chain::Summary& b) {
 void check_case(const Case& c, const executor::Executor& device, bool measured = true) {
   const Net n = net(c);
   chain::Run cpu(executor::host(), c.arithmetic, n.layers, source(n.input), c.batch, c.scale, false, false, measured);
-  chain::DeviceRun run(device, c.arithmetic, n.layers, source(n.input), c.batch, c.scale, measured);
-  std::int64_t last = -1;
+  chain::DeviceRun run(device, c.arithmetic, n.layers, source(n.input), c.batch, c.scale, measured, c.part_bytes);
+  std::int64_t last = -1, polls = 0;
   const auto quiet = [](std::int64_t, std::int64_t) {};
   const auto poll = [&](std::int64_t done, std::int64_t all) {
     CHECK(done > last && done <= all && all == 2 * std::int64_t(n.layers.size()), done, last, all);
     last = done;
+    ++polls;
   };
   cpu.forward(quiet);
   run.forward(poll);
@@ -101,7 +104,7 @@ void check_case(const Case& c, const executor::Executor& device, bool measured =
     CHECK(same(output[i], expected[i]) || (output[i] != output[i] && expected[i] != expected[i]), i);
   cpu.backward(n.gradient, {}, quiet);
   run.backward(n.gradient, {}, poll);
-  CHECK(last == 2 * std::int64_t(n.layers.size()), last);
+  CHECK(last == 2 * std::int64_t(n.layers.size()) && polls == last + 1, last, polls);
   const auto &truth = cpu.records(), &records = run.records();
   CHECK(records.size() == truth.size(), records.size(), truth.size());
   for (std::size_t i = 0; i < records.size() && i < truth.size(); ++i) {
@@ -160,6 +163,27 @@ void same_records(const executor::Executor& device) {
   check_case({{5, 7, 4}, 3, plain(FormatId::float16)}, device, false);
 }
 
+// Arguments in many parts, more than are on their way at once; odd shapes, and none at all.
+void same_records_in_parts(const executor::Executor& device) {
+  chain::Arithmetic stochastic = plain(FormatId::float16);
+  stochastic.mode = {Rounding::stochastic, Overflow::ieee, Subnormals::keep, 7};
+  const std::vector<std::int64_t> deep(20, 33);
+  for (const chain::Arithmetic& a : {plain(FormatId::float16), plain(FormatId::float32), stochastic})
+    for (const FormatId given : {FormatId::float64, FormatId::float16})
+      for (const std::int64_t part_bytes : {1, 5000}) {
+        check_case({deep, 5, a, given, 64, 1, true, true, part_bytes}, device);
+        check_case({{300, 1, 200, 129}, 3, a, given, 1, 1, true, false, part_bytes}, device);
+        check_case({{3, 4, 2}, 0, a, given, 64, 1, true, false, part_bytes}, device);
+      }
+}
+
+// A bias gradient's ones, copied as they lie by a unit's kernel.
+void same_sums_on_a_unit(const executor::Executor& device) {
+  chain::Arithmetic a = plain(FormatId::float16);
+  a.unit = static_cast<int>(mma::Unit::hopper);
+  check_case({{16, 32, 64, 32}, 48, a}, device);
+}
+
 // Large tensors: several chunks, and statistics by pattern.
 void same_large_records(const executor::Executor& device) {
   for (const bool wild : {false, true}) {
@@ -213,7 +237,7 @@ void few_launches(const executor::Executor& device) {
       run.forward([](std::int64_t, std::int64_t) {});
       run.backward(n.gradient, {}, [](std::int64_t, std::int64_t) {});
       const std::int64_t without_bias = depth > 1 ? backward / 4 : 0;  // layer 2 has none, so no gradient of it
-      CHECK(launches - before == depth * (forward + backward) - without_bias + 3, launches - before, depth);
+      CHECK(launches - before == depth * (forward + backward) - without_bias + 2, launches - before, depth);
     }
   }
 }
@@ -225,17 +249,21 @@ int main() {
   using namespace gradkern;
   cpu::register_executors();
   base::set_num_threads(2);
-  const executor::DeviceTable direct = test::host_table::table(false), graphs = test::host_table::table(true);
-  for (const executor::DeviceTable* table : {&direct, &graphs}) {
-    const executor::Executor device = executor::device_executor(*table);
+  const executor::DeviceTable table = test::host_table::table();
+  const executor::Executor device = executor::device_executor(table);
+  for (const bool waits : {false, true}) {
+    test::host_table::waits = waits;
     same_records(device);
+    same_records_in_parts(device);
     same_large_records(device);
-    errors_end_the_run(*table);
+    errors_end_the_run(table);
     few_launches(device);
   }
   const executor::DeviceTable simt = test::memory_table();
   const executor::Executor kernels = executor::device_executor(simt);
   same_records(kernels);
+  same_records_in_parts(kernels);
+  same_sums_on_a_unit(kernels);
   same_large_records(kernels);
   return test::report();
 }
