@@ -1,4 +1,5 @@
 // Activations over stored tensors, and the elementary functions they are made of.
+#include "base/exact_sum.hpp"
 #include "base/expects.hpp"
 #include "bindings/array_view.hpp"
 #include "cpu/kernels.hpp"
@@ -76,6 +77,15 @@ py::array_t<T> elementary(const std::string& name, const py::array_t<T, py::arra
   return y;
 }
 
+std::vector<double> exact_parts(const py::array_t<double, py::array::c_style>& x) {
+  const double* entry = x.data();
+  const std::int64_t size = x.size();
+  const py::gil_scoped_release release;
+  base::ExactSum sum;
+  for (std::int64_t i = 0; i < size; ++i) sum.add(entry[i]);
+  return sum.parts();
+}
+
 }  // namespace
 
 void bind_activation(py::module_& m) {
@@ -90,6 +100,7 @@ void bind_activation(py::module_& m) {
         "grad_output * phi'(z) before rounding to storage; phi' from `output` where it is given.");
   m.def("elementary_f32", &elementary<float>, py::arg("name"), py::arg("x"));
   m.def("elementary_f64", &elementary<double>, py::arg("name"), py::arg("x"));
+  m.def("exact_parts", &exact_parts, py::arg("x"), "Some numbers whose exact sum is that of x, which is finite.");
 }
 
 }  // namespace gradkern::bindings

@@ -64,13 +64,21 @@ def _ldexp(x: Wide, exponent: int) -> Wide:
     return np.ldexp(x, max(-5000, min(5000, exponent))) if exponent else x
 
 
+def _exact_sum(x: Wide) -> float:
+    """Return the sum of finite numbers, rounded once; infinite where float64 ends."""
+    try:
+        return math.fsum(_core.exact_parts(np.ascontiguousarray(x)))
+    except (OverflowError, ValueError):
+        return math.copysign(math.inf, float(np.sum(x * 2.0**-64)))
+
+
 def _mse(output: Wide, target: Wide, exponent: int) -> tuple[float, Wide, int]:
     if exponent < 0 and np.any(target):
         output, exponent = _ldexp(output, exponent), 0
     difference = output - _ldexp(target, -exponent)
     squares = _ldexp(difference, exponent) ** 2
     finite = bool(np.all(np.isfinite(squares)))
-    value = math.fsum(squares.ravel()) / output.size if finite else float(np.sum(squares))
+    value = _exact_sum(squares) / output.size if finite else float(np.sum(squares))
     return value, 2.0 * difference / output.size, exponent
 
 
@@ -95,7 +103,7 @@ def _cross_entropy(output: Wide, target: Wide, exponent: int) -> tuple[float, Wi
     with np.errstate(invalid="ignore"):
         terms = np.where(target != 0, target * (log_total - shifted), 0.0)
     finite = bool(np.all(np.isfinite(terms)))
-    value = math.fsum(terms.ravel()) / len(output) if finite else float(np.sum(terms)) / len(output)
+    value = _exact_sum(terms) / len(output) if finite else float(np.sum(terms)) / len(output)
     return value, gradient, 0
 
 
@@ -104,7 +112,7 @@ def loss_and_gradient(loss: str, output: Wide, target: Wide | None, exponent: in
     with np.errstate(all="ignore"):
         if loss == "sum" or target is None:
             finite = bool(np.all(np.isfinite(output)))
-            value = math.fsum(output.ravel()) if finite else float(np.sum(output))
+            value = _exact_sum(output) if finite else float(np.sum(output))
             return float(_ldexp(np.array(value), exponent)), np.ones_like(output), 0
         if loss == "mse":
             return _mse(output, target, exponent)
