@@ -172,9 +172,9 @@ STATISTICS = mutants_of(
     ),
     (
         "statistics: lanes folded from neighbours up",
-        "lists.hpp",
-        "for (int width = list_lanes / 2; width > 0; width /= 2)",
-        "for (int width = 1; width < list_lanes; width *= 2)",
+        "folds.hpp",
+        "for (int width = folded_lanes / 2; width > 0; width /= 2)",
+        "for (int width = 1; width < folded_lanes; width *= 2)",
         "statistics.cu",
     ),
     (
@@ -237,28 +237,35 @@ ELEMENTWISE = mutants_of(
     ),
     (
         "convert: half of a warp's largest errors",
+        "rounding_groups.hpp",
+        "for (int lane = 16; lane > 0; lane /= 2)",
+        "for (int lane = 8; lane > 0; lane /= 2)",
         "convert.cu",
-        "for (int distance = 16; distance > 0; distance /= 2)",
-        "for (int distance = 8; distance > 0; distance /= 2)",
     ),
     (
-        "convert: lanes merged from the last",
+        "convert: blocks merged from the last",
         "square_tiles.hpp",
-        "for (int from = first, end = first + lanes; from < end; ++from)",
-        "for (int from = first + lanes - 1; from >= first; --from)",
+        "for (int first = which * lanes; first < 32 * blocks; first += 32)",
+        "for (int first = which * lanes + 32 * (blocks - 1); first >= 0; first -= 32)",
         "convert.cu",
+    ),
+    (
+        "convert: a group over the end of the tensor",
+        "convert.cu",
+        "is_whole(begin + slot, end)",
+        "begin + slot < end",
     ),
     (
         "update: indices in the chunk for those in the tensor",
         "square_tiles.hpp",
-        "return first == ~0u ? -1 : chunk.begin + first;",
+        "return first == ~0u ? -1 : chunk.begin() + first;",
         "return first == ~0u ? -1 : std::int64_t(first);",
         "update.cu",
     ),
     (
         "update: a tile is overwritten while it is summed",
         "update.cu",
-        "[](int, int) { return 0.0; });\n    __syncthreads();",
+        "[](int, int) { return 0.0; });\n    __syncwarp();",
         "[](int, int) { return 0.0; });",
     ),
     (
@@ -268,10 +275,10 @@ ELEMENTWISE = mutants_of(
         "double x = weight - u;",
     ),
     (
-        "errors: a flag of the warp for one of the block",
+        "errors: a flag of the thread for one of the warp",
         "errors.cu",
-        "const bool unusual = __syncthreads_or(seen.unusual);",
         "const bool unusual = __any_sync(~0u, seen.unusual);",
+        "const bool unusual = seen.unusual;",
     ),
     (
         "activation: a group over the end of the tensor",

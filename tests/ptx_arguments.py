@@ -24,7 +24,8 @@ Mode = structure("Mode", rounding=i32, overflow=i32, subnormals=i32, seed=pointe
 Convert = structure(
     "ConvertArgs", size=i64, source_format=i32, format=i32, source=pointer, stored=pointer, scale=f64, mode=Mode,
     stream=pointer, counts=pointer)  # fmt: skip
-Plan = structure("Plan", groups=flag, flush=flag)
+ConvertPlan = structure("Plan", key=pointer, groups=flag, flush=flag, scaled=flag)
+UpdatePlan = structure("Plan", key=pointer, groups=flag, flush=flag)
 Scale32 = structure("Scale<float>", factor=ctypes.c_float, inverse=ctypes.c_float)
 Scale64 = structure("Scale<double>", factor=f64, inverse=f64)
 Update = structure(

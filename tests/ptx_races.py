@@ -82,9 +82,16 @@ class Races:
         if bad.any():
             self.fail(places, bad, who, warp * 32, "read", "write")
 
+    def after_readers(self, who: Array, places: Array) -> Array:
+        """Whether all who read a byte so far come before these: whoever waits for these has waited for those."""
+        readers = self.reading_lanes[places][:, None] >> np.arange(32, dtype=np.uint32) & 1 != 0
+        before = (~readers | (self.met[who] > self.read_turn[places][:, None])).all(axis=1)
+        before &= self.reading_warp[places] == who // 32
+        return before & ~np.isin(places, places[~before])
+
     def add_readers(self, who: Array, places: Array) -> None:
         """These have read them, too."""
-        old = places[self.read_epoch[places] != self.epoch]
+        old = places[(self.read_epoch[places] != self.epoch) | self.after_readers(who, places)]
         self.reading_warp[old], self.reading_lanes[old], self.read_turn[old] = NOBODY, 0, 0
         self.read_epoch[places] = self.epoch
         warp = who // 32

@@ -70,6 +70,16 @@ CONVERSIONS = [
 ]
 
 
+def random_key(seed, stream):
+    """The random bits of a tensor, from which those of its entries come: formats/encode.hpp."""
+    z, mask = (seed * 0xD1342543DE82EF95 + (stream + 1) * 0x9E3779B97F4A7C15) & 2**64 - 1, 2**64 - 1
+    for _ in range(2):
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
+        z ^= z >> 31
+    return z
+
+
 def kind_of_conversion(source, fmt, scale, rounding):
     """The lane type of a conversion, and whether it is the one to nearest even."""
     nearest, power = rounding == "nearest_even", np.frexp(scale)[0] == 0.5
@@ -94,8 +104,9 @@ def test_convert(kernels, source, fmt, scale, rounding, saturate, flush, misalig
                          c.Mode(*mode), 3, partials)  # fmt: skip
         scales = (c.Scale32 if lane == "float" else c.Scale64)(scale, 1 / scale)
         name = f"{'report' if reports else 'convert'}_kernel<{fmt}, {lane}, {str(nearest).lower()}>"
-        grid = chunks if reports else -(-size // 1024)
-        kernels.launch("convert", name, memory, grid, 256, args, c.Plan(not misaligned, flush), scales)
+        plan = c.ConvertPlan(random_key(mode[3], 3), not misaligned, flush, scale != 1)
+        grid, threads = (chunks, 512) if reports else (-(-size // (2048 if lane == "float" else 1024)), 256)
+        kernels.launch("convert", name, memory, grid, threads, args, plan, scales)
         assert_same(memory.fetch(at, want.dtype, size), want, f"{name} of {size}")
         if reports:
             found = memory.fetch(partials, c.ROUNDING_COUNTS, chunks)
@@ -139,8 +150,9 @@ def test_update(kernels, fmt, rounding, reports, gradient_format="float32"):
         args = c.Update(size, ids[0], tensor(memory, w, misaligned), ids[1], tensor(memory, g, misaligned), at, 0.125,
                         c.Mode(*mode), 5, partials)  # fmt: skip
         name = f"{'report' if reports else 'update'}_kernel<{fmt}, {str(rounding == 'nearest_even').lower()}>"
-        grid = chunks if reports else -(-size // 1024)
-        kernels.launch("update", name, memory, grid, 256, args, c.Plan(not misaligned, False))
+        grid, threads = (chunks, 512) if reports else (-(-size // 1024), 256)
+        plan = c.UpdatePlan(random_key(mode[3], 5), not misaligned, False)
+        kernels.launch("update", name, memory, grid, threads, args, plan)
         assert_same(memory.fetch(at, want.dtype, size), want, f"{name} of {size}")
         if reports:
             (found,) = memory.fetch(partials, c.UPDATE_COUNTS, 1)
@@ -208,11 +220,13 @@ def test_errors(kernels):
         args = c.Errors(size, c.FORMATS.index(fmt), tensor(memory, x), tensor(memory, truth), 2.0**power, power)
         partials = memory.allocate(c.ERROR_SUMS.itemsize)
         parameters = (args, c.Factors(1, 2.0**power), ctypes.c_bool(True), ctypes.c_uint64(partials))
-        kernels.launch("errors", "errors_kernel", memory, 1, 256, *parameters)
+        kernels.launch("errors", "errors_kernel", memory, 1, 512, *parameters)
         (found,) = memory.fetch(partials, c.ERROR_SUMS, 1)
         for name, values in (("error", x.astype(np.float64) * 2.0**power - truth), ("truth", truth)):
             lanes = np.zeros((-(-size // 16), 16))
             lanes.flat[:size] = values
-            sums = np.add.accumulate(lanes**2, axis=0)[-1]  # each lane in order, then the lanes
-            assert found[name].tolist() == [0, np.add.accumulate(sums)[-1], 0], (fmt, name)
+            sums = np.add.accumulate(lanes**2, axis=0)[-1]  # each lane in order, then the lanes, folded
+            while sums.size > 1:
+                sums = sums[: sums.size // 2] + sums[sums.size // 2 :]
+            assert found[name].tolist() == [0, sums[0], 0], (fmt, name)
         assert not found["nonfinite"] and not found["infinite"]

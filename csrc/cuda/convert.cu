@@ -82,12 +82,12 @@ __global__ void __launch_bounds__(tile_threads, tile_blocks)
   }
 }
 
-// The chunk's report, by its first warp.
+// The chunk's report, by three of its warps at once.
 __device__ __forceinline__ void report(const ChunkRounding& counts, const SharedSquares& squares, const Chunk& chunk,
                                        ops::RoundingCounts& result) {
   using formats::Event;
-  if (thread_anew() == 1) result.signal = squares.of_chunk(0);
-  if (thread_anew() == 2) result.noise = squares.of_chunk(1);
+  if (thread_anew() == 32) result.signal = squares.of_chunk(0, chunk.blocks());
+  if (thread_anew() == 64) result.noise = squares.of_chunk(1, chunk.blocks());
   if (thread_anew() != 0) return;
   std::int64_t exact = chunk.count();
 #pragma unroll
@@ -97,6 +97,7 @@ __device__ __forceinline__ void report(const ChunkRounding& counts, const Shared
   }
   result.events[static_cast<int>(Event::exact)] = exact;
   double ulp = 0;
+#pragma unroll 4
   for (int warp = 0; warp < chunk_warps; ++warp) ulp = ops::max(ulp, counts.max_ulp[warp]);
   result.max_ulp = ulp;
   result.first_overflow = index_in_tensor(chunk, counts.first_overflow);
@@ -122,16 +123,22 @@ __device__ __forceinline__ void store_float64(std::uint64_t* to, const double* v
 }
 
 // A group, whose values and errors it leaves in the rows; false, and nothing counted or stored, where it is not plain: of
-// its plain entries only the error per binade is kept, which they have one by one as well. By all lanes of a warp.
+// its plain entries only the error per binade is kept, which they have one by one as well. By all lanes of a warp; there:
+// all of the group is.
 template <class F, class T>
 __device__ __forceinline__ bool report_group(const ConvertArgs& args, const Plan& plan, const Scale<T>& scale,
-                                             std::int64_t first, int index, T* signal, T* noise, T& ulp,
+                                             bool there, std::int64_t first, int index, T* signal, T* noise, T& ulp,
                                              ChunkRounding& shared) {
   constexpr int n = group_size<T>;
-  load_into<n>(args.source_format, args.source, first, signal);
+  T none[n] = {};
+  if (there) {
+    load_into<n>(args.source_format, args.source, first, signal);
+  } else {
+    store_values(signal, none);
+  }
   Words<group_words<F, n>> words{};
   GroupCounts group;
-  bool plain = true;
+  bool plain = there;
 #pragma unroll entries_at_once < T>
   for (int k = 0; k < n; k += quarter<T>) {
     T values[quarter<T>], errors[quarter<T>] = {};
@@ -222,9 +229,15 @@ __global__ void __launch_bounds__(chunk_threads, (report_blocks<F, T, nearest>))
     const bool whole = plan.groups && begin + round_size<T> <= end;
     const int slot = thread_anew() % 32 * n;
     bool done = false, unusual = false;
-    if constexpr (nearest)
-      done = whole && report_group<F>(args, plan, scale, chunk.begin() + begin + slot, begin + slot,
+    // Of float64 all groups of a round or none: for those that are there in part no registers are left.
+    if constexpr (nearest && sizeof(T) == 4) {
+      done =
+          plan.groups && report_group<F>(args, plan, scale, is_whole(begin + slot, end), chunk.begin() + begin + slot,
+                                         begin + slot, tile().row(0) + slot, tile().row(1) + slot, ulp, counted);
+    } else if constexpr (nearest) {
+      done = whole && report_group<F>(args, plan, scale, true, chunk.begin() + begin + slot, begin + slot,
                                       tile().row(0) + slot, tile().row(1) + slot, ulp, counted);
+    }
     if (!__all_sync(~0u, done))
       unusual = report_entries<F, T, nearest>(args, plan, chunk, begin, whole, done, tiles, counted);
     unusual = __any_sync(~0u, unusual);

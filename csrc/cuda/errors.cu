@@ -86,8 +86,8 @@ __global__ void __launch_bounds__(chunk_threads, chunk_blocks)
   nonfinite = __syncthreads_or(nonfinite);
   infinite = __syncthreads_or(infinite);
   ErrorSums& partial = partials[blockIdx.x];
-  if (thread_anew() == 1) partial.error = squares.of_chunk(0);
-  if (thread_anew() == 2) partial.truth = squares.of_chunk(1);
+  if (thread_anew() == 32) partial.error = squares.of_chunk(0, chunk.blocks());
+  if (thread_anew() == 64) partial.truth = squares.of_chunk(1, chunk.blocks());
   if (thread_anew() != 0) return;
   partial.nonfinite = nonfinite;
   partial.infinite = infinite;

@@ -51,6 +51,7 @@ struct Chunk {
   static __device__ __forceinline__ int warp() { return thread_anew() / 32; }
   static __device__ __forceinline__ int block_begin() { return warp() * block_size; }
   __device__ __forceinline__ int block_end() const { return min(count(), block_begin() + block_size); }
+  __device__ __forceinline__ int blocks() const { return (count() + block_size - 1) / block_size; }
 };
 
 // A row as something to add values to, by the index of the entry in its chunk. A value that the lane type does not hold
@@ -82,11 +83,11 @@ inline unsigned chunks_of(std::int64_t size) { return static_cast<unsigned>((siz
 struct SharedSquares {
   double big[chunk_threads], medium[chunk_threads], small[chunk_threads];
 
-  // Of all blocks of the first or the second sum, in their order.
-  __device__ __forceinline__ ops::SquareSum of_chunk(int which) const {
+  // Of the chunk's blocks, of the first or the second sum, in their order.
+  __device__ __forceinline__ ops::SquareSum of_chunk(int which, int blocks) const {
     ops::SquareSum all;
-#pragma unroll 1
-    for (int first = which * lanes; first < chunk_threads; first += 32)
+#pragma unroll 4
+    for (int first = which * lanes; first < 32 * blocks; first += 32)
       all.merge({big[first], medium[first], small[first]});
     return all;
   }
@@ -99,7 +100,8 @@ class SquareLane {
     shared_.big[thread_anew()] = shared_.medium[thread_anew()] = shared_.small[thread_anew()] = 0;
   }
 
-  // A round, of which `count` entries are there or more than all, by all threads of a warp. value(which, j) is what entry j is where the tile holds NaN.
+  // A round, of which `count` entries are there, or more than all, by all threads of a warp. value(which, j) is what entry
+  // j is where the tile holds NaN.
   template <class T, class Value>
   __device__ __forceinline__ void add(const SquareTile<T>& tile, int count, bool unusual, Value value) const {
     const T* const row = tile.row(which());
@@ -130,13 +132,17 @@ class SquareLane {
 
   // Every thread calls it, then comes a barrier, then SharedSquares::of_chunk.
   __device__ __forceinline__ void finish() const {
-    for (double* const sums : {shared_.big, shared_.medium, shared_.small}) {
-      const double sum = fold_lanes(sums[thread_anew()]);
-      if (lane() == 0) sums[thread_anew()] = sum;
-    }
+    fold(shared_.medium);
+    if (!__any_sync(~0u, shared_.big[thread_anew()] + shared_.small[thread_anew()] != 0)) return;
+    fold(shared_.big);
+    fold(shared_.small);
   }
 
  private:
+  static __device__ __forceinline__ void fold(double* sums) {
+    const double sum = fold_lanes(sums[thread_anew()]);
+    if (lane() == 0) sums[thread_anew()] = sum;
+  }
   static __device__ __forceinline__ int which() { return thread_anew() / lanes % 2; }
   static __device__ __forceinline__ int lane() { return thread_anew() % lanes; }
 

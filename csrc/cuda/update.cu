@@ -177,11 +177,11 @@ __global__ void __launch_bounds__(tile_threads, tile_blocks) update_kernel(const
   }
 }
 
-// Of the chunk, by its first warp.
+// Of the chunk, by three of its warps at once.
 __device__ __forceinline__ void report(const ChunkUpdate& counts, const SharedSquares& squares, const Chunk& chunk,
                                        ops::UpdateCounts& result) {
-  if (thread_anew() == 1) result.wanted = squares.of_chunk(0);
-  if (thread_anew() == 2) result.made = squares.of_chunk(1);
+  if (thread_anew() == 32) result.wanted = squares.of_chunk(0, chunk.blocks());
+  if (thread_anew() == 64) result.made = squares.of_chunk(1, chunk.blocks());
   if (thread_anew() != 0) return;
   result.unchanged = chunk.count() - std::int64_t(counts.applied) - counts.lost - counts.overflow - counts.nonfinite;
   result.applied = counts.applied;
