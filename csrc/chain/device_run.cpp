@@ -1,6 +1,7 @@
 #include "chain/device_run.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <string>
@@ -12,18 +13,6 @@
 #include "executor/registry.hpp"
 
 namespace gradkern::chain {
-namespace {
-
-// Copied by several threads where it is long.
-void copy_bytes(std::uint8_t* to, const void* from, std::int64_t bytes) {
-  constexpr std::int64_t slice = 1 << 18;
-  base::parallel_for(base::chunk_count(bytes, slice), [&](std::int64_t i) {
-    const std::int64_t begin = i * slice, count = std::min(slice, bytes - begin);
-    std::memcpy(to + begin, static_cast<const std::uint8_t*>(from) + begin, static_cast<std::size_t>(count));
-  });
-}
-
-}  // namespace
 
 DeviceRun::DeviceRun(const Executor& device, Arithmetic arithmetic, std::vector<Layer> layers, Source input,
                      std::int64_t batch, double loss_scale, bool measured, std::int64_t part_bytes)
@@ -70,36 +59,41 @@ std::uint8_t* DeviceRun::stage(std::int64_t bytes) {
 }
 
 // stored = fl(source * scale). The records' order numbers the tensors.
-void DeviceRun::store(const DeviceArgument& argument, double scale, std::uint8_t* stored) {
+void DeviceRun::round_argument(const DeviceArgument& argument, double scale, std::uint8_t* stored) {
   const auto& [tensor, source] = argument;
-  if (!plan_.tensor(tensor).rounded)
-    return copy_bytes(stored, source.data, source.size * container_bytes(source.format));
   const Executor& host = executor::host();
   host.convert(host, {source.size, source.format, plan_.storage, source.data, stored, scale, arithmetic_.mode,
                       static_cast<std::uint64_t>(tensor),
                       plan_.measured ? &records_[static_cast<std::size_t>(tensor)].rounding : nullptr});
 }
 
-// Arguments that follow one another on the device, by one copy. Threads share the small ones out, and each large one.
+// Arguments that follow one another on the device, by one copy. Threads share them out, or each one where it is large and
+// they are few; what is stored as it is, in slices.
 void DeviceRun::send(std::span<const DeviceArgument> arguments, double scale) {
+  constexpr std::int64_t slice = 1 << 17;
   const auto values = [&](const DeviceArgument& a) { return plan_.tensor(a.tensor).values; };
-  const std::int64_t begin = values(arguments.front());
-  const std::int64_t end = values(arguments.back()) + arguments.back().source.size * container_bytes(plan_.storage);
+  const auto bytes = [&](const DeviceArgument& a) { return a.source.size * container_bytes(plan_.storage); };
+  const std::int64_t begin = values(arguments.front()), end = values(arguments.back()) + bytes(arguments.back());
   if (begin == end) return;
   std::uint8_t* staged = stage(end - begin);
   const auto place = [&](const DeviceArgument& a) { return staged + (values(a) - begin); };
-  std::vector<const DeviceArgument*> small;
+  const bool few = static_cast<int>(arguments.size()) < base::num_threads();
+  std::vector<std::function<void()>> pieces;
   for (const DeviceArgument& a : arguments) {
-    if (a.source.size > ops::rounding_chunk) {
-      store(a, scale, place(a));
+    if (!plan_.tensor(a.tensor).rounded) {
+      for (std::int64_t from = 0; from < bytes(a); from += slice)
+        pieces.emplace_back([&, from] {
+          const auto* source = static_cast<const std::uint8_t*>(a.source.data) + from;
+          std::memcpy(place(a) + from, source, static_cast<std::size_t>(std::min(slice, bytes(a) - from)));
+        });
+    } else if (few && a.source.size > ops::rounding_chunk) {
+      round_argument(a, scale, place(a));
     } else {
-      small.push_back(&a);
+      pieces.emplace_back([&] { round_argument(a, scale, place(a)); });
     }
   }
-  base::parallel_for(static_cast<std::int64_t>(small.size()), [&](std::int64_t i) {
-    const DeviceArgument& a = *small[static_cast<std::size_t>(i)];
-    store(a, scale, place(a));
-  });
+  base::parallel_for(static_cast<std::int64_t>(pieces.size()),
+                     [&](std::int64_t i) { pieces[static_cast<std::size_t>(i)](); });
   copy(at<void>(begin), staged, end - begin);
 }
 

@@ -45,7 +45,7 @@ class DeviceRun final : public Probe {
   std::uint8_t* stage(std::int64_t bytes);
   void send_tables();
   void send(std::span<const DeviceArgument> arguments, double scale);
-  void store(const DeviceArgument& argument, double scale, std::uint8_t* stored);
+  void round_argument(const DeviceArgument& argument, double scale, std::uint8_t* stored);
 
   // What follows is enqueued.
   void forward_layer(std::int64_t l) const;
