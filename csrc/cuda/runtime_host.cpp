@@ -1,7 +1,9 @@
 // Memory and streams of the host: what CUDA enqueues runs at once.
 #include "cuda/runtime.hpp"
 
+#include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
@@ -15,6 +17,11 @@ namespace gradkern::cuda {
 namespace {
 
 constexpr int out_of_memory = 2, not_supported = 801;  // CUDA's numbers
+
+// What is read before it is written is NaN, which shows. Behind it lie ordinary numbers, which would be taken for entries:
+// no kernel may write there.
+constexpr int unwritten = 0xFF, behind = 0x3A;
+constexpr std::int64_t guard = 64;
 
 // What was allocated: a pointer into it is one to the device.
 std::mutex mutex;
@@ -77,19 +84,27 @@ int device_of(const void* pointer, int* device) {
 }
 
 int allocate(void** pointer, std::int64_t bytes, Stream) {
-  const auto size = static_cast<std::size_t>(bytes > 0 ? bytes : 1);
-  *pointer = std::aligned_alloc(256, (size + 255) / 256 * 256);
+  const std::int64_t size = bytes > 0 ? bytes : 1, all = (size + guard + 255) / 256 * 256;
+  *pointer = std::aligned_alloc(256, static_cast<std::size_t>(all));
   if (!*pointer) return out_of_memory;
-  std::memset(*pointer, 0xFF, size);  // NaN: what is read before it is written shows
+  std::memset(*pointer, unwritten, static_cast<std::size_t>(size));
+  std::memset(static_cast<char*>(*pointer) + size, behind, guard);
   const std::lock_guard lock(mutex);
-  allocations()[static_cast<const char*>(*pointer)] = static_cast<std::int64_t>(size);
+  allocations()[static_cast<const char*>(*pointer)] = size;
   return 0;
 }
 
 int release(void* pointer, Stream) {
+  const auto* const begin = static_cast<const unsigned char*>(pointer);
   {
     const std::lock_guard lock(mutex);
-    allocations().erase(static_cast<const char*>(pointer));
+    const auto found = allocations().find(static_cast<const char*>(pointer));
+    const auto written = [](unsigned char byte) { return byte != behind; };
+    if (std::any_of(begin + found->second, begin + found->second + guard, written)) {
+      std::fputs("simt: a kernel wrote beyond the end of what was allocated\n", stderr);
+      std::abort();
+    }
+    allocations().erase(found);
   }
   std::free(pointer);
   return 0;

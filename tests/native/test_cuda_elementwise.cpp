@@ -25,6 +25,7 @@ class Placed {
     bytes_ = t.bytes.size();
     data_ = static_cast<std::uint8_t*>(base_) + static_cast<std::size_t>(shift) * each;
     if (bytes_) __builtin_memcpy(data_, t.bytes.data(), bytes_);
+    __builtin_memset(data_ + bytes_, behind, tail);
   }
   Placed(const Placed&) = delete;
   Placed& operator=(const Placed&) = delete;
@@ -32,10 +33,15 @@ class Placed {
 
   void* data() const { return data_; }
   bool same(const Placed& other) const { return bytes_ == 0 || __builtin_memcmp(data_, other.data_, bytes_) == 0; }
-  // Nothing was written past the end.
-  bool intact() const { return data_[bytes_] == 0xFF && data_[bytes_ + 1] == 0xFF; }
+  // Nothing was written past the end, where ordinary numbers lie.
+  bool intact() const {
+    for (int i = 0; i < tail; ++i)
+      if (data_[bytes_ + static_cast<std::size_t>(i)] != behind) return false;
+    return true;
+  }
 
  private:
+  static constexpr int tail = 48, behind = 0x3A;
   void* base_ = nullptr;
   std::uint8_t* data_;
   std::size_t bytes_;
