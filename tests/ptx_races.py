@@ -1,7 +1,8 @@
 """Races in shared memory: two threads touch a byte, one of them writes, and no barrier lies between.
 
-Of every byte the last writer is known, and who has read it since the last barrier of the block. Threads of a warp are
-also ordered by bar.warp.sync, among the lanes of its mask. Atomics do not race with one another.
+Of every byte the last writer is known, and who has read it since the last barrier of the block, but for those whom a later
+reader has waited for. Threads of a warp are also ordered by bar.warp.sync, among the lanes of its mask. Atomics do not
+race with one another.
 """
 
 from __future__ import annotations

@@ -36,6 +36,13 @@ def test_many_of_one(number: float) -> None:
         assert _exact_sum(np.full((2, count), [[-number]])) == (-2 * expected if expected < 2.0**1022 else -math.inf)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_finite_though_its_parts_are_not(sign: float) -> None:
+    top = 2.0**1023
+    for x in ([top, top, -(2.0**1000)], [top, top, top, -top, -(2.0**1001)], [1.7e308] * 9 + [-1.7e308] * 8):
+        assert _exact_sum(sign * np.array(x)) == sign * float(sum(map(Fraction, x)))
+
+
 def test_a_loss_beyond_float64_is_infinite() -> None:
     net = gk.MLP([gk.Dense(np.full((2, 1), 1.5e308), activation="identity")])
     report = gk.probe(net, np.ones((1, 1)), arithmetic="float64", reference=False)

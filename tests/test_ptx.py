@@ -92,6 +92,18 @@ def test_barriers_of_warps_order_their_lanes():
         run(within.format(between=""))
 
 
+def test_a_reader_waits_for_those_before():
+    """Lane t ^ 1 reads, then lane t after a barrier of the warp; whoever waits for that one may write."""
+    twice = EXCHANGE.replace("%r1, 33", "%r1, 1") + """
+	{between}
+	ld.shared.u32 	%r8, [%r4];
+	st.shared.u32 	[%r4], %r8;"""
+    both = ("bar.warp.sync 	-1;",) * 2
+    assert run(twice.replace("{between}", both[0])).tolist() == [t ^ 1 for t in range(64)]
+    with pytest.raises(PtxError, match="that another thread has read"):  # lane t has not waited for lane t ^ 1
+        run(twice.replace("{between}", both[0], 1).replace("{between}", ""))
+
+
 def test_additions_without_atomics_are_races():
     add = """mov.u32 	%r3, table;
 	setp.eq.s32 	%p1, %r1, 0;

@@ -27,20 +27,34 @@ class ExactSum {
     words_[word + 2] += sign * static_cast<std::int64_t>(high);
   }
 
-  // Numbers whose sum it is, to be rounded once by whoever adds them; infinite where one is beyond float64.
+  // Numbers of one sign whose sum it is, to be rounded once by whoever adds them; infinite where float64 ends.
   std::vector<double> parts() const {
-    std::vector<double> list;
-    for (std::size_t word = 0; word < words_.size(); ++word) {
-      const std::int64_t high = words_[word] / (std::int64_t(1) << 32), low = words_[word] % (std::int64_t(1) << 32);
-      const int place = 32 * static_cast<int>(word) - 1074;
-      if (low) list.push_back(std::ldexp(static_cast<double>(low), place));
-      if (high) list.push_back(std::ldexp(static_cast<double>(high), place + 32));
+    Words words = carried(words_);
+    const double sign = words.back() < 0 ? -1 : 1;
+    if (sign < 0) {
+      for (std::size_t i = 0; i < words.size(); ++i) words[i] = -words_[i];
+      words = carried(words);
     }
+    std::vector<double> list;
+    for (std::size_t i = 0; i < words.size(); ++i)
+      if (words[i]) list.push_back(sign * std::ldexp(static_cast<double>(words[i]), 32 * static_cast<int>(i) - 1074));
     return list;
   }
 
  private:
-  std::array<std::int64_t, 66> words_{};
+  using Words = std::array<std::int64_t, 67>;
+
+  // The same number, all but the highest word in [0, 2^32).
+  static Words carried(Words words) {
+    for (std::size_t i = 0; i + 1 < words.size(); ++i) {
+      const std::int64_t carry = words[i] >> 32;
+      words[i] -= carry * (std::int64_t(1) << 32);
+      words[i + 1] += carry;
+    }
+    return words;
+  }
+
+  Words words_{};
 };
 
 }  // namespace gradkern::base

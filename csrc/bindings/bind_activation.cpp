@@ -100,7 +100,8 @@ void bind_activation(py::module_& m) {
         "grad_output * phi'(z) before rounding to storage; phi' from `output` where it is given.");
   m.def("elementary_f32", &elementary<float>, py::arg("name"), py::arg("x"));
   m.def("elementary_f64", &elementary<double>, py::arg("name"), py::arg("x"));
-  m.def("exact_parts", &exact_parts, py::arg("x"), "Some numbers whose exact sum is that of x, which is finite.");
+  m.def("exact_parts", &exact_parts, py::arg("x"),
+        "Some numbers of one sign whose exact sum is that of x, which is finite.");
 }
 
 }  // namespace gradkern::bindings

@@ -92,7 +92,14 @@ class PyRun {
     run().backward(std::move(values), std::move(reference), poll);
   }
 
-  py::array_t<double> output() const { return array_of(run().output()); }
+  py::array_t<double> output() const {
+    std::vector<double> values;
+    {
+      const py::gil_scoped_release release;  // a device may have to be waited for
+      values = run().output();
+    }
+    return array_of(values);
+  }
 
   std::pair<py::array_t<double>, std::int64_t> reference_output() const {
     const auto& r = run().reference_output();

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/thread_pool.hpp"
+#include "executor/pinned.hpp"
 
 namespace gradkern::chain {
 namespace {
@@ -22,8 +23,16 @@ DevicePlan::DevicePlan(const Arithmetic& arithmetic, const std::vector<Layer>& n
 }
 
 std::int64_t DevicePlan::planned_bytes() const {
-  return bytes + std::min(argument_bytes, most_staged_bytes()) + fetched +
+  const std::int64_t output = container_bytes(storage) * tensor(layers.back().h).size;
+  return bytes + std::min(staged_bytes, most_staged_bytes() + largest_staged) +
+         std::max(executor::Pinned::size_of(fetched), executor::Pinned::size_of(output)) +
          static_cast<std::int64_t>(tensors.size()) * record_bytes(false);
+}
+
+void DevicePlan::stage(std::int64_t bytes_of_block) {
+  const std::int64_t taken = executor::Pinned::size_of(bytes_of_block);
+  staged_bytes += taken;
+  largest_staged = std::max(largest_staged, taken);
 }
 
 std::int64_t DevicePlan::add(std::int64_t layer, Role role, std::int64_t size, bool rounded, bool given) {
@@ -117,7 +126,6 @@ void DevicePlan::place_results() {
 }
 
 void DevicePlan::place_arguments() {
-  const std::int64_t begin = bytes;
   const auto place = [&](std::int64_t tensor) {
     return tensors[at(tensor)].values = take<std::uint8_t>(tensors[at(tensor)].size * container_bytes(storage));
   };
@@ -125,13 +133,16 @@ void DevicePlan::place_arguments() {
   for (std::int64_t i = 0; i < static_cast<std::int64_t>(arguments.size()); ++i) {
     const std::int64_t index = arguments[at(i)].tensor, values = place(index);
     if (parts.empty() || bytes - part_begin > part_bytes) {
+      if (!parts.empty()) stage(values - part_begin);
       parts.push_back({tensor(index).layer, i, i});
       part_begin = values;
     }
     parts.back().end = i + 1;
   }
-  place(backward.begin);
-  argument_bytes = bytes - begin;
+  stage(bytes - part_begin);
+  const std::int64_t gradient = place(backward.begin);
+  stage(bytes - gradient);
+  stage(tables_end - tables_begin);
 }
 
 void DevicePlan::place_values(const Arithmetic& arithmetic, std::int64_t batch) {

@@ -51,7 +51,7 @@ struct DevicePlan {
 
   // A part is large enough to be copied at full speed, and small enough that the device need not wait long for the first.
   static constexpr std::int64_t usual_part_bytes = std::int64_t(8) << 20;
-  // What the host holds of arguments until they are on the device.
+  // How much the host holds of arguments that are on their way to the device, before it waits for them.
   std::int64_t most_staged_bytes() const { return 16 * part_bytes; }
 
   const DeviceTensor& tensor(std::int64_t index) const { return tensors[static_cast<std::size_t>(index)]; }
@@ -69,12 +69,12 @@ struct DevicePlan {
   std::vector<DeviceArgument> arguments;  // without the gradient, in the order in which layers need them and they lie
   std::vector<DevicePart> parts;
   DevicePass forward, backward;
-  std::int64_t cleared = 0;                       // what starts as zeros is [0, cleared)
-  std::int64_t fetched = 0;                       // what comes back is [0, fetched)
-  std::int64_t tables_begin = 0, tables_end = 0;  // what the host says
-  std::int64_t ones = 0;                          // in storage, batch of them
-  std::int64_t wide = 0;                          // values before rounding, of the operation in work
-  std::int64_t argument_bytes = 0;                // with the gradient
+  std::int64_t cleared = 0;                           // what starts as zeros is [0, cleared)
+  std::int64_t fetched = 0;                           // what comes back is [0, fetched)
+  std::int64_t tables_begin = 0, tables_end = 0;      // what the host says
+  std::int64_t ones = 0;                              // in storage, batch of them
+  std::int64_t wide = 0;                              // values before rounding, of the operation in work
+  std::int64_t staged_bytes = 0, largest_staged = 0;  // page-locked for the tables, the arguments and the gradient
   std::int64_t bytes = 0;
 
  private:
@@ -86,6 +86,7 @@ struct DevicePlan {
   template <class F>
   void place_results();
   void place_arguments();
+  void stage(std::int64_t bytes_of_block);
   void place_values(const Arithmetic&, std::int64_t batch);
 };
 

@@ -1,9 +1,9 @@
 #include "chain/device_run.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <functional>
 #include <limits>
-#include <memory>
 #include <string>
 #include <utility>
 
@@ -54,7 +54,7 @@ void DeviceRun::wait(const char* doing) {
 // Page-locked memory for one copy to the device.
 std::uint8_t* DeviceRun::stage(std::int64_t bytes) {
   if (staged_bytes_ >= plan_.most_staged_bytes()) wait("probe: copy");
-  staged_bytes_ += bytes;
+  staged_bytes_ += executor::Pinned::size_of(bytes);
   return staged_.emplace_back(table_, bytes).as<std::uint8_t>();
 }
 

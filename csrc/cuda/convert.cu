@@ -2,8 +2,8 @@
 //
 // Without a report, a thread rounds one group of entries. With one, a thread block takes a chunk, each warp of it a block,
 // round by round: its threads round and count a group each, then it adds squares of values and errors. Bytes: source and
-// result once. Where all groups of a warp are there, they are loaded and stored by 128 bits. Rounded otherwise than to
-// nearest even, their entries wait in shared memory, each for its turn.
+// result once. Groups that are there are loaded and stored by 128 bits; in float64 lanes, and without a report, where all of
+// a warp are. Rounded otherwise than to nearest even, their entries wait in shared memory, each for its turn.
 #include "cuda/rounding_groups.hpp"
 
 namespace gradkern::cuda {

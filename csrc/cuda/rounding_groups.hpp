@@ -143,7 +143,7 @@ __device__ __forceinline__ void put_rounded(Words<count>& words, int k, T x, con
 struct ThreadCounts {
   std::uint32_t& count;
   static constexpr std::uint32_t inexact = 1, subnormal = 1 << 6, flushed = 1 << 12, first = 1 << 18, number = 63;
-  static_assert(chunk_size <= 1 << 14);
+  static_assert(chunk_size <= 1 << 14 && block_size / 32 <= number);
 
   __device__ __forceinline__ explicit ThreadCounts(ChunkRounding& chunk) : count(chunk.of_groups[thread_anew()]) {}
 

@@ -23,34 +23,36 @@ constexpr int most_devices = 64;
 
 // Our pool of a device's memory. It keeps what was released, up to a sixteenth of the device's: the default pool gives
 // everything back whenever somebody waits, and to map it anew takes longer than most kernels.
-cudaError_t make_pool(int device, cudaMemPool_t& pool) {
+cudaError_t make_pool(int device, cudaMemPool_t& made) {
   cudaMemPoolProps properties{};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location.type = cudaMemLocationTypeDevice;
   properties.location.id = device;
   std::size_t free = 0, total = 0;
-  cudaError_t error = cudaMemGetInfo(&free, &total);
-  if (!error) error = cudaMemPoolCreate(&pool, &properties);
+  if (const cudaError_t error = cudaMemGetInfo(&free, &total)) return error;
+  cudaMemPool_t pool = nullptr;
+  if (const cudaError_t error = cudaMemPoolCreate(&pool, &properties)) return error;
   std::uint64_t kept = total / 16;
-  if (!error) error = cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept);
+  const cudaError_t error = cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept);
+  if (error) {
+    cudaMemPoolDestroy(pool);
+  } else {
+    made = pool;
+  }
   return error;
 }
 
-// Of the current device. Pools live as long as the process.
+// Of the current device. Pools live as long as the process; one that could not be made is tried again.
 cudaError_t pool_of_device(cudaMemPool_t& pool) {
-  struct Pool {
-    std::once_flag made;
-    cudaMemPool_t pool;
-    cudaError_t error;
-  };
-  static Pool pools[most_devices];
+  static std::mutex mutex;
+  static cudaMemPool_t pools[most_devices];
   int device = 0;
   if (const cudaError_t error = cudaGetDevice(&device)) return error;
   if (device >= most_devices) return cudaErrorInvalidDevice;
-  Pool& p = pools[device];
-  std::call_once(p.made, [&] { p.error = make_pool(device, p.pool); });
-  pool = p.pool;
-  return p.error;
+  const std::lock_guard lock(mutex);
+  const cudaError_t error = pools[device] ? cudaSuccess : make_pool(device, pools[device]);
+  pool = pools[device];
+  return error;
 }
 
 }  // namespace

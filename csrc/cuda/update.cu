@@ -1,5 +1,6 @@
 // updated = fl_s(fl_64(weight - rate gradient)), and one partial report a chunk of what rounding made of the update, by
-// ops/update.hpp: one rounding in float64, one to storage. Sums as in cuda/square_tiles.hpp; groups as in convert.cu.
+// ops/update.hpp: one rounding in float64, one to storage. Sums as in cuda/square_tiles.hpp; groups as those of
+// convert.cu in float64 lanes.
 #include "cuda/rounding_groups.hpp"
 
 namespace gradkern::cuda {
@@ -14,6 +15,7 @@ struct ChunkUpdate {
   unsigned unchanged, applied, lost, overflow, nonfinite, flushed, subnormal, first_overflow, first_nonfinite;
   std::uint32_t of_groups[chunk_threads];  // a thread's: bytes for applied, lost, flushed and subnormal
   static constexpr std::uint32_t one_applied = 1, one_lost = 1 << 8, one_flushed = 1 << 16, one_subnormal = 1 << 24;
+  static_assert(block_size / 32 <= 255);
 
   // By every thread, before a barrier.
   __device__ __forceinline__ void clear() {

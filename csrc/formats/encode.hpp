@@ -62,11 +62,11 @@ GRADKERN_HD std::uint64_t shift_right_rounded(std::uint64_t significand, int shi
   return kept + ((random >> (64 - shift)) < rest);
 }
 
-// The random bits of one element of one tensor; 0 where rounding draws none.
-// key: random_bits(seed, stream) of the tensor.
+// The random bits of one element of a tensor whose own are the key; 0 where rounding draws none.
 GRADKERN_HD std::uint64_t draw_by_key(const Mode& mode, std::uint64_t key, std::int64_t index) {
   return mode.rounding == Rounding::stochastic ? random_bits(key, static_cast<std::uint64_t>(index)) : 0;
 }
+// The same, stream being the tensor's number.
 GRADKERN_HD std::uint64_t draw(const Mode& mode, std::uint64_t stream, std::int64_t index) {
   if (mode.rounding != Rounding::stochastic) return 0;
   return draw_by_key(mode, random_bits(mode.seed, stream), index);

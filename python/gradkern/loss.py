@@ -66,10 +66,11 @@ def _ldexp(x: Wide, exponent: int) -> Wide:
 
 def _exact_sum(x: Wide) -> float:
     """Return the sum of finite numbers, rounded once; infinite where float64 ends."""
+    parts = _core.exact_parts(np.ascontiguousarray(x))
     try:
-        return math.fsum(_core.exact_parts(np.ascontiguousarray(x)))
-    except (OverflowError, ValueError):
-        return math.copysign(math.inf, float(np.sum(x * 2.0**-64)))
+        return math.fsum(parts)
+    except OverflowError:
+        return math.copysign(math.inf, parts[0])
 
 
 def _mse(output: Wide, target: Wide, exponent: int) -> tuple[float, Wide, int]:
