@@ -94,10 +94,13 @@ def test_barriers_of_warps_order_their_lanes():
 
 def test_a_reader_waits_for_those_before():
     """Lane t ^ 1 reads, then lane t after a barrier of the warp; whoever waits for that one may write."""
-    twice = EXCHANGE.replace("%r1, 33", "%r1, 1") + """
+    twice = (
+        EXCHANGE.replace("%r1, 33", "%r1, 1")
+        + """
 	{between}
 	ld.shared.u32 	%r8, [%r4];
 	st.shared.u32 	[%r4], %r8;"""
+    )
     both = ("bar.warp.sync 	-1;",) * 2
     assert run(twice.replace("{between}", both[0])).tolist() == [t ^ 1 for t in range(64)]
     with pytest.raises(PtxError, match="that another thread has read"):  # lane t has not waited for lane t ^ 1

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
@@ -16,7 +15,7 @@
 namespace gradkern::cuda {
 namespace {
 
-constexpr int out_of_memory = 2, not_supported = 801;  // CUDA's numbers
+constexpr int out_of_memory = 2, illegal_address = 700;  // CUDA's numbers
 
 // What is read before it is written is NaN, which shows. Behind it lie ordinary numbers, which would be taken for entries:
 // no kernel may write there.
@@ -31,6 +30,7 @@ std::map<const char*, std::int64_t>& allocations() {
 }
 
 std::atomic<long> synchronizations{0};
+std::atomic<bool> overrun{false};  // found when memory is released, said by whoever next asks for some
 
 }  // namespace
 
@@ -61,8 +61,8 @@ const char* error_text(int error) {
   switch (error) {
     case out_of_memory:
       return "out of memory";
-    case not_supported:
-      return "not supported on the host";
+    case illegal_address:
+      return "a kernel wrote beyond the end of what was allocated";
     default:
       return simt::last_error();
   }
@@ -84,6 +84,7 @@ int device_of(const void* pointer, int* device) {
 }
 
 int allocate(void** pointer, std::int64_t bytes, Stream) {
+  if (overrun.exchange(false)) return illegal_address;
   const std::int64_t size = bytes > 0 ? bytes : 1, all = (size + guard + 255) / 256 * 256;
   *pointer = std::aligned_alloc(256, static_cast<std::size_t>(all));
   if (!*pointer) return out_of_memory;
@@ -100,10 +101,7 @@ int release(void* pointer, Stream) {
     const std::lock_guard lock(mutex);
     const auto found = allocations().find(static_cast<const char*>(pointer));
     const auto written = [](unsigned char byte) { return byte != behind; };
-    if (std::any_of(begin + found->second, begin + found->second + guard, written)) {
-      std::fputs("simt: a kernel wrote beyond the end of what was allocated\n", stderr);
-      std::abort();
-    }
+    if (std::any_of(begin + found->second, begin + found->second + guard, written)) overrun = true;
     allocations().erase(found);
   }
   std::free(pointer);

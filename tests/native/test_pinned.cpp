@@ -2,7 +2,6 @@
 #include <set>
 #include <vector>
 
-#include "check.hpp"
 #include "base/expects.hpp"
 #include "check.hpp"
 #include "executor/pinned.hpp"
