@@ -15,7 +15,7 @@
 namespace gradkern::cuda {
 namespace {
 
-constexpr int out_of_memory = 2, illegal_address = 700;  // CUDA's numbers
+constexpr int out_of_memory = 2, illegal_address = 700, not_supported = 801;  // CUDA's numbers
 
 // What is read before it is written is NaN, which shows. Behind it lie ordinary numbers, which would be taken for entries:
 // no kernel may write there.
@@ -61,6 +61,8 @@ const char* error_text(int error) {
   switch (error) {
     case out_of_memory:
       return "out of memory";
+    case not_supported:
+      return "not supported on the host";
     case illegal_address:
       return "a kernel wrote beyond the end of what was allocated";
     default:
