@@ -72,6 +72,6 @@ STATISTICS_CHUNK = np.dtype([
     *((name, "f8") for name in ("amax", "amin", "finite", "mean", "mean_rest", "l1")), ("deviations", *SQUARES),
     ("squares", *SQUARES)])  # fmt: skip
 SURVEY = np.dtype([
-    ("nan", "i8"), ("inf", "i8"), ("first_nonfinite", "i8"), ("amax", "f8"), ("sums", "f8", (3, 2))])  # fmt: skip
+    ("nan", "i8"), ("inf", "i8"), ("first_nonfinite", "i8"), ("amax", "f8"), ("amin", "f8"), ("sums", "f8", (3, 2))])  # fmt: skip
 CLIP_COUNTS = np.dtype([(name, "i8") for name in ("flushed", "subnormal", "overflow", "changed")])
 ERROR_SUMS = np.dtype([("error", *SQUARES), ("truth", *SQUARES), ("nonfinite", "?"), ("infinite", "?"), ("", "V6")])
