@@ -19,7 +19,7 @@ inline constexpr int code_bias = 127, code_limit = 255;             // binades -
 
 // Counts each of the 8 bit positions of bytes: bit k of position p of the count is in slice k.
 struct PositionCounter {
-  static constexpr int slices = 8;
+  static constexpr int slices = 11;
   static constexpr std::int64_t capacity = (1 << slices) - 1;  // vectors
   simd::bytes slice[slices];
 
@@ -35,13 +35,17 @@ struct PositionCounter {
     return carry;
   }
 
-  GRADKERN_HD void add8(const simd::bytes (&v)[8]) {
+  // What is left of eight vectors: a carry of weight 8, to be carried on from slice 3.
+  GRADKERN_HD simd::bytes add8(const simd::bytes (&v)[8]) {
     const auto twos0 = add(slice[0], v[0], v[1]), twos1 = add(slice[0], v[2], v[3]);
     const auto fours0 = add(slice[1], twos0, twos1);
     const auto twos2 = add(slice[0], v[4], v[5]), twos3 = add(slice[0], v[6], v[7]);
     const auto fours1 = add(slice[1], twos2, twos3);
-    simd::bytes carry = add(slice[2], fours0, fours1);
-    for (int k = 3; k < slices; ++k) {
+    return add(slice[2], fours0, fours1);
+  }
+  GRADKERN_HD void carry_on(int first, simd::bytes carry) {
+#pragma GCC unroll 8
+    for (int k = first; k < slices; ++k) {
       const auto next = slice[k] & carry;
       slice[k] = slice[k] ^ carry;
       carry = next;
@@ -72,10 +76,56 @@ class CodeHistogram {
     }
   }
 
-  // codes_turn codes.
-  __attribute__((noinline)) void count(const std::uint8_t* codes) {
+  // n codes, a multiple of simd::vector_bytes, and zeros up to the next one of codes_turn. Those that are not zero lie in
+  // [least, most].
+  GRADKERN_HD void count(const std::uint8_t* codes, std::int64_t n, int least, int most) {
+    const bool inside = most <= top_ && least > top_ - window;
+    std::int64_t i = 0;
+    for (; inside && i + joined <= n; i += joined) count_joined(codes + i);
+    for (; i < n; i += codes_turn) count_turn(codes + i);
+  }
+
+ private:
+  static constexpr int few = codes_turn / 8, window = 16, tables = 4;
+  static constexpr std::int64_t joined = 4 * codes_turn;
+
+  struct Sorted {
+    simd::bytes near[8], far[8];
+  };
+
+  // Turns that lie in the window, carried on together.
+  __attribute__((noinline)) void count_joined(const std::uint8_t* codes) {
+    if (vectors_ + 32 > PositionCounter::capacity) flush_window();
+    PositionCounter near = near_, far = far_;  // in registers
     Sorted sorted;
-    if (sort(codes, sorted)) [[unlikely]] {
+    simd::bytes eights[2], sixteens[2];
+#pragma GCC unroll 4
+    for (int turn = 0; turn < 4; ++turn) {
+      sort(codes + turn * codes_turn, sorted);
+      const simd::bytes carry[2] = {near.add8(sorted.near), far.add8(sorted.far)};
+      PositionCounter* const counters[2] = {&near, &far};
+#pragma GCC unroll 2
+      for (int k = 0; k < 2; ++k) {
+        if (turn % 2 == 0) {
+          eights[k] = carry[k];
+          continue;
+        }
+        const simd::bytes next = PositionCounter::add(counters[k]->slice[3], eights[k], carry[k]);
+        if (turn == 1) sixteens[k] = next;
+        if (turn == 3) counters[k]->carry_on(5, PositionCounter::add(counters[k]->slice[4], sixteens[k], next));
+      }
+    }
+    near_ = near;
+    far_ = far;
+    vectors_ += 32;
+  }
+
+  // codes_turn codes.
+  __attribute__((noinline)) void count_turn(const std::uint8_t* codes) {
+    if (vectors_ + 8 > PositionCounter::capacity) flush_window();
+    Sorted sorted;
+    sort(codes, sorted);
+    if (any_outside(codes)) [[unlikely]] {
       if (count_outside(codes) > few) {
         flush_window();
         top_ = largest(codes) + 1;  // others are larger yet
@@ -84,32 +134,32 @@ class CodeHistogram {
       visit_outside(codes);
       sort(codes, sorted);
     }
-    near_.add8(sorted.near);
-    far_.add8(sorted.far);
+    near_.carry_on(3, near_.add8(sorted.near));
+    far_.carry_on(3, far_.add8(sorted.far));
     vectors_ += 8;
-    if (vectors_ + 8 > PositionCounter::capacity) flush_window();
   }
 
- private:
-  static constexpr int few = codes_turn / 8, window = 16, tables = 4;
-
-  struct Sorted {
-    simd::bytes near[8], far[8];
-  };
-
-  // A bit for each code in the window; whether any lies outside.
-  GRADKERN_HD bool sort(const std::uint8_t* codes, Sorted& sorted) const {
+  // A bit for each code in the window.
+  GRADKERN_HD void sort(const std::uint8_t* codes, Sorted& sorted) const {
     using simd::bytes;
     constexpr std::uint8_t low[16] = {1, 2, 4, 8, 16, 32, 64, 128},
                            high[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128};
+    const bytes top(static_cast<std::uint8_t>(top_));
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      const bytes depth = top - bytes::load(codes + j * simd::vector_bytes);
+      sorted.near[j] = simd::lookup(low, depth);
+      sorted.far[j] = simd::lookup(high, depth);
+    }
+  }
+  GRADKERN_HD bool any_outside(const std::uint8_t* codes) const {
+    using simd::bytes;
     const bytes top(static_cast<std::uint8_t>(top_)), deepest(window - 1), none(0);
     simd::SetAndAbove outside(none, none, deepest);
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) {
-      const bytes code = bytes::load(codes + j * simd::vector_bytes), depth = top - code;
-      sorted.near[j] = simd::lookup(low, depth);
-      sorted.far[j] = simd::lookup(high, depth);
-      outside |= simd::SetAndAbove(code, depth, deepest);
+      const bytes code = bytes::load(codes + j * simd::vector_bytes);
+      outside |= simd::SetAndAbove(code, top - code, deepest);
     }
     return outside.bits() != 0;
   }

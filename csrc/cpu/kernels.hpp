@@ -113,8 +113,8 @@ struct Kernels {
   void (*activation_forward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
   void (*activation_backward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
   // The moments of each block; begin is the start of one.
-  void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, ops::Statistics& counts,
-                  ops::Moments* moments);
+  void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, std::int64_t piece,
+                  ops::Statistics& counts, ops::Moments* moments);
   void (*errors)(const executor::ErrorArgs&, std::int64_t begin, std::int64_t end, executor::ErrorSums& sums);
   // The range begins a chunk.
   void (*clip_survey)(const executor::ClipTensor&, ops::Norm, const ClipRange&, ops::Survey&);

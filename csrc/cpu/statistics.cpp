@@ -12,7 +12,7 @@ namespace {
 
 using executor::StatisticsArgs;
 
-constexpr std::int64_t block = ops::statistics_block;
+constexpr std::int64_t block = ops::statistics_block, chunk = ops::statistics_chunk;
 constexpr std::int64_t few_blocks = 64;     // for each thread: dealt at once, for there is little to even out
 constexpr std::int64_t worth_threads = 12;  // units: waking a thread takes as long as measuring some
 
@@ -25,14 +25,16 @@ bool by_pattern(const StatisticsArgs& t) {
 // By pattern, and large enough to take all threads by itself.
 bool takes_all_threads(const StatisticsArgs& t) { return t.size >= 32 * block && by_pattern(t); }
 
-// Chunks of eight blocks, then the tensor, in index order.
-ops::Moments merge_blocks(const ops::Moments* blocks, std::int64_t count) {
-  constexpr std::int64_t in_chunk = ops::statistics_chunk / block;
+// A large tensor is cut between chunks, others between blocks; either has moments of its own, a piece.
+std::int64_t piece_of(const StatisticsArgs& t) { return t.size >= 32 * chunk ? chunk : block; }
+
+// Blocks make a chunk, chunks the tensor, in index order.
+ops::Moments merge_pieces(const ops::Moments* pieces, std::int64_t count, std::int64_t in_chunk) {
   ops::Moments total;
   for (std::int64_t first = 0; first < count; first += in_chunk) {
-    ops::Moments chunk;
-    for (std::int64_t b = first; b < std::min(count, first + in_chunk); ++b) chunk.merge(blocks[b]);
-    total.merge(chunk);
+    ops::Moments merged;
+    for (std::int64_t b = first; b < std::min(count, first + in_chunk); ++b) merged.merge(pieces[b]);
+    total.merge(merged);
   }
   return total;
 }
@@ -46,21 +48,21 @@ ops::Statistics& scratch(std::size_t index) {
 }
 
 // The blocks of all tensors in a row, cut into spans of about equal work. Counts gather for each span, moments for each
-// block: only moments have an order to keep.
+// piece: only moments have an order to keep.
 class Deal {
  public:
   Deal(const Kernels& kernels, const StatisticsArgs* tensors, std::int64_t count, const executor::StatisticsDone& done)
       : kernels_(kernels), tensors_(tensors), done_(done) {
-    std::int64_t blocks = 0;
+    std::int64_t pieces = 0;
     for (std::int64_t i = 0; i < count; ++i) {
       first_unit_.push_back(units_);
-      first_block_.push_back(blocks);
+      first_piece_.push_back(pieces);
       if (takes_all_threads(tensors[i])) continue;
       units_ += blocks_of(tensors[i]) + 1;  // a tensor has its cost even when empty
-      blocks += blocks_of(tensors[i]);
+      pieces += base::chunk_count(tensors[i].size, piece_of(tensors[i]));
     }
     first_unit_.push_back(units_);
-    moments_.resize(static_cast<std::size_t>(blocks));
+    moments_.resize(static_cast<std::size_t>(pieces));
     const std::int64_t threads = base::num_threads();
     const std::int64_t spans = threads == 1 || units_ < few_blocks * threads ? threads : 4 * threads;
     spans_ = units_ <= worth_threads ? std::min<std::int64_t>(units_, 1) : std::min(units_, spans);
@@ -97,7 +99,11 @@ class Deal {
     for (; i + 1 < static_cast<std::int64_t>(first_unit_.size()) && first_unit_[at(i)] < end; ++i) {
       const std::int64_t first = first_unit_[at(i)], units = first_unit_[at(i + 1)] - first;
       if (units == 0) continue;
-      const std::int64_t from = std::max<std::int64_t>(begin - first, 0), to = std::min(end - first, units);
+      const auto cut = [&](std::int64_t unit) {
+        return unit <= 0 ? 0 : unit >= units ? units : unit - unit % (piece_of(tensors_[i]) / block);
+      };
+      const std::int64_t from = cut(begin - first), to = cut(end - first);
+      if (from == to) continue;
       if (by_pattern(tensors_[i])) {  // cannot be shared
         if (from == 0) done_pattern(i);
       } else if (from == 0 && to == units) {
@@ -115,11 +121,15 @@ class Deal {
   // Units [from, to) of a tensor, of which the last is no block.
   void measure(std::int64_t i, std::int64_t from, std::int64_t to, ops::Statistics& counts) {
     const std::int64_t size = tensors_[i].size, begin = from * block, end = std::min(to * block, size);
-    if (begin < end) kernels_.measure(tensors_[i], begin, end, counts, moments_.data() + first_block_[at(i)] + from);
+    const std::int64_t piece = piece_of(tensors_[i]);
+    if (begin < end)
+      kernels_.measure(tensors_[i], begin, end, piece, counts, moments_.data() + first_piece_[at(i)] + begin / piece);
   }
 
   void finish(std::int64_t i, ops::Statistics& s) {
-    s.moments = merge_blocks(moments_.data() + first_block_[at(i)], blocks_of(tensors_[i]));
+    const std::int64_t piece = piece_of(tensors_[i]);
+    s.moments =
+        merge_pieces(moments_.data() + first_piece_[at(i)], base::chunk_count(tensors_[i].size, piece), chunk / piece);
     formats::visit(tensors_[i].format,
                    [&](auto f) { ops::count_subnormals(s, formats::Layout<decltype(f)>::min_exponent); });
     done_(i, s);
@@ -137,7 +147,7 @@ class Deal {
   const StatisticsArgs* tensors_;
   const executor::StatisticsDone& done_;
   std::int64_t units_ = 0, spans_ = 0;
-  std::vector<std::int64_t> first_unit_, first_block_;
+  std::vector<std::int64_t> first_unit_, first_piece_;
   std::vector<ops::Moments> moments_;
   std::vector<Part> parts_;
 };

@@ -1,5 +1,5 @@
-// The first look at entries of a block: extrema, signs, zeros, the binade of every entry as a byte, and notes of the rare
-// entries that lie where a binade is cut finely.
+// The first look at entries of a block: extrema, signs, the binade of every entry as a byte, and which entries may lie
+// where a binade is cut finely.
 #pragma once
 
 #include <limits>
@@ -13,29 +13,28 @@ namespace {
 using ops::statistics_block;
 
 template <class T>
-struct Wide;  // the integer and vector types of a lane, and where its fields lie
+struct Wide;  // the integer type of a lane, and where its fields lie
 template <>
 struct Wide<float> {
-  using lanes = simd::vec_f32;
-  using integers = simd::words;
   using unsigned_scalar = std::uint32_t;
   static constexpr int fraction_bits = 23, bias = 127;
 };
 template <>
 struct Wide<double> {
-  using lanes = simd::vec_f64;
-  using integers = simd::longs;
   using unsigned_scalar = std::uint64_t;
   static constexpr int fraction_bits = 52, bias = 1023;
 };
+
+template <class T>
+inline constexpr int lane_count = simd::vector_bytes / int(sizeof(T));
 
 template <class T>
 struct Scan {
   using U = typename Wide<T>::unsigned_scalar;
   U amax = 0, amin = 0;  // magnitudes as bits; amin is that of the smallest non-zero one
   std::int64_t negative = 0, zero = 0;
-  int noted = 0;
-  std::uint16_t notes[statistics_block];  // entries in another cell than cell 1
+  // Of every vector, which entries may lie in another cell than cell 1; what follows those of a short block is 0.
+  alignas(64) simd::lane_bits<lane_count<T>> candidates[statistics_block / lane_count<T>];
 };
 
 template <class T>
@@ -44,100 +43,151 @@ GRADKERN_HD auto magnitude_bits(T x) {
   return base::bit_cast<U>(x) & (~U(0) >> 1);
 }
 
-// The fraction of one less than a magnitude: from fine_fraction up for what ops::cell_of does not put into cell 1 (powers
-// of two come next to the top of the binade below), and for zero.
-template <class U, int fraction_bits>
-inline constexpr U fine_fraction = (U(1) << fraction_bits) - 1 - (U(1) << (fraction_bits - 10));
-
-// Of a group with entries in fine cells, or zeros that are not counted yet: notes the former, counts the latter.
-// Not inlined: its registers are the scan's.
-template <class T, bool zeros_counted>
-__attribute__((noinline)) void note_group(Scan<T>& s, const T* x, std::int64_t first) {
-  using W = Wide<T>;
-  using U = typename W::unsigned_scalar;
-  using UV = simd::vec<U, simd::vector_bytes / int(sizeof(T))>;
-  constexpr int lanes = simd::vector_bytes / int(sizeof(T));
-  const UV fine(fine_fraction<U, W::fraction_bits>), fraction((U(1) << W::fraction_bits) - 1), zero(U(0));
-  std::uint64_t found = 0;
-#pragma GCC unroll 8
-  for (int j = 0; j < simd::vector_bytes / lanes; ++j) {
-    const UV v = UV::wrap(W::lanes::load(x + first + j * lanes).v), m = v & UV(U(~U(0) >> 1));
-    const UV less = (m - UV(U(1))) & fraction;
-    const UV is_zero = UV::wrap(m.v == zero.v);
-    if constexpr (!zeros_counted) {
-      const unsigned zeros = simd::lanes_of(is_zero);
-      s.zero += __builtin_popcount(zeros);
-      s.negative -= __builtin_popcount(zeros & simd::lanes_of(v));
-    }
-    found |= std::uint64_t(simd::lanes_of(UV::wrap(less.v >= fine.v) & ~is_zero)) << (j * lanes);
-  }
-  for (; found; found &= found - 1) s.notes[s.noted++] = static_cast<std::uint16_t>(first + __builtin_ctzll(found));
-}
-
-// The look at a block, in steps of simd::vector_bytes entries. The extrema pass over NaNs. Counting zeros in every
-// vector costs a tenth more, and pays where there are many.
-template <class T, bool many_zeros>
+// Extrema over magnitudes, zeros included, and how many signs are set.
+template <class T>
 struct Scanner {
   using W = Wide<T>;
-  using V = typename W::lanes;
   using U = typename W::unsigned_scalar;
-  using I = typename W::integers;
-  static constexpr int lanes = simd::vector_bytes / int(sizeof(T)), vectors = int(sizeof(T));
+  static constexpr int lanes = lane_count<T>, vectors = int(sizeof(T));
+  using V = simd::vec<T, lanes>;
   using UV = simd::vec<U, lanes>;
 
   // Two of each by turns, as one waits for its last comparison.
   V amax[2] = {T(0), T(0)}, amin[2] = {std::numeric_limits<T>::infinity(), std::numeric_limits<T>::infinity()};
-  UV zeros{U(0)};
-  std::int64_t negative = 0;  // not in a Scan, which the stored bytes may alias
+  std::int64_t negative = 0;
 
-  // Entries [first, end). codes: for the histogram, of float only.
-  __attribute__((noinline)) void look(const T* x, std::int64_t first, std::int64_t end, Scan<T>& s,
-                                      std::uint8_t* codes) {
-    Scanner held = *this;  // in registers
-    for (std::int64_t i = first; i < end; i += simd::vector_bytes)
-      held.step(x, i, s, codes ? codes + (i - first) : codes);
-    *this = held;
+  // The fractions from 1 - 2^-10 up, zero, and as many above it: these carry, or leave nothing but low bits.
+  static constexpr U cut = U(1) << (W::fraction_bits - 10), cut_mask = (U(1) << W::fraction_bits) - 2 * cut;
+
+  // Entries [i, i + vector_bytes) of x. codes: for the histogram, of float only.
+  GRADKERN_HD void step(const T* x, std::int64_t i, Scan<T>& s, std::uint8_t* codes) {
+    UV v[vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) {
+      const V entries = V::load(x + i + j * lanes);
+      v[j] = UV::wrap(entries.v);
+      amax[j % 2] = simd::max_magnitude(entries, amax[j % 2]);
+      amin[j % 2] = simd::min_magnitude(entries, amin[j % 2]);
+      simd::store_zero_lanes(v[j] + UV(cut), UV(cut_mask), s.candidates + i / lanes + j);
+    }
+    if constexpr (sizeof(T) == 4) {
+      const simd::SignsAndExponents top(v[0], v[1], v[2], v[3]);
+      negative += __builtin_popcountll(simd::bits_of(top.sign, 7));
+      top.exponent.store(codes);
+    } else {
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) negative += __builtin_popcount(simd::lanes_of(v[j]));
+    }
+  }
+
+  GRADKERN_HD void finish(Scan<T>& s) const {
+    s.negative = negative;
+    s.amax = base::bit_cast<U>(simd::reduce(max(amax[0], amax[1]), [](auto a, auto b) { return max(a, b); }));
+    s.amin = base::bit_cast<U>(simd::reduce(min(amin[0], amin[1]), [](auto a, auto b) { return min(a, b); }));
+  }
+};
+
+// Of a block with zeros, n entries: counts them, takes them out of the candidates and signs, and finds amin without.
+template <class T>
+__attribute__((noinline)) void separate_zeros(const T* x, std::int64_t n, Scan<T>& s) {
+  using Scanner = cpu::Scanner<T>;
+  using U = typename Scanner::U;
+  using V = typename Scanner::V;
+  using UV = typename Scanner::UV;
+  V least(std::numeric_limits<T>::infinity());
+  UV zeros(U(0)), negative(U(0));
+  for (std::int64_t i = 0; i < n; i += Scanner::lanes) {
+    const UV v = UV::wrap(V::load(x + i).v), magnitude = v & UV(U(~U(0) >> 1));
+    const UV is_zero = UV::wrap(magnitude.v == UV(U(0)).v);
+    least = min(V::wrap((magnitude - UV(U(1))).v), least);  // less than zero is a NaN, and passed over
+    zeros = zeros - is_zero;
+    negative = negative + (is_zero & (v >> int(8 * sizeof(T) - 1)));
+    auto& candidates = s.candidates[i / Scanner::lanes];
+    candidates = static_cast<std::remove_reference_t<decltype(candidates)>>(candidates & ~simd::lanes_of(is_zero));
+  }
+  for (int j = 0; j < Scanner::lanes; ++j) {
+    s.zero += static_cast<std::int64_t>(zeros.v[j]);
+    s.negative -= static_cast<std::int64_t>(negative.v[j]);
+  }
+  s.amin = base::bit_cast<U>(simd::reduce(least, [](auto a, auto b) { return min(a, b); })) + 1;
+}
+
+// Moves entries that were counted in cell 1 to where they belong: later and many at a time, for what happens to one in
+// some hundred entries is not foreseen by a processor.
+template <class T>
+class CellCounter {
+ public:
+  explicit CellCounter(ops::Binades& binades) : binades_(binades) {}
+
+  // The candidates among the entries of a block.
+  GRADKERN_HD void take(const T* x, const Scan<T>& s) {
+    if (count_ > statistics_block) finish();
+    constexpr int all = int(sizeof s.candidates) / 4;
+    for (int first = 0; first < all; first += 64) {
+      const Words words(reinterpret_cast<const char*>(s.candidates) + 4 * first);
+      const int found = __builtin_popcountll(words.any);
+      if (words.several == 0 && found <= usual) [[likely]] {
+        std::uint64_t any = words.any;
+#pragma GCC unroll 8
+        for (int k = 0; k < usual; ++k, any &= any - 1) taken_[count_ + k] = x[entry_of(first, words, any)];
+        count_ += found;  // what was taken beyond is taken again
+      } else {
+        take_many(x, first, words);
+      }
+    }
+  }
+
+  void finish() {
+    for (int k = 0; k < count_; ++k) {
+      const double x = taken_[k];
+      const int binade = ops::binade_of(x);
+      binades_.cover(binade, binade + 1);
+      std::int64_t* const row = binades_.row(binade);
+      --row[1];
+      ++row[ops::cell_of(ops::fraction_of(x))];
+    }
+    count_ = 0;
   }
 
  private:
-  GRADKERN_HD void step(const T* x, std::int64_t i, Scan<T>& s, std::uint8_t* codes) {
-    const UV positive(U(~U(0) >> 1)), one(U(1)), fraction((U(1) << W::fraction_bits) - 1),
-        fine(fine_fraction<U, W::fraction_bits>);
-    simd::AnyAtLeast<U, lanes> noted{fine};
-    I exponent[vectors];
-    simd::SignCount<U, lanes, vectors> signs;
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) {
-      const UV v = UV::wrap(V::load(x + i + j * lanes).v), m = v & positive;
-      UV less = m - one;
-      amax[j % 2] = max(V::wrap(m.v), amax[j % 2]);
-      amin[j % 2] = min(V::wrap(less.v), amin[j % 2]);  // less than zero is a NaN, and passed over
-      if constexpr (many_zeros) {
-        const UV is_zero = UV::wrap(m.v == UV(U(0)).v);
-        zeros = zeros - is_zero;
-        less = less - is_zero;  // zero again
-        signs.add(j, v & ~is_zero);
-      } else {
-        signs.add(j, v);
+  static constexpr int usual = 8;
+
+  // 64 words of 32 candidates' bits: which of them have any, and which more than one.
+  struct Words {
+    std::uint32_t word[64];
+    std::uint64_t any = 0, several = 0;
+    explicit Words(const char* stored) {
+      using simd::words;
+      __builtin_memcpy(word, stored, sizeof word);
+      for (int w = 0; w < 64; w += simd::vector_bytes / 4) {
+        words v;
+        __builtin_memcpy(&v, stored + 4 * w, sizeof v);
+        const auto where = [&](words some) {
+          return std::uint64_t(simd::lanes_of(words::wrap(some.v != words(0).v))) << w;
+        };
+        any |= where(v);
+        several |= where(v & (v - words(1)));
       }
-      noted.add(less & fraction);
-      exponent[j] = I::wrap((m >> W::fraction_bits).v);
     }
-    negative += signs.total();
-    if constexpr (sizeof(T) == 4) simd::narrow(exponent[0], exponent[1], exponent[2], exponent[3]).store(codes);
-    if (noted.any()) note_group<T, many_zeros>(s, x, i);
+  };
+
+  // Of the lowest bit of the first of some words that have any; of some other one where none has.
+  static GRADKERN_HD int entry_of(int first, const Words& words, std::uint64_t any) {
+    constexpr int bits = 8 * int(sizeof Scan<T>::candidates[0]), lanes = lane_count<T>;
+    const int w = any == 0 ? 0 : __builtin_ctzll(any);
+    const int bit = 32 * (first + w) + (words.word[w] == 0 ? 0 : __builtin_ctz(words.word[w]));
+    return bit / bits * lanes + bit % bits % lanes;
   }
 
- public:
-  GRADKERN_HD void finish(Scan<T>& s) const {
-    s.negative += negative;
-    for (int j = 0; many_zeros && j < lanes; ++j) s.zero += static_cast<std::int64_t>(zeros.v[j]);
-    const auto smaller = [](T a, T b) { return a < b ? a : b; };
-    const T most = simd::reduce(max(amax[0], amax[1]), T(0), [](T a, T b) { return a > b ? a : b; });
-    const T least = simd::reduce(min(amin[0], amin[1]), std::numeric_limits<T>::infinity(), smaller);
-    s.amax = base::bit_cast<U>(most);
-    s.amin = base::bit_cast<U>(least) + 1;
+  __attribute__((noinline)) void take_many(const T* x, int first, Words words) {
+    for (; words.any; words.any &= words.any - 1)
+      for (auto& word = words.word[__builtin_ctzll(words.any)]; word; word &= word - 1)
+        taken_[count_++] = x[entry_of(first, words, words.any)];
   }
+
+  ops::Binades& binades_;
+  int count_ = 0;
+  T taken_[2 * statistics_block + usual];
 };
 
 // The codes of vector_bytes entries whose magnitudes are normal in float32, or zero.

@@ -25,6 +25,16 @@ GRADKERN_HD simd::vec_f64 add_on_multiplier(simd::vec_f64 x, simd::vec_f64 acc) 
 #endif
 }
 
+// As ops::fold does it.
+template <int vectors>
+GRADKERN_HD double fold(const simd::vec_f64 (&lanes)[vectors]) {
+  simd::vec_f64 v[vectors];
+  for (int j = 0; j < vectors; ++j) v[j] = lanes[j];
+  for (int width = vectors / 2; width > 0; width /= 2)
+    for (int j = 0; j < width; ++j) v[j] = v[j] + v[j + width];
+  return simd::reduce(v[0], [](auto a, auto b) { return a + b; });
+}
+
 template <class T, bool scaled>
 struct Summer {
   static constexpr int width = simd::vector_bytes / 8, vectors = ops::statistics_lanes / width;
@@ -33,35 +43,23 @@ struct Summer {
   GRADKERN_HD Summer() {
     for (int j = 0; j < vectors; ++j) sum[j] = magnitude[j] = square[j] = simd::vec_f64(0.0);
   }
-  // Entries [first, end) of a source, a multiple of 16. Fetching here and not in the scan spaces the fetches best.
-  template <class Source>
-  __attribute__((noinline)) void add(const Source& source, std::int64_t first, std::int64_t end, double scale) {
-    const T* x = source.x;
-    Summer held = *this;  // in registers
-    for (std::int64_t i = first; i < end; i += ops::statistics_lanes) {
-      source.fetch(i);
+  // Entries [i, i + 16) of x.
+  GRADKERN_HD void step(const T* x, std::int64_t i, double scale) {
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) {
-        simd::vec_f64 v = simd::widen(x + i + j * width);
-        if constexpr (scaled) v = v * simd::vec_f64(scale);
-        held.sum[j] = add_on_multiplier(v, held.sum[j]);
-        held.magnitude[j] = held.magnitude[j] + ops::abs(v);
-        held.square[j] = add_square<T>(v, held.square[j]);
-      }
-    }
-    *this = held;
-  }
-  GRADKERN_HD void store(ops::Lanes& lanes) const {
     for (int j = 0; j < vectors; ++j) {
-      sum[j].store(lanes.sum + j * width);
-      magnitude[j].store(lanes.magnitude + j * width);
-      square[j].store(lanes.square + j * width);
+      simd::vec_f64 v = simd::widen(x + i + j * width);
+      if constexpr (scaled) v = v * simd::vec_f64(scale);
+      sum[j] = add_on_multiplier(v, sum[j]);
+      magnitude[j] = magnitude[j] + ops::abs(v);
+      square[j] = add_square<T>(v, square[j]);
     }
   }
+  GRADKERN_HD ops::BlockSums total() const { return {fold(sum), fold(magnitude), fold(square)}; }
 };
 
+// Of count entries times scale, about a mean.
 template <class T>
-GRADKERN_HD ops::Deviations sum_deviations(const T* x, std::int64_t count, double scale, double mean) {
+GRADKERN_HD ops::DeviationSums sum_deviations(const T* x, std::int64_t count, double scale, double mean) {
   using simd::vec_f64;
   constexpr int width = simd::vector_bytes / 8, vectors = ops::statistics_lanes / width;
   vec_f64 sum[vectors], square[vectors];
@@ -75,17 +73,17 @@ GRADKERN_HD ops::Deviations sum_deviations(const T* x, std::int64_t count, doubl
       square[j] = square[j] + deviation * deviation;
     }
   }
-  ops::Deviations d;
+  double sums[ops::statistics_lanes], squares[ops::statistics_lanes];
   for (int j = 0; j < vectors; ++j) {
-    sum[j].store(d.sum + j * width);
-    square[j].store(d.square + j * width);
+    sum[j].store(sums + j * width);
+    square[j].store(squares + j * width);
   }
   for (std::int64_t i = whole; i < count; ++i) {
     const double deviation = static_cast<double>(x[i]) * scale - mean;
-    d.sum[i % ops::statistics_lanes] += deviation;
-    d.square[i % ops::statistics_lanes] += deviation * deviation;
+    sums[i % ops::statistics_lanes] += deviation;
+    squares[i % ops::statistics_lanes] += deviation * deviation;
   }
-  return d;
+  return {ops::fold(sums), ops::fold(squares)};
 }
 
 }  // namespace

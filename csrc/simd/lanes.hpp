@@ -11,12 +11,6 @@
 namespace gradkern::simd {
 namespace {
 
-template <class T, int N, class Op>
-GRADKERN_HD T reduce(vec<T, N> v, T start, Op op) {
-  for (int i = 0; i < N; ++i) start = op(start, v.v[i]);
-  return start;
-}
-
 using bytes = vec<std::uint8_t, vector_bytes>;
 using words = vec<std::int32_t, vector_bytes / 4>;
 using longs = vec<std::int64_t, vector_bytes / 8>;
@@ -109,50 +103,71 @@ GRADKERN_HD unsigned lanes_of(vec<T, N> v) {
 #endif
 }
 
-// How many lanes of `vectors` vectors, a multiple of four, have their sign set.
-template <class T, int N, int vectors>
-struct SignCount {
+// The greater, and the smaller, of |v| and a magnitude. A NaN is passed over, or taken.
+template <class T, int N>
+GRADKERN_HD vec<T, N> max_magnitude(vec<T, N> v, vec<T, N> most) {
 #if defined(GRADKERN_SIMD_AVX512)
-  vec<T, N> held[vectors];
-  GRADKERN_HD void add(int j, vec<T, N> v) { held[j] = v; }
-  GRADKERN_HD std::int64_t total() const {
-    std::int64_t count = 0;
-    if constexpr (sizeof(T) == 4) {
-#pragma GCC unroll 2
-      for (int j = 0; j < vectors; j += 4)
-        count += __builtin_popcountll(_mm512_movepi8_mask(
-            _mm512_packs_epi16(_mm512_packs_epi32((__m512i)held[j].v, (__m512i)held[j + 1].v),
-                               _mm512_packs_epi32((__m512i)held[j + 2].v, (__m512i)held[j + 3].v))));
-    } else {
-#pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) count += __builtin_popcount(lanes_of(held[j]));
-    }
-    return count;
-  }
+  if constexpr (N == 16)
+    return vec<T, N>::wrap(_mm512_maskz_range_ps(0xFFFF, (__m512)most.v, (__m512)v.v, 0b1011));
+  else
+    return vec<T, N>::wrap(_mm512_maskz_range_pd(0xFF, (__m512d)most.v, (__m512d)v.v, 0b1011));
 #else
-  std::int64_t count = 0;
-  GRADKERN_HD void add(int, vec<T, N> v) { count += __builtin_popcount(lanes_of(v)); }
-  GRADKERN_HD std::int64_t total() const { return count; }
+  return max(ops::abs(v), most);
 #endif
+}
+template <class T, int N>
+GRADKERN_HD vec<T, N> min_magnitude(vec<T, N> v, vec<T, N> least) {
+#if defined(GRADKERN_SIMD_AVX512)
+  if constexpr (N == 16)
+    return vec<T, N>::wrap(_mm512_maskz_range_ps(0xFFFF, (__m512)least.v, (__m512)v.v, 0b1010));
+  else
+    return vec<T, N>::wrap(_mm512_maskz_range_pd(0xFF, (__m512d)least.v, (__m512d)v.v, 0b1010));
+#else
+  return min(ops::abs(v), least);
+#endif
+}
+
+// Bits of a where a mask is set, else of b.
+template <class T, int N>
+GRADKERN_HD vec<T, N> select_bits(vec<T, N> mask, vec<T, N> a, vec<T, N> b) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return vec<T, N>::wrap(_mm512_ternarylogic_epi64((__m512i)a.v, (__m512i)b.v, (__m512i)mask.v, 0xE4));
+#else
+  return (a & mask) | (b & ~mask);
+#endif
+}
+
+// Of four vectors of float32 a byte an entry, in an order of their own: the exponent, and the sign as its top bit.
+struct SignsAndExponents {
+  using unsigned_words = vec<std::uint32_t, vector_bytes / 4>;
+  bytes sign, exponent;
+  GRADKERN_HD SignsAndExponents(unsigned_words a, unsigned_words b, unsigned_words c, unsigned_words d) {
+    using pairs = vec<std::uint16_t, vector_bytes / 2>;
+    const unsigned_words low_half(0xFFFF);
+    const pairs low_byte(0xFF), ab = pairs::wrap(select_bits(low_half, a >> 16, b).v),
+                                cd = pairs::wrap(select_bits(low_half, c >> 16, d).v);
+    sign = bytes::wrap(select_bits(low_byte, ab >> 8, cd).v);
+    exponent = bytes::wrap(select_bits(low_byte, ab >> 7, cd << 1).v);
+  }
 };
 
-// Whether any lane of what is added is at least a limit.
+// A bit for each lane of a vector.
+template <int N>
+using lane_bits = std::conditional_t<N == 16, std::uint16_t, std::uint8_t>;
+
+// Stores which lanes of v & mask are zero.
 template <class T, int N>
-struct AnyAtLeast {
-  vec<T, N> limit;
+GRADKERN_HD void store_zero_lanes(vec<T, N> v, vec<T, N> mask, lane_bits<N>* bits) {
 #if defined(GRADKERN_SIMD_AVX512)
-  unsigned found = 0;
-  GRADKERN_HD void add(vec<T, N> v) {
-    if constexpr (sizeof(T) == 4) found |= _mm512_cmpge_epu32_mask((__m512i)v.v, (__m512i)limit.v);
-    if constexpr (sizeof(T) == 8) found |= _mm512_cmpge_epu64_mask((__m512i)v.v, (__m512i)limit.v);
-  }
-  GRADKERN_HD bool any() const { return found != 0; }
+  // Straight from the mask register: compilers would join four masks in general ones first.
+  if constexpr (N == 16)
+    asm("kmovw %1, %0" : "=m"(*bits) : "k"(_mm512_testn_epi32_mask((__m512i)v.v, (__m512i)mask.v)));
+  else
+    asm("kmovb %1, %0" : "=m"(*bits) : "k"(_mm512_testn_epi64_mask((__m512i)v.v, (__m512i)mask.v)));
 #else
-  vec<T, N> largest{T(0)};
-  GRADKERN_HD void add(vec<T, N> v) { largest = max(largest, v); }
-  GRADKERN_HD bool any() const { return bits_of(bytes::wrap(largest.v >= limit.v), 7) != 0; }
+  *bits = static_cast<lane_bits<N> >(lanes_of(vec<T, N>::wrap((v & mask).v == vec<T, N>(T(0)).v)));
 #endif
-};
+}
 
 // The low halves of a and b, in order.
 GRADKERN_HD words narrow(longs a, longs b) {

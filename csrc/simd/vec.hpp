@@ -162,6 +162,19 @@ GRADKERN_HD vec<double, N> fma(vec<double, N> a, vec<double, N> b, vec<double, N
   return r;
 }
 
+// op over all lanes, by halves.
+template <class T, int N, class Op>
+GRADKERN_HD T reduce(vec<T, N> v, Op op) {
+  if constexpr (N == 1) {
+    return v.v[0];
+  } else {
+    vec<T, N / 2> low, high;
+    __builtin_memcpy(&low, &v, sizeof low);
+    __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
+    return reduce(op(low, high), op);
+  }
+}
+
 // The native width of this instruction set.
 using vec_f32 = vec<float, vector_bytes / 4>;
 using vec_f64 = vec<double, vector_bytes / 8>;

@@ -104,19 +104,16 @@ inline int activation_backward(const executor::ActivationArgs* args, Stream) {
 }
 
 inline void measure_list(const executor::StatisticsList& list) {
-  constexpr std::int64_t blocks = ops::statistics_chunk / ops::statistics_block;
   const auto s = ops::make_statistics();
   for (std::int64_t i = 0; i < list.where.count; ++i) {
     const executor::StatisticsArgs& tensor = list.tensors[i];
     check_device(tensor.data);
     for_chunks(tensor.size, ops::statistics_chunk, [&](std::int64_t c, std::int64_t begin, std::int64_t end) {
       s->reset();
-      ops::Moments moments[blocks];
-      kernels().measure(tensor, begin, end, *s, moments);
-      executor::StatisticsChunk chunk{s->nan,  s->pos_inf, s->neg_inf, s->zero, s->negative, s->first_nonfinite,
-                                      s->amax, s->amin,    {}};
-      for (std::int64_t b = 0; b < base::chunk_count(end - begin, ops::statistics_block); ++b)
-        chunk.moments.merge(moments[b]);
+      ops::Moments moments;
+      kernels().measure(tensor, begin, end, ops::statistics_chunk, *s, &moments);
+      const executor::StatisticsChunk chunk{s->nan,  s->pos_inf, s->neg_inf, s->zero, s->negative, s->first_nonfinite,
+                                            s->amax, s->amin,    moments};
       list.partials[list.where.first_chunk[i] + c] = chunk;
       formats::visit(list.format, [&](auto f) {
         using Range = executor::BinadeRange<decltype(f)>;
