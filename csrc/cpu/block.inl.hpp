@@ -35,17 +35,23 @@ void decode_block(formats::FormatId format, const void* stored, std::int64_t fir
   });
 }
 
-// Whole groups of any narrow format as float32.
+// A vector of any narrow format as float32.
+template <class F>
+GRADKERN_HD vec_f32 widen_lanes(const typename F::container* stored) {
+  if constexpr (simd::has_f16 && F::id == formats::FormatId::float16) {
+    return simd::widen_f16(stored);
+  } else {
+    return ops::value_of<F, vec_f32>(simd::load_lanes(stored));
+  }
+}
+
+// Whole groups of them.
 template <class F>
 void widen_f32(const typename F::container* stored, std::int64_t count, float* x) {
   constexpr int lanes = group / group_f32;
   for (std::int64_t j = 0; j < count; j += lanes) {
     simd::prefetch_page(stored + j);
-    if constexpr (simd::has_f16 && F::id == formats::FormatId::float16) {
-      simd::widen_f16(stored + j).store(x + j);
-    } else {
-      ops::value_of<F, vec_f32>(simd::load_lanes(stored + j)).store(x + j);
-    }
+    widen_lanes<F>(stored + j).store(x + j);
   }
 }
 

@@ -17,47 +17,60 @@ namespace {
 inline constexpr std::int64_t codes_turn = 8 * simd::vector_bytes;  // codes counted at a time
 inline constexpr int code_bias = 127, code_limit = 255;             // binades -126 .. 127 have codes of their own
 
-// Counts each of the 8 bit positions of bytes: bit k of position p of the count is in slice k.
+// A bit for each of 16 positions, of every byte of a vector: the first eight, and the others.
+struct Positions {
+  simd::bytes near, far;
+  friend GRADKERN_HD Positions operator&(Positions a, Positions b) { return {a.near & b.near, a.far & b.far}; }
+  friend GRADKERN_HD Positions operator^(Positions a, Positions b) { return {a.near ^ b.near, a.far ^ b.far}; }
+};
+
+// Counts each position: bit k of position p of the count is in slice k.
 struct PositionCounter {
   static constexpr int slices = 11;
   static constexpr std::int64_t capacity = (1 << slices) - 1;  // vectors
-  simd::bytes slice[slices];
+  Positions slice[slices];
 
   GRADKERN_HD PositionCounter() { clear(); }
   GRADKERN_HD void clear() {
-    for (auto& s : slice) s = simd::bytes(0);
+    for (auto& s : slice) s = {simd::bytes(0), simd::bytes(0)};
   }
 
   // sum + a + b as sum, and the carry.
-  static GRADKERN_HD simd::bytes add(simd::bytes& sum, simd::bytes a, simd::bytes b) {
-    const simd::bytes carry = simd::carry_bit(a, b, sum);
-    sum = simd::sum_bit(a, b, sum);
+  static GRADKERN_HD Positions add(Positions& sum, Positions a, Positions b) {
+    const Positions carry{simd::carry_bit(a.near, b.near, sum.near), simd::carry_bit(a.far, b.far, sum.far)};
+    sum = {simd::sum_bit(a.near, b.near, sum.near), simd::sum_bit(a.far, b.far, sum.far)};
     return carry;
   }
 
-  // What is left of eight vectors: a carry of weight 8, to be carried on from slice 3.
-  GRADKERN_HD simd::bytes add8(const simd::bytes (&v)[8]) {
-    const auto twos0 = add(slice[0], v[0], v[1]), twos1 = add(slice[0], v[2], v[3]);
-    const auto fours0 = add(slice[1], twos0, twos1);
-    const auto twos2 = add(slice[0], v[4], v[5]), twos3 = add(slice[0], v[6], v[7]);
-    const auto fours1 = add(slice[1], twos2, twos3);
-    return add(slice[2], fours0, fours1);
+  // Adds vector(0) to vector(7). What is left is a carry of weight 8, for slice 3.
+  template <class Vector>
+  GRADKERN_HD Positions add8(Vector vector) {
+    const auto twos = [&](int j) { return add(slice[0], vector(j), vector(j + 1)); };
+    const auto fours = [&](int j) {
+      const Positions a = twos(j), b = twos(j + 2);
+      return add(slice[1], a, b);
+    };
+    const Positions a = fours(0), b = fours(4);
+    return add(slice[2], a, b);
   }
-  GRADKERN_HD void carry_on(int first, simd::bytes carry) {
+  GRADKERN_HD void carry_on(int first, Positions carry) {
 #pragma GCC unroll 8
     for (int k = first; k < slices; ++k) {
-      const auto next = slice[k] & carry;
+      const Positions next = slice[k] & carry;
       slice[k] = slice[k] ^ carry;
       carry = next;
     }
   }
 
   // After so many vectors.
-  GRADKERN_HD void totals(std::int64_t vectors, std::int64_t* counts) const {
+  GRADKERN_HD void totals(std::int64_t vectors, std::int64_t (&counts)[16]) const {
     const int used = std::bit_width(static_cast<std::uint64_t>(vectors));
-    for (int p = 0; p < 8; ++p) {
+    for (int p = 0; p < 16; ++p) {
       counts[p] = 0;
-      for (int k = 0; k < used; ++k) counts[p] += std::int64_t(__builtin_popcountll(simd::bits_of(slice[k], p))) << k;
+      for (int k = 0; k < used; ++k) {
+        const simd::bytes bits = p < 8 ? slice[k].near : slice[k].far;
+        counts[p] += std::int64_t(__builtin_popcountll(simd::bits_of(bits, p % 8))) << k;
+      }
     }
   }
 };
@@ -89,42 +102,34 @@ class CodeHistogram {
   static constexpr int few = codes_turn / 8, window = 16, tables = 4;
   static constexpr std::int64_t joined = 4 * codes_turn;
 
-  struct Sorted {
-    simd::bytes near[8], far[8];
-  };
+  // A bit for each code in the window, of the vectors of a turn.
+  GRADKERN_HD auto sorted(const std::uint8_t* codes) const {
+    return [codes, top = simd::bytes(static_cast<std::uint8_t>(top_))](int j) -> Positions {
+      constexpr std::uint8_t low[16] = {1, 2, 4, 8, 16, 32, 64, 128},
+                             high[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128};
+      const simd::bytes depth = top - simd::bytes::load(codes + j * simd::vector_bytes);
+      return {simd::lookup(low, depth), simd::lookup(high, depth)};
+    };
+  }
 
   // Turns that lie in the window, carried on together.
   __attribute__((noinline)) void count_joined(const std::uint8_t* codes) {
     if (vectors_ + 32 > PositionCounter::capacity) flush_window();
-    PositionCounter near = near_, far = far_;  // in registers
-    Sorted sorted;
-    simd::bytes eights[2], sixteens[2];
-#pragma GCC unroll 4
-    for (int turn = 0; turn < 4; ++turn) {
-      sort(codes + turn * codes_turn, sorted);
-      const simd::bytes carry[2] = {near.add8(sorted.near), far.add8(sorted.far)};
-      PositionCounter* const counters[2] = {&near, &far};
-#pragma GCC unroll 2
-      for (int k = 0; k < 2; ++k) {
-        if (turn % 2 == 0) {
-          eights[k] = carry[k];
-          continue;
-        }
-        const simd::bytes next = PositionCounter::add(counters[k]->slice[3], eights[k], carry[k]);
-        if (turn == 1) sixteens[k] = next;
-        if (turn == 3) counters[k]->carry_on(5, PositionCounter::add(counters[k]->slice[4], sixteens[k], next));
-      }
-    }
-    near_ = near;
-    far_ = far;
+    PositionCounter counter = counter_;  // in registers
+    const auto eights = [&](int turn) { return counter.add8(sorted(codes + turn * codes_turn)); };
+    const auto sixteens = [&](int turn) {
+      const Positions a = eights(turn), b = eights(turn + 1);
+      return PositionCounter::add(counter.slice[3], a, b);
+    };
+    const Positions a = sixteens(0), b = sixteens(2);
+    counter.carry_on(5, PositionCounter::add(counter.slice[4], a, b));
+    counter_ = counter;
     vectors_ += 32;
   }
 
   // codes_turn codes.
   __attribute__((noinline)) void count_turn(const std::uint8_t* codes) {
     if (vectors_ + 8 > PositionCounter::capacity) flush_window();
-    Sorted sorted;
-    sort(codes, sorted);
     if (any_outside(codes)) [[unlikely]] {
       if (count_outside(codes) > few) {
         flush_window();
@@ -132,26 +137,11 @@ class CodeHistogram {
         if (count_outside(codes) > few) return count_all_in_table(codes);
       }
       visit_outside(codes);
-      sort(codes, sorted);
     }
-    near_.carry_on(3, near_.add8(sorted.near));
-    far_.carry_on(3, far_.add8(sorted.far));
+    counter_.carry_on(3, counter_.add8(sorted(codes)));
     vectors_ += 8;
   }
 
-  // A bit for each code in the window.
-  GRADKERN_HD void sort(const std::uint8_t* codes, Sorted& sorted) const {
-    using simd::bytes;
-    constexpr std::uint8_t low[16] = {1, 2, 4, 8, 16, 32, 64, 128},
-                           high[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128};
-    const bytes top(static_cast<std::uint8_t>(top_));
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) {
-      const bytes depth = top - bytes::load(codes + j * simd::vector_bytes);
-      sorted.near[j] = simd::lookup(low, depth);
-      sorted.far[j] = simd::lookup(high, depth);
-    }
-  }
   GRADKERN_HD bool any_outside(const std::uint8_t* codes) const {
     using simd::bytes;
     const bytes top(static_cast<std::uint8_t>(top_)), deepest(window - 1), none(0);
@@ -204,11 +194,9 @@ class CodeHistogram {
   void flush_window() {
     if (vectors_ == 0) return;
     std::int64_t counts[window];
-    near_.totals(vectors_, counts);
-    far_.totals(vectors_, counts + 8);
+    counter_.totals(vectors_, counts);
     for (int j = 0; j < window; ++j) add((top_ - j) & code_limit, counts[j]);
-    near_.clear();
-    far_.clear();
+    counter_.clear();
     vectors_ = 0;
   }
 
@@ -223,7 +211,7 @@ class CodeHistogram {
   int top_ = 0;
   bool table_used_ = false;
   std::int64_t vectors_ = 0;
-  PositionCounter near_, far_;
+  PositionCounter counter_;
   std::int64_t table_[tables][code_limit + 1];
 };
 

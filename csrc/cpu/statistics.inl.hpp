@@ -14,20 +14,45 @@
 namespace gradkern::cpu {
 namespace {
 
-// Entries that are lanes already. With every 16 of them, memory is asked for as many of `next`.
+// Where a block is read from. With every vector that is read, memory is asked for as much of `next`, if any; and for some
+// lines more where nothing is read for a while.
+inline constexpr int lines_meanwhile = 8;
+
+// Entries that are lanes already.
 template <class T>
 struct InPlace {
   const T* x;
   const char* next;
-  GRADKERN_HD void load(std::int64_t, std::int64_t) const {}
-  GRADKERN_HD void fetch(std::int64_t i) const {
-#pragma GCC unroll 2
-    for (std::int64_t line = 0; line < ops::statistics_lanes; line += 64 / std::int64_t(sizeof(T)))
-      __builtin_prefetch(next + (i + line) * std::int64_t(sizeof(T)), 0, 3);
+  GRADKERN_HD void load(std::int64_t) const {}
+  GRADKERN_HD simd::vec<T, lane_count<T>> entries(std::int64_t i, int j) const {
+    const char* const wanted = next + i * std::int64_t(sizeof(T));
+    return simd::fetch_after(simd::vec<T, lane_count<T>>::load(x + i + j), wanted + j * int(sizeof(T)));
+  }
+  GRADKERN_HD void fetch_meanwhile(std::int64_t n) const {
+    for (int k = 0; k < lines_meanwhile; ++k) __builtin_prefetch(next + n * std::int64_t(sizeof(T)) + 64 * k);
   }
 };
 
-// Entries from `first` on, of which `count` are decoded and the rest is zeros.
+// Entries of a block in a format of 16 bits, widened to x as they are looked at.
+template <class F>
+struct Widened {
+  using container = typename F::container;
+  const container* stored;
+  float* x;
+  const char* next;
+  GRADKERN_HD void load(std::int64_t) const {}
+  GRADKERN_HD simd::vec_f32 entries(std::int64_t i, int j) const {
+    simd::vec_f32 v = widen_lanes<F>(stored + i + j);
+    if (j % 32 == 0) v = simd::fetch_after(v, next + (i + j) * std::int64_t(sizeof(container)));
+    v.store(x + i + j);
+    return v;
+  }
+  GRADKERN_HD void fetch_meanwhile(std::int64_t n) const {
+    for (int k = 0; k < lines_meanwhile; ++k) __builtin_prefetch(next + n * std::int64_t(sizeof(container)) + 64 * k);
+  }
+};
+
+// Entries from `first` on, of which `count` are decoded to x and the rest is zeros.
 template <class T>
 struct Decoded {
   const executor::StatisticsArgs& args;
@@ -35,69 +60,78 @@ struct Decoded {
   T* x;
   const char* next;    // or null
   std::int64_t bytes;  // of an entry
-  GRADKERN_HD void load(std::int64_t begin, std::int64_t end) const {
-    const std::int64_t known = std::clamp(count, begin, end);
-    widen(args.format, args.data, first + begin, first + known, x + begin);
-    for (std::int64_t j = known; j < end; ++j) x[j] = 0;
+  GRADKERN_HD void load(std::int64_t n) const {
+    widen(args.format, args.data, first, first + count, x);
+    for (std::int64_t j = count; j < n; ++j) x[j] = 0;
   }
-  GRADKERN_HD void fetch(std::int64_t i) const {
-    if (next) __builtin_prefetch(next + i * bytes, 0, 3);
+  GRADKERN_HD simd::vec<T, lane_count<T>> entries(std::int64_t i, int j) const {
+    if (next) __builtin_prefetch(next + (i + j) * bytes);
+    return simd::vec<T, lane_count<T>>::load(x + i + j);
   }
+  GRADKERN_HD void fetch_meanwhile(std::int64_t) const {}
 };
 
-// Whether scan and sums fit into the registers together: what waits in one is done in the other.
-inline constexpr bool scan_with_sums = simd::vector_bytes == 64;
+template <class T>
+GRADKERN_HD void add_group(const T* x, std::int64_t i, Summer<T, false>& sums) {
+#pragma GCC unroll 4
+  for (int j = 0; j < simd::vector_bytes; j += ops::statistics_lanes) sums.step(x, i + j, 1);
+}
 
-// Of entries [first, end), a multiple of simd::vector_bytes. Functions of their own: their registers are all that there are.
-template <class T, class Source>
-__attribute__((noinline)) void sum(const Source& source, std::int64_t first, std::int64_t end, Summer<T, false>& sums) {
-  const T* const x = source.x;
+// Entries [first, end), multiples of simd::vector_bytes. Functions of their own: their registers are all that there are.
+template <class T>
+__attribute__((noinline)) void sum(const T* x, std::int64_t first, std::int64_t end, Summer<T, false>& sums) {
   Summer<T, false> summer = sums;  // in registers
-  for (std::int64_t i = first; i < end; i += ops::statistics_lanes) {
-    source.fetch(i);
-    summer.step(x, i, 1);
-  }
+  for (std::int64_t i = first; i < end; i += simd::vector_bytes) add_group(x, i, summer);
   sums = summer;
 }
 
-template <class T, class Source>
-__attribute__((noinline)) void look(const Source& source, std::int64_t first, std::int64_t end, Scanner<T>& scan,
-                                    Summer<T, false>& sums, Scan<T>& s, std::uint8_t* codes) {
-  const T* const x = source.x;
-  Scanner<T> scanner = scan;
-  if constexpr (scan_with_sums) {
-    Summer<T, false> summer = sums;
-    for (std::int64_t i = first; i < end; i += simd::vector_bytes) {
-      scanner.step(x, i, s, codes + i);
-#pragma GCC unroll 4
-      for (int j = 0; j < simd::vector_bytes; j += ops::statistics_lanes) {
-        source.fetch(i + j);
-        summer.step(x, i + j, 1);
-      }
-    }
-    sums = summer;
-  } else {
-    for (std::int64_t i = first; i < end; i += simd::vector_bytes) scanner.step(x, i, s, codes + i);
-    sum(source, first, end, sums);
-  }
-  scan = scanner;
+template <class T, bool zeros, class Source>
+__attribute__((noinline)) void scan(Source source, std::int64_t first, std::int64_t end, Scanner<T, zeros>& scanner,
+                                    Scan<T>& s, std::uint8_t* codes) {
+  Scanner<T, zeros> held = scanner;
+  for (std::int64_t i = first; i < end; i += simd::vector_bytes) held.step(source, i, s, codes + i);
+  scanner = held;
 }
 
-// All in one pass. n is a multiple of simd::vector_bytes, and the first turn is loaded. codes: of float only, and zeros
-// up to the next multiple of codes_turn.
-template <class T, class Source>
-GRADKERN_HD ops::BlockSums look_at_block(const Source& source, std::int64_t n, Scan<T>& s, std::uint8_t* codes) {
-  Scanner<T> scanner;
-  Summer<T, false> sums;
-  if (n < statistics_block) __builtin_memset(s.candidates, 0, sizeof s.candidates);
-  for (std::int64_t first = 0; first < n; first += codes_turn) {
-    const std::int64_t end = std::min(n, first + codes_turn);
-    if (first > 0) source.load(first, end);
-    look(source, first, end, scanner, sums, s, codes);
+// Where both fit into the registers, what waits in one is done in the other.
+inline constexpr bool scans_with_sums = simd::vector_bytes == 64;
+template <class T, bool zeros, class Source>
+__attribute__((noinline)) void scan_and_sum(Source source, std::int64_t end, Scanner<T, zeros>& scanner,
+                                            Summer<T, false>& sums, Scan<T>& s, std::uint8_t* codes) {
+  Scanner<T, zeros> held = scanner;
+  Summer<T, false> summer = sums;
+  for (std::int64_t i = 0; i < end; i += simd::vector_bytes) {
+    held.step(source, i, s, codes + i);
+    add_group(source.x, i, summer);
   }
-  if (const std::int64_t rest = n % codes_turn; rest != 0) __builtin_memset(codes + n, 0, codes_turn - rest);
+  scanner = held;
+  sums = summer;
+}
+
+// All in one pass. n is a multiple of simd::vector_bytes. codes: of float only, and zeros up to the next multiple of
+// codes_turn.
+template <bool zeros, class T, class Source>
+GRADKERN_HD ops::BlockSums look(const Source& source, std::int64_t n, Scan<T>& s, std::uint8_t* codes) {
+  source.load(n);
+  Scanner<T, zeros> scanner;
+  Summer<T, false> sums;
+  if constexpr (scans_with_sums) {
+    scan_and_sum(source, n, scanner, sums, s, codes);
+  } else {
+    constexpr std::int64_t turn = 1024 / std::int64_t(sizeof(T));
+    for (std::int64_t first = 0; first < n; first += turn) {
+      const std::int64_t end = std::min(n, first + turn);
+      scan(source, first, end, scanner, s, codes);
+      sum(source.x, first, end, sums);
+    }
+  }
+  if (n < statistics_block) {
+    constexpr int lanes = lane_count<T>;
+    __builtin_memset(s.candidates + n / lanes, 0,
+                     sizeof s.candidates - sizeof s.candidates[0] * std::size_t(n / lanes));
+    __builtin_memset(codes + n, 0, std::size_t(-n & (codes_turn - 1)));
+  }
   scanner.finish(s);
-  if (s.amin == 0) separate_zeros(source.x, n, s);
   return sums.total();
 }
 
@@ -125,77 +159,108 @@ void count_binades(const double* x, std::int64_t n, double amin, double amax, st
     if (x[i] != 0) ++binades.row(ops::binade_of(x[i]))[1];
 }
 
-// count entries, and zeros up to n, a multiple of simd::vector_bytes; index is that of the first.
-template <class T, class Source>
-void measure_block(const Source& source, std::int64_t count, std::int64_t n, std::int64_t index,
-                   ops::Statistics& result, ops::Moments& moments, CodeHistogram& histogram, CellCounter<T>& cells) {
-  using W = Wide<T>;
-  using U = typename W::unsigned_scalar;
-  Scan<T> s;
-  alignas(64) std::uint8_t codes[statistics_block];
-  const T* x = source.x;
-  source.load(0, std::min(n, codes_turn));
-  ops::BlockSums sums = look_at_block(source, n, s, codes);
-  constexpr U smallest_normal = U(1) << W::fraction_bits, infinity = U(2 * W::bias + 1) << W::fraction_bits;
-  const auto entry_by_entry = [&] {
-    ops::measure_block(result, moments, [&](std::int64_t i) { return static_cast<double>(x[i]); }, index, count);
-  };
-  if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal)) return entry_by_entry();
-  const T amax = base::bit_cast<T>(s.amax), amin = base::bit_cast<T>(s.amin);
-  const int range = sizeof(T) == 8 ? ops::range_of(amax) : 0;
-  const double scale = ops::range_scale(range);
-  if constexpr (sizeof(T) == 8)
-    if (range != 0) sums = sum_scaled(x, n, scale);
-  const bool constant = amax == amin && s.zero == n - count && (s.negative == 0 || s.negative == count);
-  const ops::Moments found = ops::moments_of_sums(sums, count, range, constant || amax == 0,
-                                                  [&](double mean) { return sum_deviations(x, count, scale, mean); });
-  if (!(found.l1 < __builtin_inf())) return entry_by_entry();  // a NaN, or a sum beyond float64
-  moments.merge(found);
-  result.size += count;
-  result.zero += s.zero - (n - count);
-  result.negative += s.negative;
-  if (amax > result.amax) result.amax = amax;
-  if (amax == 0) return;
-  if (amin < result.amin) result.amin = amin;
-  count_binades(x, n, amin, amax, codes, result.binades, histogram);
-  cells.take(x, s);
-}
-
-// Whole blocks of the lane's own format are read where they lie; the rest is decoded and padded first.
+// Measures block after block, and keeps what they share.
 template <class T>
+class BlockMeter {
+ public:
+  explicit BlockMeter(ops::Statistics& result) : result_(result), histogram_(result.binades), cells_(result.binades) {}
+  void finish() {
+    histogram_.finish();
+    cells_.finish();
+  }
+
+  // count entries, and zeros up to n, a multiple of simd::vector_bytes; index is that of the first.
+  template <class Source>
+  void measure(const Source& source, std::int64_t count, std::int64_t n, std::int64_t index, ops::Moments& moments) {
+    Scan<T> s;
+    alignas(64) std::uint8_t codes[statistics_block];
+    const T* x = source.x;
+    ops::BlockSums sums;
+    const bool with_zeros = zeros_ || n > count;
+    if (!with_zeros) sums = look<false>(source, n, s, codes);
+    if (with_zeros || s.amin == 0) sums = look<true>(source, n, s, codes);
+    zeros_ = s.zero > n - count;  // in the next block, too
+    if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal))
+      return measure_entries(x, count, index, moments);
+    const T amax = base::bit_cast<T>(s.amax), amin = base::bit_cast<T>(s.amin);
+    const int range = sizeof(T) == 8 ? ops::range_of(amax) : 0;
+    const double scale = ops::range_scale(range);
+    if constexpr (sizeof(T) == 8)
+      if (range != 0) sums = sum_scaled(x, n, scale);
+    const bool constant = amax == amin && s.zero == n - count && (s.negative == 0 || s.negative == count);
+    const ops::Moments found = ops::moments_of_sums(sums, count, range, constant || amax == 0,
+                                                    [&](double mean) { return sum_deviations(x, count, scale, mean); });
+    if (!(found.l1 < __builtin_inf()))
+      return measure_entries(x, count, index, moments);  // a NaN, or a sum beyond float64
+    moments.merge(found);
+    result_.size += count;
+    result_.zero += s.zero - (n - count);
+    result_.negative += s.negative;
+    if (amax > result_.amax) result_.amax = amax;
+    if (amax == 0) return;
+    if (amin < result_.amin) result_.amin = amin;
+    source.fetch_meanwhile(n);
+    count_binades(x, n, amin, amax, codes, result_.binades, histogram_);
+    cells_.take(x, s);
+  }
+
+ private:
+  using U = typename Wide<T>::unsigned_scalar;
+  static constexpr U smallest_normal = U(1) << Wide<T>::fraction_bits, infinity = U(2 * Wide<T>::bias + 1)
+                                                                                  << Wide<T>::fraction_bits;
+
+  __attribute__((noinline)) void measure_entries(const T* x, std::int64_t count, std::int64_t index,
+                                                 ops::Moments& moments) {
+    ops::measure_block(result_, moments, [&](std::int64_t i) { return static_cast<double>(x[i]); }, index, count);
+  }
+
+  ops::Statistics& result_;
+  CodeHistogram histogram_;
+  CellCounter<T> cells_;
+  bool zeros_ = false;
+};
+
+// Whole blocks are read where they lie, or widened as they are looked at; others are decoded and padded first. Memory is
+// asked for what will be read soon, unless there is something else to ask for.
+template <class T, class F>
 void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, std::int64_t piece,
-                   bool in_place, ops::Statistics& result, ops::Moments* pieces) {
+                   ops::Statistics& result, ops::Moments* pieces) {
+  using container = typename F::container;
+  constexpr std::int64_t ahead = 8192;  // bytes
   alignas(64) T buffer[statistics_block];
-  CodeHistogram histogram(result.binades);
-  CellCounter<T> cells(result.binades);
-  const auto* const next = static_cast<const char*>(args.next);
-  const std::int64_t bytes =
-      formats::visit(args.format, [](auto f) -> std::int64_t { return sizeof(typename decltype(f)::container); });
-  constexpr std::int64_t ahead = 2048;  // bytes that are asked for before they are read, where nothing else is
+  BlockMeter<T> meter(result);
   for (std::int64_t i = begin; i < end; i += statistics_block) {
     ops::Moments& moments = pieces[(i - begin) / piece];
     const std::int64_t count = std::min(end - i, statistics_block);
-    if (in_place && count == statistics_block) {
-      const T* const x = static_cast<const T*>(args.data) + i;
-      const InPlace<T> source{x, next ? next + i * bytes : reinterpret_cast<const char*>(x) + ahead};
-      measure_block<T>(source, count, count, i, result, moments, histogram, cells);
-      continue;
+    const auto* const stored = static_cast<const container*>(args.data) + i;
+    const char* const wanted =
+        args.next ? static_cast<const char*>(args.next) + i * std::int64_t(sizeof(container)) : nullptr;
+    const char* const next = wanted ? wanted : reinterpret_cast<const char*>(stored) + ahead;
+    if constexpr (sizeof(container) == sizeof(T)) {
+      if (count == statistics_block) {
+        meter.measure(InPlace<T>{static_cast<const T*>(args.data) + i, next}, count, count, i, moments);
+        continue;
+      }
+    } else if constexpr (sizeof(container) == 2) {
+      if (count == statistics_block) {
+        meter.measure(Widened<F>{stored, buffer, next}, count, count, i, moments);
+        continue;
+      }
     }
     const std::int64_t n = (count + simd::vector_bytes - 1) / simd::vector_bytes * simd::vector_bytes;
-    const Decoded<T> source{args, i, count, buffer, next ? next + i * bytes : nullptr, bytes};
-    measure_block<T>(source, count, n, i, result, moments, histogram, cells);
+    meter.measure(Decoded<T>{args, i, count, buffer, wanted, sizeof(container)}, count, n, i, moments);
   }
-  histogram.finish();
-  cells.finish();
+  meter.finish();
 }
 
 // Entries [begin, end). Each piece, a block or a chunk, has moments of its own; begin is the first entry of one.
 void measure(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, std::int64_t piece,
              ops::Statistics& result, ops::Moments* pieces) {
-  if (args.format == formats::FormatId::float64)
-    return measure_range<double>(args, begin, end, piece, true, result, pieces);
-  const bool in_place = args.format == formats::FormatId::float32 || args.format == formats::FormatId::tfloat32;
-  measure_range<float>(args, begin, end, piece, in_place, result, pieces);
+  formats::visit(args.format, [&](auto f) {
+    using F = decltype(f);
+    using T = std::conditional_t<F::id == formats::FormatId::float64, double, float>;
+    measure_range<T, F>(args, begin, end, piece, result, pieces);
+  });
 }
 
 }  // namespace

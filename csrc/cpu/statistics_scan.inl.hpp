@@ -43,8 +43,9 @@ GRADKERN_HD auto magnitude_bits(T x) {
   return base::bit_cast<U>(x) & (~U(0) >> 1);
 }
 
-// Extrema over magnitudes, zeros included, and how many signs are set.
-template <class T>
+// Extrema over magnitudes, and how many signs and zeros. Without zeros a block is looked at faster; amin is 0 if it has any
+// nonetheless, and nothing else is right.
+template <class T, bool zeros>
 struct Scanner {
   using W = Wide<T>;
   using U = typename W::unsigned_scalar;
@@ -54,21 +55,23 @@ struct Scanner {
 
   // Two of each by turns, as one waits for its last comparison.
   V amax[2] = {T(0), T(0)}, amin[2] = {std::numeric_limits<T>::infinity(), std::numeric_limits<T>::infinity()};
-  std::int64_t negative = 0;
+  std::int64_t negative = 0, zero = 0;
 
   // The fractions from 1 - 2^-10 up, zero, and as many above it: these carry, or leave nothing but low bits.
   static constexpr U cut = U(1) << (W::fraction_bits - 10), cut_mask = (U(1) << W::fraction_bits) - 2 * cut;
 
-  // Entries [i, i + vector_bytes) of x. codes: for the histogram, of float only.
-  GRADKERN_HD void step(const T* x, std::int64_t i, Scan<T>& s, std::uint8_t* codes) {
+  // Entries [i, i + vector_bytes). codes: for the histogram, of float only.
+  template <class Source>
+  GRADKERN_HD void step(const Source& source, std::int64_t i, Scan<T>& s, std::uint8_t* codes) {
     UV v[vectors];
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) {
-      const V entries = V::load(x + i + j * lanes);
-      v[j] = UV::wrap(entries.v);
-      amax[j % 2] = simd::max_magnitude(entries, amax[j % 2]);
-      amin[j % 2] = simd::min_magnitude(entries, amin[j % 2]);
-      simd::store_zero_lanes(v[j] + UV(cut), UV(cut_mask), s.candidates + i / lanes + j);
+      const simd::Looked<T, lanes, !zeros> entries(source.entries(i, j * lanes));
+      v[j] = entries.bits();
+      amax[j % 2] = simd::max_magnitude(entries.v, amax[j % 2]);
+      amin[j % 2] = entries.min_magnitude(amin[j % 2]);
+      zero += entries.zeros();
+      entries.store_where_zero(UV(cut), UV(cut_mask), s.candidates + i / lanes + j);
     }
     if constexpr (sizeof(T) == 4) {
       const simd::SignsAndExponents top(v[0], v[1], v[2], v[3]);
@@ -82,35 +85,11 @@ struct Scanner {
 
   GRADKERN_HD void finish(Scan<T>& s) const {
     s.negative = negative;
+    s.zero = zero;
     s.amax = base::bit_cast<U>(simd::reduce(max(amax[0], amax[1]), [](auto a, auto b) { return max(a, b); }));
     s.amin = base::bit_cast<U>(simd::reduce(min(amin[0], amin[1]), [](auto a, auto b) { return min(a, b); }));
   }
 };
-
-// Of a block with zeros, n entries: counts them, takes them out of the candidates and signs, and finds amin without.
-template <class T>
-__attribute__((noinline)) void separate_zeros(const T* x, std::int64_t n, Scan<T>& s) {
-  using Scanner = cpu::Scanner<T>;
-  using U = typename Scanner::U;
-  using V = typename Scanner::V;
-  using UV = typename Scanner::UV;
-  V least(std::numeric_limits<T>::infinity());
-  UV zeros(U(0)), negative(U(0));
-  for (std::int64_t i = 0; i < n; i += Scanner::lanes) {
-    const UV v = UV::wrap(V::load(x + i).v), magnitude = v & UV(U(~U(0) >> 1));
-    const UV is_zero = UV::wrap(magnitude.v == UV(U(0)).v);
-    least = min(V::wrap((magnitude - UV(U(1))).v), least);  // less than zero is a NaN, and passed over
-    zeros = zeros - is_zero;
-    negative = negative + (is_zero & (v >> int(8 * sizeof(T) - 1)));
-    auto& candidates = s.candidates[i / Scanner::lanes];
-    candidates = static_cast<std::remove_reference_t<decltype(candidates)>>(candidates & ~simd::lanes_of(is_zero));
-  }
-  for (int j = 0; j < Scanner::lanes; ++j) {
-    s.zero += static_cast<std::int64_t>(zeros.v[j]);
-    s.negative -= static_cast<std::int64_t>(negative.v[j]);
-  }
-  s.amin = base::bit_cast<U>(simd::reduce(least, [](auto a, auto b) { return min(a, b); })) + 1;
-}
 
 // Moves entries that were counted in cell 1 to where they belong: later and many at a time, for what happens to one in
 // some hundred entries is not foreseen by a processor.
@@ -124,7 +103,7 @@ class CellCounter {
     if (count_ > statistics_block) finish();
     constexpr int all = int(sizeof s.candidates) / 4;
     for (int first = 0; first < all; first += 64) {
-      const Words words(reinterpret_cast<const char*>(s.candidates) + 4 * first);
+      Words words(reinterpret_cast<const char*>(s.candidates) + 4 * first);
       const int found = __builtin_popcountll(words.any);
       if (words.several == 0 && found <= usual) [[likely]] {
         std::uint64_t any = words.any;
@@ -179,7 +158,7 @@ class CellCounter {
     return bit / bits * lanes + bit % bits % lanes;
   }
 
-  __attribute__((noinline)) void take_many(const T* x, int first, Words words) {
+  __attribute__((noinline)) void take_many(const T* x, int first, Words& words) {
     for (; words.any; words.any &= words.any - 1)
       for (auto& word = words.word[__builtin_ctzll(words.any)]; word; word &= word - 1)
         taken_[count_++] = x[entry_of(first, words, words.any)];
