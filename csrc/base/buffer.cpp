@@ -64,4 +64,7 @@ void Buffer::give_back(Bytes bytes, std::size_t size) noexcept try {
 } catch (...) {  // no room for a note: the bytes are freed
 }
 
+std::uint8_t* take_bytes(std::size_t size) { return Buffer::take(size).release(); }
+void give_back_bytes(std::uint8_t* bytes, std::size_t size) noexcept { Buffer::give_back(Buffer::Bytes(bytes), size); }
+
 }  // namespace gradkern::base

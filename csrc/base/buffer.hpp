@@ -13,6 +13,10 @@
 
 namespace gradkern::base {
 
+// Bytes of a buffer, and bytes that are given back to wait for the next.
+std::uint8_t* take_bytes(std::size_t size);
+void give_back_bytes(std::uint8_t* bytes, std::size_t size) noexcept;
+
 class Buffer {
  public:
   static constexpr std::align_val_t alignment{64};
@@ -56,6 +60,8 @@ class Buffer {
 
   static Bytes take(std::size_t& size);  // or more, which it says
   static void give_back(Bytes bytes, std::size_t size) noexcept;
+  friend std::uint8_t* take_bytes(std::size_t size);
+  friend void give_back_bytes(std::uint8_t* bytes, std::size_t size) noexcept;
 
   void release() {
     if (capacity_) give_back(std::move(bytes_), capacity_);

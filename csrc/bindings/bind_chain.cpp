@@ -84,7 +84,7 @@ class PyRun {
 
   void backward(const Doubles& gradient, const std::optional<Doubles>& reference_gradient,
                 std::int64_t reference_exponent, const py::object& progress) {
-    std::vector<double> values = vector_of(gradient);
+    chain::Values values = vector_of(gradient);
     chain::Reference reference;
     if (reference_gradient) reference = {vector_of(*reference_gradient), reference_exponent};
     const auto poll = poll_of(progress);
@@ -93,7 +93,7 @@ class PyRun {
   }
 
   py::array_t<double> output() const {
-    std::vector<double> values;
+    chain::Values values;
     {
       const py::gil_scoped_release release;  // a device may have to be waited for
       values = run().output();

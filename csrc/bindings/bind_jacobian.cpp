@@ -70,7 +70,7 @@ std::vector<py::array_t<double>> slopes(const std::vector<LayerTuple>& layers, c
     list.push_back({n_in, weight.first.shape(0), source_of(weight), bias ? source_of(*bias) : chain::Source{},
                     static_cast<ops::ActivationId>(activation), alpha});
   }
-  std::vector<std::vector<double>> found;
+  std::vector<chain::Values> found;
   {
     const py::gil_scoped_release release;
     found = chain::slopes(executor::current(), list, {x.data(), x.data() + x.size()}, tick);

@@ -20,11 +20,11 @@ inline chain::Source source_of(const Bits& bits) {
   return {format, bits_of(bits.first, format), bits.first.size()};
 }
 
-inline py::array_t<double> array_of(const std::vector<double>& values) {
+inline py::array_t<double> array_of(const chain::Values& values) {
   return py::array_t<double>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
-inline std::vector<double> vector_of(const Doubles& array) { return {array.data(), array.data() + array.size()}; }
+inline chain::Values vector_of(const Doubles& array) { return {array.data(), array.data() + array.size()}; }
 
 inline chain::Activation activation_from(int activation, double alpha) {
   base::expects(activation >= 0 && activation < ops::activation_count, "probe: unknown activation");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "base/thread_pool.hpp"
@@ -31,7 +32,7 @@ bool clamped(double w, const Rounded& how, std::int64_t index) {
   return formats::encode<F>(w, how.mode, formats::draw(how.mode, how.stream, index)).event == formats::Event::overflow;
 }
 
-constexpr std::int64_t chunk = 16384, block = 256;
+constexpr std::int64_t chunk = 4096, block = 256;
 
 // body(begin, end, part) for each chunk on any thread, the parts merged in index order.
 template <class Part, class Body, class Merge>
@@ -53,35 +54,72 @@ void add(Attribution& total, const Attribution& part) {
   if (total.invalid_kind == InvalidKind::none) total.invalid_kind = part.invalid_kind;
 }
 
-// Whether all are normal, finite and below the largest finite value: kept, whatever they were before rounding.
+// Entries that need no judgement: kept whatever they were before rounding, being normal, finite and below the largest finite
+// value; or zero from the first.
+struct Plain {
+  std::int64_t kept = 0, structural = 0;
+};
+
 template <class F>
-bool all_kept(const typename F::container* stored, std::int64_t count) {
+std::int64_t count_kept(const typename F::container* stored, std::int64_t count) {
   using L = formats::Layout<F>;
   using C = typename F::container;
   const C mask = static_cast<C>(L::sign - 1), low = static_cast<C>(L::smallest_normal);
   const C range = static_cast<C>(L::max_finite - L::smallest_normal);
-  C outside = 0;
+  std::conditional_t<sizeof(C) == 1, std::uint16_t, C> outside = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     const C magnitude = static_cast<C>((stored[i] >> F::container_shift) & mask);
-    outside |= static_cast<C>(static_cast<C>(magnitude - low) >= range);
+    outside = static_cast<decltype(outside)>(outside + (static_cast<C>(magnitude - low) >= range));
   }
-  return outside == 0;
+  return count - outside;
 }
 
-void keep(Attribution& result, std::int64_t first, std::int64_t count) {
-  constexpr int kept = static_cast<int>(Fate::kept);
-  if (result.first[kept] < 0) result.first[kept] = first;
-  result.counts[kept] += count;
+// was_zero(i): before rounding, and in truth.
+template <class F, class WasZero>
+Plain count_plain(const typename F::container* stored, std::int64_t count, WasZero was_zero) {
+  Plain plain{count_kept<F>(stored, count), 0};
+  if (plain.kept == count) return plain;
+  constexpr auto mask = formats::Layout<F>::sign - 1;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const bool zero = ((std::uint64_t(stored[i]) >> F::container_shift) & mask) == 0;
+    plain.structural += zero & was_zero(i);
+  }
+  return plain;
 }
 
-// wide[i]: the value before rounding. Entries [begin, end).
+void add_fate(Attribution& result, Fate fate, std::int64_t index, std::int64_t count = 1) {
+  result.counts[static_cast<int>(fate)] += count;
+  auto& first = result.first[static_cast<int>(fate)];
+  if (first < 0) first = index;
+}
+
+// Blocks of plain entries are counted, others judged one by one.
+template <class F, class WasZero, class JudgeEntry>
+void judge_blocks(const typename F::container* stored, std::int64_t begin, std::int64_t end, WasZero was_zero,
+                  JudgeEntry judge, Attribution& result) {
+  const auto seen = [&](Fate fate) { return result.first[static_cast<int>(fate)] >= 0; };
+  for (std::int64_t i = begin; i < end; i += block) {
+    const std::int64_t next = std::min(end, i + block), count = next - i;
+    const Plain plain = count_plain<F>(stored + i, count, [&](std::int64_t j) { return was_zero(i + j); });
+    const bool one_kind = plain.kept == count || plain.structural == count;
+    if (plain.kept + plain.structural < count || !(one_kind || (seen(Fate::kept) && seen(Fate::structural)))) {
+      for (std::int64_t j = i; j < next; ++j) judge(j);
+      continue;
+    }
+    if (plain.kept) add_fate(result, Fate::kept, i, plain.kept);
+    if (plain.structural) add_fate(result, Fate::structural, i, plain.structural);
+  }
+}
+
+// wide[i]: the value before rounding.
 template <class T, class CauseOf>
-void attribute_range(const T* wide, const Stored& stored, const Rounded& how, const Reference& reference,
-                     CauseOf cause_of, std::int64_t begin, std::int64_t end, Attribution& result) {
+void judge_range(const T* wide, const Stored& stored, const Rounded& how, const Reference& reference, CauseOf cause_of,
+                 std::int64_t begin, std::int64_t end, Attribution& result) {
   formats::visit(stored.format, [&](auto format) {
     using F = decltype(format);
     using L = formats::Layout<F>;
     const auto* data = static_cast<const typename F::container*>(stored.data());
+    const double* const truth = reference.values.data();
     const double smallest_normal = formats::exp2i(L::min_exponent);
     const double largest = formats::decode<F>(static_cast<typename F::container>(L::max_finite << F::container_shift));
     const auto judge = [&](std::int64_t i) {
@@ -98,7 +136,7 @@ void attribute_range(const T* wide, const Stored& stored, const Rounded& how, co
       } else if (v == 0) {
         if (w != 0) {
           fate = Fate::flushed;
-        } else if (reference.values[static_cast<std::size_t>(i)] == 0) {
+        } else if (truth[i] == 0) {
           fate = Fate::structural;
         } else {
           fate = cause_of(i, w).fate;
@@ -108,32 +146,23 @@ void attribute_range(const T* wide, const Stored& stored, const Rounded& how, co
       } else if (std::abs(v) == largest && std::abs(w) > largest && clamped<F>(w, how, i)) {
         fate = Fate::overflow;
       }
-      ++result.counts[static_cast<int>(fate)];
-      auto& first = result.first[static_cast<int>(fate)];
-      if (first < 0) first = i;
+      add_fate(result, fate, i);
     };
-    for (std::int64_t i = begin; i < end; i += block) {
-      const std::int64_t next = std::min(end, i + block);
-      if (all_kept<F>(data + i, next - i)) {
-        keep(result, i, next - i);
-      } else {
-        for (std::int64_t j = i; j < next; ++j) judge(j);
-      }
-    }
+    const auto was_zero = [&](std::int64_t i) { return (wide[i] == 0) & (truth[i] == 0); };
+    judge_blocks<F>(data, begin, end, was_zero, judge, result);
   });
 }
 
 template <class CauseOf>
-Attribution attribute(const Source& wide, const Stored& stored, const Rounded& how, const Reference& reference,
-                      CauseOf cause_of) {
-  const auto range = [&](std::int64_t begin, std::int64_t end, Attribution& part) {
+Judge judge(const Source& wide, const Stored& stored, const Rounded& how, const Reference& reference,
+            CauseOf cause_of) {
+  return [=, &stored, &reference](std::int64_t begin, std::int64_t end, Attribution& part) {
     if (wide.format == FormatId::float32) {
-      attribute_range(static_cast<const float*>(wide.data), stored, how, reference, cause_of, begin, end, part);
+      judge_range(static_cast<const float*>(wide.data), stored, how, reference, cause_of, begin, end, part);
     } else {
-      attribute_range(static_cast<const double*>(wide.data), stored, how, reference, cause_of, begin, end, part);
+      judge_range(static_cast<const double*>(wide.data), stored, how, reference, cause_of, begin, end, part);
     }
   };
-  return reduce_chunks<Attribution>(stored.size, range, add);
 }
 
 // One factor pair of a dot product, split so that products of any size can be compared: significand * 2^exponent.
@@ -228,33 +257,66 @@ Cause activation_cause(const executor::ActivationArgs& args, double wide, std::i
 
 }  // namespace
 
-Attribution attribute_given(const Executor& e, const Source& source, double scale, const Stored& stored,
-                            const Rounded& how, const Reference& reference) {
-  const std::vector<double> given = decode_all(e, source);
-  std::vector<double> scaled;
-  if (scale != 1) {
-    scaled.reserve(given.size());
-    for (const double value : given) scaled.push_back(value * scale);
-  }
-  const Source wide{FormatId::float64, scale != 1 ? scaled.data() : given.data(), source.size};
-  return attribute(wide, stored, how, reference, [&](std::int64_t i, double product) {
-    const double x = given[static_cast<std::size_t>(i)];
-    if (x == 0) return Cause{Fate::cancelled};
-    if (!std::isfinite(x)) return Cause{Fate::inherited};
-    return Cause{product == 0 ? Fate::flushed : Fate::overflow};
+Attribution attribute(std::int64_t size, const Judge& judge, const std::function<void()>& besides) {
+  std::vector<Attribution> parts(static_cast<std::size_t>(base::chunk_count(size, chunk)));
+  base::parallel_for(static_cast<std::int64_t>(parts.size()) + 1, [&](std::int64_t task) {
+    if (task == 0) return besides();
+    const std::int64_t c = task - 1;
+    judge(c * chunk, std::min(size, (c + 1) * chunk), parts[static_cast<std::size_t>(c)]);
   });
+  Attribution total{};
+  for (const Attribution& part : parts) add(total, part);
+  return total;
 }
 
-Attribution attribute_product(const executor::ProductArgs& product, const Source& wide, const Stored& stored,
-                              const Rounded& how, const Reference& reference) {
-  return attribute(wide, stored, how, reference,
-                   [&](std::int64_t i, double value) { return product_cause(product, value, i); });
+Judge judge_given(const Executor& e, const Source& source, double scale, const Stored& stored, const Rounded& how,
+                  const Reference& reference) {
+  const auto given = std::make_shared<const Values>(decode_all(e, source));
+  auto wide = given;
+  if (scale != 1) {
+    Values scaled(*given);
+    for (double& value : scaled) value *= scale;
+    wide = std::make_shared<const Values>(std::move(scaled));
+  }
+  return judge({FormatId::float64, wide->data(), source.size}, stored, how, reference,
+               [given, wide](std::int64_t i, double product) {
+                 const double x = (*given)[static_cast<std::size_t>(i)];
+                 if (x == 0) return Cause{Fate::cancelled};
+                 if (!std::isfinite(x)) return Cause{Fate::inherited};
+                 return Cause{product == 0 ? Fate::flushed : Fate::overflow};
+               });
 }
 
-Attribution attribute_activation(const executor::ActivationArgs& args, const Source& wide, const Stored& stored,
-                                 const Rounded& how, const Reference& reference) {
-  return attribute(wide, stored, how, reference,
-                   [&](std::int64_t i, double value) { return activation_cause(args, value, i); });
+Judge judge_product(const executor::ProductArgs& product, const Source& wide, const Stored& stored, const Rounded& how,
+                    const Reference& reference) {
+  return judge(wide, stored, how, reference,
+               [&product](std::int64_t i, double value) { return product_cause(product, value, i); });
+}
+
+Judge judge_activation(const executor::ActivationArgs& args, const Source& wide, const Stored& stored,
+                       const Rounded& how, const Reference& reference) {
+  return judge(wide, stored, how, reference,
+               [&args](std::int64_t i, double value) { return activation_cause(args, value, i); });
+}
+
+Judge judge_exact(const Stored& stored) {
+  return [&stored](std::int64_t begin, std::int64_t end, Attribution& part) {
+    formats::visit(stored.format, [&](auto format) {
+      using F = decltype(format);
+      const auto* data = static_cast<const typename F::container*>(stored.data());
+      const double smallest_normal = formats::exp2i(formats::Layout<F>::min_exponent);
+      const auto judge = [&](std::int64_t i) {
+        const double a = std::abs(formats::decode<F>(data[i]));
+        add_fate(part,
+                 a == 0                ? Fate::structural
+                 : a < smallest_normal ? Fate::subnormal
+                 : a < __builtin_inf() ? Fate::kept
+                                       : Fate::inherited,
+                 i);
+      };
+      judge_blocks<F>(data, begin, end, [](std::int64_t) { return true; }, judge, part);
+    });
+  };
 }
 
 std::int64_t count_stalled(const Stored& stored, const Reference& reference, const Stored& before,

@@ -11,6 +11,8 @@
 //                                          (inf - inf, 0 * inf); else inherited
 #pragma once
 
+#include <functional>
+
 #include "chain/tensor.hpp"
 
 namespace gradkern::chain {
@@ -41,16 +43,24 @@ struct Rounded {
   std::uint64_t stream;
 };
 
-// wide: the values before rounding, in float32 or float64.
+// Judges entries [begin, end). Any number of ranges at once.
+using Judge = std::function<void(std::int64_t begin, std::int64_t end, Attribution& part)>;
+
+// All entries, on all threads; meanwhile one of them does what is given besides.
+Attribution attribute(std::int64_t size, const Judge& judge, const std::function<void()>& besides);
+
+// wide: the values before rounding, in float32 or float64. What is given by reference outlives the judge.
 //
 // A tensor that was given, times a scale.
-Attribution attribute_given(const Executor& e, const Source& source, double scale, const Stored& stored,
-                            const Rounded& how, const Reference& reference);
-Attribution attribute_product(const executor::ProductArgs& product, const Source& wide, const Stored& stored,
-                              const Rounded& how, const Reference& reference);
+Judge judge_given(const Executor& e, const Source& source, double scale, const Stored& stored, const Rounded& how,
+                  const Reference& reference);
+Judge judge_product(const executor::ProductArgs& product, const Source& wide, const Stored& stored, const Rounded& how,
+                    const Reference& reference);
 // forward: args.grad_output is null. backward: args.slope holds phi'.
-Attribution attribute_activation(const executor::ActivationArgs& args, const Source& wide, const Stored& stored,
-                                 const Rounded& how, const Reference& reference);
+Judge judge_activation(const executor::ActivationArgs& args, const Source& wide, const Stored& stored,
+                       const Rounded& how, const Reference& reference);
+// An argument that is stored as it is, and is its own truth.
+Judge judge_exact(const Stored& stored);
 
 // Entries that kept the same subnormal value as `before` while their true magnitude fell.
 std::int64_t count_stalled(const Stored& stored, const Reference& reference, const Stored& before,

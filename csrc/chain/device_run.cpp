@@ -226,7 +226,7 @@ void DeviceRun::forward(const Poll& poll) {
   if (plan_.measured) measure(plan_.forward);
 }
 
-void DeviceRun::backward(std::vector<double> gradient, Reference, const Poll& poll) {
+void DeviceRun::backward(Values gradient, Reference, const Poll& poll) {
   base::expects(memory_, "probe: backward before forward");
   const auto depth = static_cast<std::int64_t>(layers_.size()), size = static_cast<std::int64_t>(gradient.size());
   base::expects(size == batch_ * layers_.back().n_out, "probe: grad_output does not fit the output");
@@ -243,7 +243,7 @@ void DeviceRun::backward(std::vector<double> gradient, Reference, const Poll& po
   poll(2 * depth, 2 * depth);
 }
 
-std::vector<double> DeviceRun::output() const {
+Values DeviceRun::output() const {
   base::expects(memory_, "probe: output before forward");
   const DeviceTensor& h = plan_.tensor(plan_.layers.back().h);
   const std::int64_t bytes = h.size * container_bytes(plan_.storage);

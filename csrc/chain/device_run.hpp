@@ -22,9 +22,9 @@ class DeviceRun final : public Probe {
 
   std::int64_t planned_bytes() const override { return plan_.planned_bytes(); }
   void forward(const Poll& poll) override;
-  void backward(std::vector<double> gradient, Reference reference_gradient, const Poll& poll) override;
+  void backward(Values gradient, Reference reference_gradient, const Poll& poll) override;
 
-  std::vector<double> output() const override;
+  Values output() const override;
   const Reference& reference_output() const override;
   const std::vector<Record>& records() const { return records_; }
   std::vector<Record> take_records() override { return std::move(records_); }

@@ -25,7 +25,7 @@ bool is_finite(const Executor& e, const Source& source) {
 Gram gram(const Executor& e, const Source& a, const Source& b, std::int64_t rows) {
   const auto products = [&](const Source& s) {
     const std::int64_t n = s.size / rows;
-    Reference result{std::vector<double>(static_cast<std::size_t>(rows * rows)), 0};
+    Reference result{Values(static_cast<std::size_t>(rows * rows)), 0};
     executor::ProductArgs args{};
     args.m = args.n = rows;
     args.k = n;
@@ -81,8 +81,8 @@ double log2_norm_of_outer_sum(const Executor& e, const Source& a, const Source& 
   }
   if (!is_finite(e, a) || !is_finite(e, b)) return std::nan("");
   const Reference left = exact(e, a), right = exact(e, b);
-  return log2_norm(e, reference_product(e, {left.values.data(), 1, m}, {right.values.data(), n, 1}, m, n, rows,
-                                        left.exponent + right.exponent));
+  return log2_norm(
+      e, reference_product(e, columns_of(left, m), rows_of(right, n), m, n, rows, left.exponent + right.exponent));
 }
 
 }  // namespace gradkern::chain

@@ -48,7 +48,7 @@ std::int64_t Run::planned_bytes() const {
   if (!lanes) bytes += wide * (2 * most.outputs + most.weights);                 // operands, widened
   if (recorder_.with_reference()) {
     constexpr std::int64_t real = 8;
-    bytes += real * (kept_activations + all.weights + 4 * most.outputs + 2 * most.weights);
+    bytes += real * (kept_activations + 4 * most.outputs + 2 * most.weights);
     bytes += (real + storage) * 4 * most.outputs;  // the last of each role, to see stalls
   }
   if (recorder_.keeps_tensors()) {

@@ -29,9 +29,9 @@ class Probe {
   virtual void forward(const Poll& poll) = 0;
   // gradient: of the loss with respect to the stored output, before the loss scale; reference_gradient * 2^exponent
   // likewise.
-  virtual void backward(std::vector<double> gradient, Reference reference_gradient, const Poll& poll) = 0;
+  virtual void backward(Values gradient, Reference reference_gradient, const Poll& poll) = 0;
 
-  virtual std::vector<double> output() const = 0;
+  virtual Values output() const = 0;
   virtual const Reference& reference_output() const = 0;
   virtual std::vector<Record> take_records() = 0;
 };

@@ -80,15 +80,16 @@ Stored& Recorder::wide_for(Stored& result, Stored& scratch, FormatId format, std
 }
 
 void Recorder::store(Stored& stored, const Source& wide, double scale, std::int64_t layer, Role role,
-                     const Reference* truth, double log2_scale, const AttributionOf& attribution_of) {
+                     const Reference* truth, double log2_scale, const JudgeOf& judge_of) {
   Record record{layer, role, {}, {}, {}, {}, 0, 0, {}, {}};
   const Rounded how{arithmetic_.mode, stream_++};
   const bool in_place = wide.data == stored.data();
   if (!in_place) round(stored, wide, scale, how, record.rounding);
   if (truth) {
-    record.attribution = attribution_of(wide, stored, how, *truth);
     record.reference_exponent = truth->exponent;
-    record.relative_error = relative_error(executor_, stored, log2_scale, *truth);
+    record.attribution = attribute(stored.size, judge_of(wide, stored, how, *truth), [&] {
+      record.relative_error = relative_error(executor_, stored, log2_scale, *truth);
+    });
     if (shows_stalls(role))
       record.attribution.stalled = stalled_since(before_[static_cast<int>(role)], stored, *truth, record.attribution);
   }
@@ -134,8 +135,13 @@ void Recorder::measure(const Source& next) {
     if (p.in_place) record.rounding = unchanged(record.stored);
     if (p.stored->given && record.stored.nan) drop_payloads(*p.stored, record);
     if (p.truth) record.reference = std::move(*summary++);
+    if (p.exact) {
+      record.reference = record.stored;
+      if (p.stored->format != FormatId::float64) record.reference.subnormal = 0;  // it is float64's
+    }
   }
   pending_.clear();
+  arguments_.clear();
 }
 
 void Recorder::given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role,
@@ -143,8 +149,26 @@ void Recorder::given(Stored& stored, const Source& source, double scale, std::in
   if (is_storage(source.format) && scale == 1 && !stored.place) stored.borrow(source);
   store(stored, source, scale, layer, role, truth, std::log2(scale),
         [&](const Source& given, const Stored& s, const Rounded& how, const Reference& r) {
-          return attribute_given(executor_, given, scale, s, how, r);
+          return judge_given(executor_, given, scale, s, how, r);
         });
+}
+
+bool Recorder::is_exact(const Stored& stored, const Source& source) const {
+  return is_storage(source.format) && !stored.place &&
+         formats::visit(source.format, [&](auto f) { return !ops::measured_by_pattern<decltype(f)>(source.size); });
+}
+
+void Recorder::argument(Stored& stored, const Source& source, std::int64_t layer, Role role) {
+  if (with_reference_ && (keep_tensors_ || !is_exact(stored, source))) {
+    arguments_.push_back(std::make_unique<Reference>(Reference{decode_all(host(), source), 0}));
+    return given(stored, source, 1.0, layer, role, arguments_.back().get());
+  }
+  given(stored, source, 1.0, layer, role, nullptr);
+  if (!with_reference_) return;
+  Record& record = records_.back();
+  record.attribution = attribute(stored.size, judge_exact(stored), [] {});
+  if (record.attribution.counts[static_cast<int>(Fate::inherited)] != 0) record.relative_error = std::nan("");
+  pending_.back().exact = true;
 }
 
 void Recorder::round(Stored& stored, const Source& wide) {
@@ -166,7 +190,7 @@ void Recorder::products(std::vector<Product> list, double log2_scale) {
   for (const Product& p : list)
     store(*p.result, p.wide->source(), 1.0, p.layer, p.role, with_reference_ ? p.truth : nullptr, log2_scale,
           [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
-            return attribute_product(p.args, values, s, how, r);
+            return judge_product(p.args, values, s, how, r);
           });
 }
 
@@ -208,7 +232,7 @@ void Recorder::activate(Activation activation, const Stored& z, Stored& h, std::
   executor_.activation_forward(executor_, args);
   store(h, wide.source(), 1.0, layer, Role::activation, truth, 0,
         [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
-          return attribute_activation(args, values, s, how, r);
+          return judge_activation(args, values, s, how, r);
         });
 }
 
@@ -220,7 +244,7 @@ void Recorder::activate_backward(Activation activation, const Stored& dh, const 
   executor_.activation_backward(executor_, args);
   store(dz, wide.source(), 1.0, layer, Role::grad_pre_activation, truth, log2_loss_scale_,
         [&](const Source& values, const Stored& s, const Rounded& how, const Reference& r) {
-          return attribute_activation(args, values, s, how, r);
+          return judge_activation(args, values, s, how, r);
         });
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "chain/attribution.hpp"
@@ -106,6 +107,9 @@ class Recorder {
   // stored = fl(source * scale). It borrows what is in storage already.
   void given(Stored& stored, const Source& source, double scale, std::int64_t layer, Role role, const Reference*);
 
+  // stored = fl(source), whose truth is the source itself.
+  void argument(Stored& stored, const Source& source, std::int64_t layer, Role role);
+
   struct Product {
     Stored* result;
     executor::ProductArgs args;  // m, n, k, operands and bias
@@ -152,14 +156,14 @@ class Recorder {
   std::vector<Record> take_records() { return std::move(records_); }
 
  private:
-  using AttributionOf = std::function<Attribution(const Source& wide, const Stored&, const Rounded&, const Reference&)>;
+  using JudgeOf = std::function<Judge(const Source& wide, const Stored&, const Rounded&, const Reference&)>;
 
   // Where a result before rounding goes: straight to storage where it is of that format.
   Stored& wide_for(Stored& result, Stored& scratch, FormatId format, std::int64_t size);
   void round(Stored& stored, const Source& wide, double scale, const Rounded& how, ops::RoundingCounts& counts);
   // stored = fl(wide * scale). wide may be stored itself, or what it borrows.
   void store(Stored& stored, const Source& wide, double scale, std::int64_t layer, Role role, const Reference* truth,
-             double log2_scale, const AttributionOf& attribution_of);
+             double log2_scale, const JudgeOf& judge_of);
   struct Before {
     Stored stored;
     Reference reference;
@@ -176,6 +180,8 @@ class Recorder {
   Arithmetic arithmetic_;
   double loss_scale_, log2_loss_scale_;
   bool with_reference_, keep_tensors_, measured_;
+  // Whether storing an argument changes nothing, nor how it is measured.
+  bool is_exact(const Stored& stored, const Source& source) const;
   std::uint64_t stream_ = 0;
   std::vector<Stored> wide_{1};  // of the operations in work
   Stored slope_;
@@ -184,9 +190,11 @@ class Recorder {
     Stored* stored;
     const Reference* truth;  // or null
     bool in_place;           // rounding changed nothing
+    bool exact = false;      // what is stored is the truth
   };
   std::vector<Pending> pending_;
-  Before before_[role_count];  // the last tensor of each role, to see stalls
+  std::vector<std::unique_ptr<Reference>> arguments_;  // truths of arguments that are pending
+  Before before_[role_count];                          // the last tensor of each role, to see stalls
   std::vector<Record> records_;
 };
 

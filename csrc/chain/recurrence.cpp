@@ -89,7 +89,7 @@ void Recurrence::forward(const Poll& poll) {
   give(recurrent_, cell_.recurrent_weight, 0, Role::weight, recurrent_truth_);
   give(input_weight_, cell_.input_weight, 0, Role::input_weight, input_weight_truth_);
   if (cell_.bias.data) give(bias_, cell_.bias, 0, Role::bias, bias_truth_);
-  const std::vector<double> zeros(sequence_.initial.data ? 0 : at(batch * n), 0.0);
+  const Values zeros(sequence_.initial.data ? 0 : at(batch * n), 0.0);
   const Source none{FormatId::float64, zeros.data(), batch * n};
   give(h_at_[0], sequence_.initial.data ? sequence_.initial : none, 0, Role::activation, h_truth_[0]);
   for (std::int64_t t = 1; t <= steps; ++t)
@@ -134,9 +134,9 @@ void Recurrence::forward_step(std::int64_t t) {
   if (recorder_.with_reference()) {
     const Reference& x = x_truth_[at(t)];
     const Reference& h = h_truth_[at(t - 1)];
-    z_truth = reference_product(e, {x.values.data(), inputs, 1}, {input_weight_truth_.values.data(), 1, inputs}, batch,
-                                n, inputs, x.exponent + input_weight_truth_.exponent);
-    add(z_truth, reference_product(e, {h.values.data(), n, 1}, {recurrent_truth_.values.data(), 1, n}, batch, n, n,
+    z_truth = reference_product(e, rows_of(x, inputs), columns_of(input_weight_truth_, inputs), batch, n, inputs,
+                                x.exponent + input_weight_truth_.exponent);
+    add(z_truth, reference_product(e, rows_of(h, n), columns_of(recurrent_truth_, n), batch, n, n,
                                    h.exponent + recurrent_truth_.exponent));
     if (cell_.bias.data) {
       Reference bias{{}, bias_truth_.exponent};
@@ -247,8 +247,8 @@ void Recurrence::carry_gradient(std::int64_t t, const Reference& dz_truth) {
   const bool own = has_loss(t - 1);
   if (own) own_truth = gradient_truth(t - 1);
   if (recorder_.with_reference()) {
-    truth = reference_product(recorder_.host(), {dz_truth.values.data(), n, 1}, {recurrent_truth_.values.data(), n, 1},
-                              batch, n, n, dz_truth.exponent + recurrent_truth_.exponent);
+    truth = reference_product(recorder_.host(), rows_of(dz_truth, n), rows_of(recurrent_truth_, n), batch, n, n,
+                              dz_truth.exponent + recurrent_truth_.exponent);
     if (own) add(truth, own_truth);
   }
   if (own) {
@@ -271,7 +271,7 @@ void Recurrence::contribute(std::int64_t t, const Reference& dz_truth) {
   c.step = t;
   if (recorder_.with_reference()) {
     const auto share = [&](const Reference& factor, std::int64_t columns) {
-      return reference_product(e, {dz_truth.values.data(), 1, n}, {factor.values.data(), columns, 1}, n, columns, batch,
+      return reference_product(e, columns_of(dz_truth, n), rows_of(factor, columns), n, columns, batch,
                                dz_truth.exponent + factor.exponent);
     };
     const Reference partial = share(h_truth_[at(t - 1)], n);
@@ -280,9 +280,8 @@ void Recurrence::contribute(std::int64_t t, const Reference& dz_truth) {
     add(dw_truth_, partial);
     c.log2_running_truth = log2_norm(e, dw_truth_);
     add(dv_truth_, share(x_truth_[at(t)], inputs));
-    const std::vector<double> ones(at(batch), 1.0);
-    add(db_truth_,
-        reference_product(e, {ones.data(), batch, 1}, {dz_truth.values.data(), n, 1}, 1, n, batch, dz_truth.exponent));
+    const Reference ones{Values(at(batch), 1.0), 0};
+    add(db_truth_, reference_product(e, rows_of(ones, batch), rows_of(dz_truth, n), 1, n, batch, dz_truth.exponent));
   }
   if (sequence_.round_every_step) c.absorbed = absorb(t);
   contributions_.push_back(std::move(c));
@@ -318,16 +317,15 @@ std::int64_t Recurrence::absorb(std::int64_t t) {
     Stored wide, share;
     recorder_.sums(list[i].args, list[i].role, wide);
     recorder_.round(share, wide.source());
-    std::vector<double>& total = totals_[i];
-    const std::vector<double> added = decode_all(e, share.source());
+    Values& total = totals_[i];
+    const Values added = decode_all(e, share.source());
     const bool first = total.empty();
-    const std::vector<double> before =
-        first ? std::vector<double>(added.size(), 0.0) : decode_all(e, list[i].result->source());
+    const Values before = first ? Values(added.size(), 0.0) : decode_all(e, list[i].result->source());
     total.resize(added.size());
     for (std::size_t k = 0; k < added.size(); ++k) total[k] = before[k] + added[k];
     recorder_.round(*list[i].result, {FormatId::float64, total.data(), static_cast<std::int64_t>(total.size())});
     if (i > 0) continue;
-    const std::vector<double> after = decode_all(e, list[i].result->source());
+    const Values after = decode_all(e, list[i].result->source());
     for (std::size_t k = 0; k < added.size(); ++k) absorbed += added[k] != 0 && after[k] == before[k];
   }
   return absorbed;
@@ -363,8 +361,6 @@ void Recurrence::weight_gradients(std::int64_t first) {
   recorder_.measure();
 }
 
-std::vector<double> Recurrence::output(std::int64_t step) const {
-  return decode_all(recorder_.host(), h_at_[at(step)].source());
-}
+Values Recurrence::output(std::int64_t step) const { return decode_all(recorder_.host(), h_at_[at(step)].source()); }
 
 }  // namespace gradkern::chain

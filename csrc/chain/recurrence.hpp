@@ -48,13 +48,13 @@ class Recurrence {
   // Gradients of the loss with respect to the stored outputs of the last steps, ending with step T: (count, batch,
   // hidden), before the loss scale; reference_gradients[c] * 2^exponents[c] likewise.
   struct Gradients {
-    std::vector<double> values, reference;
+    Values values, reference;
     std::vector<std::int64_t> exponents;
   };
   void backward(Gradients gradients, const Poll& poll);
 
   std::int64_t planned_bytes() const;
-  std::vector<double> output(std::int64_t step) const;
+  Values output(std::int64_t step) const;
   const Reference& reference_output(std::int64_t step) const { return h_truth_[static_cast<std::size_t>(step)]; }
   const std::vector<Record>& records() const { return recorder_.records(); }
   std::vector<Record> take_records() { return recorder_.take_records(); }
@@ -112,8 +112,8 @@ class Recurrence {
   Gradients gradients_;
   std::int64_t losses_ = 0;
   Stored dw_, dv_, db_;
-  Stored weight_sums_[3];                    // of dW, dV and db before rounding, summed by span
-  std::vector<std::vector<double>> totals_;  // of dW, dV and db before rounding, with round_every_step
+  Stored weight_sums_[3];       // of dW, dV and db before rounding, summed by span
+  std::vector<Values> totals_;  // of dW, dV and db before rounding, with round_every_step
   std::vector<Contribution> contributions_;
 };
 

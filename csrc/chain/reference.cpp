@@ -10,7 +10,7 @@ using ops::ActivationId;
 
 constexpr double window = 0x1p200;
 
-double largest(const std::vector<double>& values) {
+double largest(const Values& values) {
   double most[8] = {};  // side by side, for vectors
   std::size_t i = 0;
   const auto take = [](double& kept, double v) {
@@ -35,8 +35,8 @@ bool homogeneous(ActivationId activation) {
          activation == ActivationId::leaky_relu;
 }
 
-std::vector<double> phi(const Executor& e, const std::vector<double>& z, ActivationId activation, double alpha) {
-  std::vector<double> h(z.size());
+Values phi(const Executor& e, const Values& z, ActivationId activation, double alpha) {
+  Values h(z.size());
   executor::ActivationArgs args{};
   args.size = static_cast<std::int64_t>(z.size());
   args.activation = activation;
@@ -49,9 +49,8 @@ std::vector<double> phi(const Executor& e, const std::vector<double>& z, Activat
 }
 
 // dh * phi'(z), both plain float64.
-std::vector<double> times_slope(const Executor& e, const std::vector<double>& dh, const std::vector<double>& z,
-                                ActivationId activation, double alpha) {
-  std::vector<double> dz(z.size());
+Values times_slope(const Executor& e, const Values& dh, const Values& z, ActivationId activation, double alpha) {
+  Values dz(z.size());
   executor::ActivationArgs args{};
   args.size = static_cast<std::int64_t>(z.size());
   args.activation = activation;
@@ -65,8 +64,8 @@ std::vector<double> times_slope(const Executor& e, const std::vector<double>& dh
 }
 
 // The true values of z as far as float64 holds them; an entry that would become zero keeps its sign as a tiny value.
-std::vector<double> true_values(const Reference& z) {
-  std::vector<double> values(z.values);
+Values true_values(const Reference& z) {
+  Values values(z.values);
   if (z.exponent == 0) return values;
   for (double& v : values) {
     const double t = scaled(v, z.exponent);
@@ -85,8 +84,8 @@ void renormalise(Reference& tensor) {
   tensor.exponent += shift;
 }
 
-Reference reference_product(const Executor& e, const Matrix& a, const Matrix& b, std::int64_t m, std::int64_t n,
-                            std::int64_t k, std::int64_t exponent) {
+Reference reference_product(const Executor& e, const executor::Operand& a, const executor::Operand& b, std::int64_t m,
+                            std::int64_t n, std::int64_t k, std::int64_t exponent) {
   Reference result;
   result.values.resize(static_cast<std::size_t>(m * n));
   result.exponent = exponent;
@@ -94,8 +93,8 @@ Reference reference_product(const Executor& e, const Matrix& a, const Matrix& b,
   args.m = m;
   args.n = n;
   args.k = k;
-  args.a = {FormatId::float64, a.data, a.row_stride, a.column_stride};
-  args.b = {FormatId::float64, b.data, b.row_stride, b.column_stride};
+  args.a = a;
+  args.b = b;
   args.operands = args.accumulate = args.bias_format = FormatId::float64;
   args.wide = result.values.data();
   e.products(e, &args, 1);
@@ -103,15 +102,15 @@ Reference reference_product(const Executor& e, const Matrix& a, const Matrix& b,
   return result;
 }
 
-Reference reference_dense(const Executor& e, const Reference& h, const std::vector<double>& weight,
-                          const std::vector<double>& bias, std::int64_t batch, std::int64_t n_out, std::int64_t n_in) {
+Reference reference_dense(const Executor& e, const Reference& h, const Source& weight, const Source& bias,
+                          std::int64_t batch, std::int64_t n_out, std::int64_t n_in) {
   Reference z =
-      reference_product(e, {h.values.data(), n_in, 1}, {weight.data(), 1, n_in}, batch, n_out, n_in, h.exponent);
-  add_bias(z, bias);
+      reference_product(e, rows_of(h, n_in), {weight.format, weight.data, 1, n_in}, batch, n_out, n_in, h.exponent);
+  if (bias.data) add_bias(z, decode_all(e, bias));
   return z;
 }
 
-void add_bias(Reference& z, const std::vector<double>& bias) {
+void add_bias(Reference& z, const Values& bias) {
   if (std::all_of(bias.begin(), bias.end(), [](double b) { return b == 0; })) return;
   const double most_bias = largest(bias);
   if (z.exponent != 0) {  // bring the sum to the exponent of the larger term
@@ -153,19 +152,19 @@ Reference reference_activation(const Executor& e, const Reference& z, Activation
     renormalise(h);
     return h;
   }
-  const std::vector<double> truth = true_values(z);
+  const Values truth = true_values(z);
   Reference h{phi(e, truth, activation, alpha), 0};
   const bool at_zero = phi(e, {0.0}, activation, alpha)[0] != 0;
   const double most = largest(truth);
   if (z.exponent < 0 && !at_zero) {  // near zero phi is linear: phi(z) = phi'(0) z to 2^-60
-    const std::vector<double> slope = times_slope(e, std::vector<double>(truth.size(), 1.0), truth, activation, alpha);
+    const Values slope = times_slope(e, Values(truth.size(), 1.0), truth, activation, alpha);
     for (std::size_t i = 0; i < truth.size(); ++i) {
       const bool linear = std::abs(truth[i]) < 0x1p-60;
       h.values[i] = linear ? slope[i] * z.values[i] : scaled(h.values[i], -z.exponent);
     }
     h.exponent = z.exponent;
   } else if (z.exponent > 0 && !(most < 0x1p900 && std::isfinite(scaled(largest(z.values), z.exponent)))) {
-    const std::vector<double> slope = times_slope(e, std::vector<double>(truth.size(), 1.0), truth, activation, alpha);
+    const Values slope = times_slope(e, Values(truth.size(), 1.0), truth, activation, alpha);
     const auto linear = [&](std::size_t i) { return std::abs(truth[i]) > 0x1p60 && slope[i] != 0; };
     bool any_linear = false;
     for (std::size_t i = 0; i < truth.size(); ++i) any_linear |= linear(i);
@@ -194,8 +193,8 @@ Reference reference_activation_backward(const Executor& e, const Reference& dh, 
   return dz;
 }
 
-std::vector<double> decode_all(const Executor& e, const Source& source) {
-  std::vector<double> values(static_cast<std::size_t>(source.size));
+Values decode_all(const Executor& e, const Source& source) {
+  Values values(static_cast<std::size_t>(source.size));
   executor::ConvertArgs args{};
   args.size = source.size;
   args.source_format = source.format;

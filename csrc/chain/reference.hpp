@@ -6,21 +6,25 @@
 
 namespace gradkern::chain {
 
-struct Matrix {  // a float64 matrix, possibly transposed by its strides
-  const double* data;
-  std::int64_t row_stride, column_stride;
-};
+// a (m, k) times b (k, n), exactly as they are in whatever format; the exponent of the result is `exponent`, then
+// renormalised.
+Reference reference_product(const Executor&, const executor::Operand& a, const executor::Operand& b, std::int64_t m,
+                            std::int64_t n, std::int64_t k, std::int64_t exponent);
 
-// a (m, k) times b (k, n); the exponent of the result is `exponent`, then renormalised.
-Reference reference_product(const Executor&, const Matrix& a, const Matrix& b, std::int64_t m, std::int64_t n,
-                            std::int64_t k, std::int64_t exponent);
+// The operand that a reference is, of rows as long as `columns`, or its transpose.
+inline executor::Operand rows_of(const Reference& r, std::int64_t columns) {
+  return {FormatId::float64, r.values.data(), columns, 1};
+}
+inline executor::Operand columns_of(const Reference& r, std::int64_t columns) {
+  return {FormatId::float64, r.values.data(), 1, columns};
+}
 
 // z = h W^T + b.
-Reference reference_dense(const Executor&, const Reference& h, const std::vector<double>& weight,
-                          const std::vector<double>& bias, std::int64_t batch, std::int64_t n_out, std::int64_t n_in);
+Reference reference_dense(const Executor&, const Reference& h, const Source& weight, const Source& bias,
+                          std::int64_t batch, std::int64_t n_out, std::int64_t n_in);
 
 // z + b for each row of z; nothing for an empty bias.
-void add_bias(Reference& z, const std::vector<double>& bias);
+void add_bias(Reference& z, const Values& bias);
 
 Reference reference_activation(const Executor&, const Reference& z, ops::ActivationId activation, double alpha);
 

@@ -75,19 +75,15 @@ void Run::forward_layer(std::int64_t l) {
   const Executor& e = recorder_.host();
   const Layer& layer = layers_[at(l - 1)];
   const bool with_reference = recorder_.with_reference();
-  Reference weight_truth, bias_truth;
-  if (with_reference) weight_truth.values = decode_all(e, layer.weight);
-  if (with_reference && layer.bias.data) bias_truth.values = decode_all(e, layer.bias);
-
   Stored& w = weights_[at(l - 1)];
   Stored& b = biases_[at(l - 1)];
-  recorder_.given(w, layer.weight, 1.0, l, Role::weight, recorder_.known(weight_truth));
-  if (layer.bias.data) recorder_.given(b, layer.bias, 1.0, l, Role::bias, recorder_.known(bias_truth));
+  recorder_.argument(w, layer.weight, l, Role::weight);
+  if (layer.bias.data) recorder_.argument(b, layer.bias, l, Role::bias);
 
   Reference z_truth, h_truth;
   if (with_reference) {
-    z_truth = reference_dense(e, reference_activations_[at(l - 1)], weight_truth.values, bias_truth.values, batch_,
-                              layer.n_out, layer.n_in);
+    z_truth = reference_dense(e, reference_activations_[at(l - 1)], layer.weight, layer.bias, batch_, layer.n_out,
+                              layer.n_in);
     h_truth = reference_activation(e, z_truth, layer.activation.id, layer.activation.alpha);
   }
   executor::ProductArgs dense =
@@ -101,11 +97,10 @@ void Run::forward_layer(std::int64_t l) {
   if (with_reference) {
     reference_pre_activations_[at(l - 1)] = std::move(z_truth);
     reference_activations_[at(l)] = std::move(h_truth);
-    reference_weights_.push_back(std::move(weight_truth.values));
   }
 }
 
-void Run::backward(std::vector<double> gradient, Reference reference_gradient, const Poll& poll) {
+void Run::backward(Values gradient, Reference reference_gradient, const Poll& poll) {
   const std::int64_t depth = static_cast<std::int64_t>(layers_.size());
   base::expects(pre_activations_.size() == layers_.size(), "probe: backward before forward");
   base::expects(static_cast<std::int64_t>(gradient.size()) == batch_ * layers_.back().n_out,
@@ -152,14 +147,14 @@ void Run::backward_layer(std::int64_t l) {
 
   Reference dw_truth, db_truth, dh_truth;
   if (recorder_.with_reference()) {
-    const std::vector<double> ones(at(batch_), 1.0);
+    const Reference ones{Values(at(batch_), 1.0), 0};
     const Reference& h = reference_activations_[at(l - 1)];
-    const double* d = dz_truth.values.data();
-    dw_truth = reference_product(e, {d, 1, n_out}, {h.values.data(), n_in, 1}, n_out, n_in, batch_,
+    dw_truth = reference_product(e, columns_of(dz_truth, n_out), rows_of(h, n_in), n_out, n_in, batch_,
                                  dz_truth.exponent + h.exponent);
-    db_truth = reference_product(e, {ones.data(), batch_, 1}, {d, n_out, 1}, 1, n_out, batch_, dz_truth.exponent);
-    dh_truth = reference_product(e, {d, n_out, 1}, {reference_weights_[at(l - 1)].data(), n_in, 1}, batch_, n_in, n_out,
-                                 dz_truth.exponent);
+    db_truth =
+        reference_product(e, rows_of(ones, batch_), rows_of(dz_truth, n_out), 1, n_out, batch_, dz_truth.exponent);
+    dh_truth = reference_product(e, rows_of(dz_truth, n_out), {layer.weight.format, layer.weight.data, n_in, 1}, batch_,
+                                 n_in, n_out, dz_truth.exponent);
   }
   const Stored& h = activations_[at(l - 1)];
   std::vector<Recorder::Product> list{
@@ -180,7 +175,7 @@ void Run::backward_layer(std::int64_t l) {
   reference_gradient_ = std::move(dh_truth);
 }
 
-std::vector<double> Run::output() const {
+Values Run::output() const {
   const Stored& h = activations_.back();
   return decode_all(recorder_.host(), {h.format, h.data(), h.size});
 }

@@ -15,9 +15,9 @@ class Run final : public Probe {
 
   std::int64_t planned_bytes() const override;
   void forward(const Poll& poll) override;
-  void backward(std::vector<double> gradient, Reference reference_gradient, const Poll& poll) override;
+  void backward(Values gradient, Reference reference_gradient, const Poll& poll) override;
 
-  std::vector<double> output() const override;
+  Values output() const override;
   const Reference& reference_output() const override { return reference_activations_.back(); }
   const std::vector<Record>& records() const { return recorder_.records(); }
   std::vector<Record> take_records() override { return recorder_.take_records(); }
@@ -44,7 +44,6 @@ class Run final : public Probe {
 
   std::vector<Stored> weights_, biases_, pre_activations_, activations_;
   std::vector<Reference> reference_pre_activations_, reference_activations_;
-  std::vector<std::vector<double>> reference_weights_;
   Stored gradient_;                      // dh of the layer in work
   Stored dz_, dw_, db_, next_gradient_;  // likewise
   std::vector<Stored> span_;             // gradients of a span of layers

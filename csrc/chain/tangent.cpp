@@ -137,16 +137,15 @@ void Tangent::backward(std::vector<double>& vectors, std::int64_t count, double*
   }
 }
 
-std::vector<std::vector<double>> slopes(const Executor& e, const std::vector<Layer>& layers, std::vector<double> x,
-                                        const Tick& tick) {
-  std::vector<std::vector<double>> result;
+std::vector<Values> slopes(const Executor& e, const std::vector<Layer>& layers, Values x, const Tick& tick) {
+  std::vector<Values> result;
   Reference h{std::move(x), 0};
   renormalise(h);
   for (const Layer& layer : layers) {
     tick();
     Reference z = times_weight(e, layer, h);
     if (layer.bias.data) add_bias(z, decode_all(e, layer.bias));
-    const Reference ones{std::vector<double>(z.values.size(), 1.0), 0};
+    const Reference ones{Values(z.values.size(), 1.0), 0};
     Reference slope = reference_activation_backward(e, ones, z, layer.activation.id, layer.activation.alpha);
     for (double& s : slope.values) s = std::ldexp(s, static_cast<int>(slope.exponent));
     result.push_back(std::move(slope.values));

@@ -42,7 +42,6 @@ class Tangent {
 };
 
 // f'(z_l) at one input x, layer after layer, with exponents beside z_l: no depth overflows.
-std::vector<std::vector<double>> slopes(const Executor&, const std::vector<Layer>&, std::vector<double> x,
-                                        const Tick& tick);
+std::vector<Values> slopes(const Executor&, const std::vector<Layer>&, Values x, const Tick& tick);
 
 }  // namespace gradkern::chain

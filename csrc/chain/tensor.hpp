@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/buffer.hpp"
+#include "base/uncleared.hpp"
 #include "executor/kernels.hpp"
 
 namespace gradkern::chain {
@@ -61,12 +62,14 @@ struct Stored {
   Source source() const { return {format, data(), size}; }
 };
 
+using Values = base::UnclearedVector<double>;
+
 // values[i] * 2^exponent: neither overflows nor underflows at any depth.
 struct Reference {
-  std::vector<double> values;
+  Values values;
   std::int64_t exponent = 0;
 };
 
-std::vector<double> decode_all(const Executor& executor, const Source& source);
+Values decode_all(const Executor& executor, const Source& source);
 
 }  // namespace gradkern::chain

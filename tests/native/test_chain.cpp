@@ -51,7 +51,7 @@ std::vector<std::uint8_t> run(const executor::Executor& e, const Net& n, std::ve
   std::int64_t steps = 0;
   const auto poll = [&](std::int64_t, std::int64_t) { ++steps; };
   chain.forward(poll);
-  std::vector<double> gradient(static_cast<std::size_t>(batch * widths[4]), 1.0);
+  const chain::Values gradient(static_cast<std::size_t>(batch * widths[4]), 1.0);
   chain.backward(gradient, {gradient, 0}, poll);
   CHECK(steps == 9, steps);
   std::vector<std::uint8_t> bytes;

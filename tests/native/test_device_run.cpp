@@ -37,7 +37,7 @@ struct Net {
   std::vector<test::Tensor> tensors;
   std::vector<chain::Layer> layers;
   test::Tensor input;
-  std::vector<double> gradient;
+  chain::Values gradient;
 };
 
 chain::Source source(const test::Tensor& t) { return {t.format, t.data(), t.size()}; }
@@ -61,7 +61,8 @@ Net net(const Case& c) {
                         c.biases && l != 2 ? source(n.tensors[2 * l - 1]) : chain::Source{},
                         {activations[l % 4], 0.0}});
   n.input = test::tensor(c.given, values(80, c.batch * c.widths[0], 1));
-  n.gradient = test::random_values(81, c.batch * c.widths.back(), -9, 0);
+  const std::vector<double> gradient = test::random_values(81, c.batch * c.widths.back(), -9, 0);
+  n.gradient.assign(gradient.begin(), gradient.end());
   return n;
 }
 

@@ -70,7 +70,7 @@ Result run(const executor::Executor& e, const Case& c) {
   std::int64_t polls = 0;
   const auto poll = [&](std::int64_t, std::int64_t) { ++polls; };
   chain.forward(poll);
-  const std::vector<double> gradient(static_cast<std::size_t>(c.losses * batch * hidden), 1.0);
+  const chain::Values gradient(static_cast<std::size_t>(c.losses * batch * hidden), 1.0);
   chain.backward({gradient, gradient, std::vector<std::int64_t>(static_cast<std::size_t>(c.losses), 0)}, poll);
   CHECK(polls > steps, polls);
   Result result;

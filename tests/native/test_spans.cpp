@@ -55,7 +55,7 @@ std::vector<double> run_layers(const executor::Executor& e, const chain::Arithme
   const auto x = test::random_values(5, batch * inputs, -4, 2);
   chain::Run run(e, arithmetic, layers, source_of(x), batch, scale, false, false, measured);
   run.forward(no_poll);
-  run.backward(std::vector<double>(static_cast<std::size_t>(batch * widths[depth]), 1.0), {}, no_poll);
+  run.backward(chain::Values(static_cast<std::size_t>(batch * widths[depth]), 1.0), {}, no_poll);
   return numbers_of(run.records());
 }
 
@@ -66,7 +66,7 @@ std::vector<double> run_steps(const executor::Executor& e, const chain::Arithmet
   const chain::Cell cell{hidden, inputs, source_of(w), source_of(v), source_of(b), {ops::ActivationId::tanh, 0.0}};
   chain::Recurrence run(e, arithmetic, cell, {source_of(x), steps, batch, {}, 0, false}, scale, false, false, measured);
   run.forward(no_poll);
-  run.backward({std::vector<double>(static_cast<std::size_t>(batch * hidden), 1.0), {}, {}}, no_poll);
+  run.backward({chain::Values(static_cast<std::size_t>(batch * hidden), 1.0), {}, {}}, no_poll);
   auto numbers = numbers_of(run.records());
   for (const chain::Contribution& c : run.contributions()) numbers.push_back(c.log2_norm);
   return numbers;
