@@ -79,11 +79,11 @@ template <class F, class WasZero>
 Plain count_plain(const typename F::container* stored, std::int64_t count, WasZero was_zero) {
   Plain plain{count_kept<F>(stored, count), 0};
   if (plain.kept == count) return plain;
-  constexpr auto mask = formats::Layout<F>::sign - 1;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const bool zero = ((std::uint64_t(stored[i]) >> F::container_shift) & mask) == 0;
-    plain.structural += zero & was_zero(i);
-  }
+  using C = typename F::container;
+  constexpr C mask = static_cast<C>((formats::Layout<F>::sign - 1) << F::container_shift);
+  int structural = 0;
+  for (int i = 0; i < static_cast<int>(count); ++i) structural += ((stored[i] & mask) == 0) & was_zero(i);
+  plain.structural = structural;
   return plain;
 }
 

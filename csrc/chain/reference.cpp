@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/thread_pool.hpp"
+
 namespace gradkern::chain {
 namespace {
 
@@ -10,17 +12,27 @@ using ops::ActivationId;
 
 constexpr double window = 0x1p200;
 
-double largest(const Values& values) {
+double largest(const double* values, std::int64_t count) {
   double most[8] = {};  // side by side, for vectors
-  std::size_t i = 0;
+  std::int64_t i = 0;
   const auto take = [](double& kept, double v) {
     const double a = std::abs(v);
     kept = a < __builtin_inf() && a > kept ? a : kept;
   };
-  for (; i + 8 <= values.size(); i += 8)
-    for (std::size_t j = 0; j < 8; ++j) take(most[j], values[i + j]);
-  for (; i < values.size(); ++i) take(most[0], values[i]);
+  for (; i + 8 <= count; i += 8)
+    for (std::int64_t j = 0; j < 8; ++j) take(most[j], values[i + j]);
+  for (; i < count; ++i) take(most[0], values[i]);
   return *std::max_element(most, most + 8);
+}
+
+double largest(const Values& values) {
+  constexpr std::int64_t chunk = 8192;
+  const auto size = static_cast<std::int64_t>(values.size());
+  std::vector<double> parts(static_cast<std::size_t>(base::chunk_count(size, chunk)));
+  base::parallel_for(static_cast<std::int64_t>(parts.size()), [&](std::int64_t c) {
+    parts[static_cast<std::size_t>(c)] = largest(values.data() + c * chunk, std::min(chunk, size - c * chunk));
+  });
+  return parts.empty() ? 0 : *std::max_element(parts.begin(), parts.end());
 }
 
 int to_int(std::int64_t exponent) {
@@ -84,21 +96,29 @@ void renormalise(Reference& tensor) {
   tensor.exponent += shift;
 }
 
+void reference_products(const Executor& e, const std::vector<ReferenceProduct>& list) {
+  std::vector<executor::ProductArgs> products;
+  for (const ReferenceProduct& p : list) {
+    p.result->values.resize(static_cast<std::size_t>(p.m * p.n));
+    p.result->exponent = p.exponent;
+    executor::ProductArgs args{};
+    args.m = p.m;
+    args.n = p.n;
+    args.k = p.k;
+    args.a = p.a;
+    args.b = p.b;
+    args.operands = args.accumulate = args.bias_format = FormatId::float64;
+    args.wide = p.result->values.data();
+    products.push_back(args);
+  }
+  e.products(e, products.data(), static_cast<std::int64_t>(products.size()));
+  for (const ReferenceProduct& p : list) renormalise(*p.result);
+}
+
 Reference reference_product(const Executor& e, const executor::Operand& a, const executor::Operand& b, std::int64_t m,
                             std::int64_t n, std::int64_t k, std::int64_t exponent) {
   Reference result;
-  result.values.resize(static_cast<std::size_t>(m * n));
-  result.exponent = exponent;
-  executor::ProductArgs args{};
-  args.m = m;
-  args.n = n;
-  args.k = k;
-  args.a = a;
-  args.b = b;
-  args.operands = args.accumulate = args.bias_format = FormatId::float64;
-  args.wide = result.values.data();
-  e.products(e, &args, 1);
-  renormalise(result);
+  reference_products(e, {{&result, a, b, m, n, k, exponent}});
   return result;
 }
 
@@ -181,10 +201,10 @@ Reference reference_activation(const Executor& e, const Reference& z, Activation
 
 Reference reference_activation_backward(const Executor& e, const Reference& dh, const Reference& z,
                                         ActivationId activation, double alpha) {
-  Reference dz{times_slope(e, dh.values, homogeneous(activation) ? z.values : true_values(z), activation, alpha),
-               dh.exponent};
-  if (!homogeneous(
-          activation)) {  // phi' is never zero there: what underflowed stands as the smallest double, not as zero
+  const bool scales = homogeneous(activation);
+  const Values truth = scales ? Values() : true_values(z);
+  Reference dz{times_slope(e, dh.values, scales ? z.values : truth, activation, alpha), dh.exponent};
+  if (!scales) {  // phi' is never zero there: what underflowed stands as the smallest double, not as zero
     for (std::size_t i = 0; i < dz.values.size(); ++i) {
       if (dz.values[i] == 0 && dh.values[i] != 0) dz.values[i] = std::copysign(0x1p-1074, dh.values[i]);
     }

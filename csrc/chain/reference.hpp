@@ -8,6 +8,12 @@ namespace gradkern::chain {
 
 // a (m, k) times b (k, n), exactly as they are in whatever format; the exponent of the result is `exponent`, then
 // renormalised.
+struct ReferenceProduct {
+  Reference* result;
+  executor::Operand a, b;
+  std::int64_t m, n, k, exponent;
+};
+void reference_products(const Executor&, const std::vector<ReferenceProduct>& list);
 Reference reference_product(const Executor&, const executor::Operand& a, const executor::Operand& b, std::int64_t m,
                             std::int64_t n, std::int64_t k, std::int64_t exponent);
 

@@ -149,12 +149,12 @@ void Run::backward_layer(std::int64_t l) {
   if (recorder_.with_reference()) {
     const Reference ones{Values(at(batch_), 1.0), 0};
     const Reference& h = reference_activations_[at(l - 1)];
-    dw_truth = reference_product(e, columns_of(dz_truth, n_out), rows_of(h, n_in), n_out, n_in, batch_,
-                                 dz_truth.exponent + h.exponent);
-    db_truth =
-        reference_product(e, rows_of(ones, batch_), rows_of(dz_truth, n_out), 1, n_out, batch_, dz_truth.exponent);
-    dh_truth = reference_product(e, rows_of(dz_truth, n_out), {layer.weight.format, layer.weight.data, n_in, 1}, batch_,
-                                 n_in, n_out, dz_truth.exponent);
+    const executor::Operand w{layer.weight.format, layer.weight.data, n_in, 1};
+    reference_products(
+        e, {{&dw_truth, columns_of(dz_truth, n_out), rows_of(h, n_in), n_out, n_in, batch_,
+             dz_truth.exponent + h.exponent},
+            {&db_truth, rows_of(ones, batch_), rows_of(dz_truth, n_out), 1, n_out, batch_, dz_truth.exponent},
+            {&dh_truth, rows_of(dz_truth, n_out), w, batch_, n_in, n_out, dz_truth.exponent}});
   }
   const Stored& h = activations_[at(l - 1)];
   std::vector<Recorder::Product> list{
