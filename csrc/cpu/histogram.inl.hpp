@@ -92,6 +92,7 @@ class CodeHistogram {
   // n codes, a multiple of simd::vector_bytes, and zeros up to the next one of codes_turn. Those that are not zero lie in
   // [least, most].
   GRADKERN_HD void count(const std::uint8_t* codes, std::int64_t n, int least, int most) {
+    if (vectors_ == 0) top_ = most + 1;  // others are larger yet
     const bool inside = most <= top_ && least > top_ - window;
     std::int64_t i = 0;
     for (; inside && i + joined <= n; i += joined) count_joined(codes + i);
