@@ -14,42 +14,55 @@
 namespace gradkern::cpu {
 namespace {
 
-// Where a block is read from. With every vector that is read, memory is asked for as much of `next`, if any; and for some
-// lines more where nothing is read for a while.
-inline constexpr int lines_meanwhile = 8;
+// What is asked for from memory while a block is read: with every line, one of `at`. Of a chunk two streams by turns, its
+// halves, for that takes less time than one; and some lines more where nothing is read for a while.
+template <class C>
+struct TwoStreams {
+  static constexpr std::int64_t size = sizeof(C), chunk = ops::statistics_chunk * size;
+  static constexpr int lines_meanwhile = 8, streams = simd::vector_bytes * size >= 128 ? 2 : 1;
+  const char* at;
 
-// Entries that are lanes already.
-template <class T>
-struct InPlace {
-  const T* x;
-  const char* next;
-  GRADKERN_HD void load(std::int64_t) const {}
-  GRADKERN_HD simd::vec<T, lane_count<T>> entries(std::int64_t i, int j) const {
-    const char* const wanted = next + i * std::int64_t(sizeof(T));
-    return simd::fetch_after(simd::vec<T, lane_count<T>>::load(x + i + j), wanted + j * int(sizeof(T)));
+  // While entries from i on of a chunk are read, a chunk at `wanted` is asked for.
+  static TwoStreams of(const char* wanted, std::int64_t i) { return {wanted + i * size / streams}; }
+
+  // v, which was read at entry i + j of a block, and its line asked for.
+  template <class V>
+  GRADKERN_HD V fetch(V v, std::int64_t i, int j) const {
+    const int line = j * int(size) / 64;
+    if (j * int(size) % 64 != 0) return v;
+    return simd::fetch_after(v, at + i * size / streams + line / streams * 64 + line % streams * (chunk / streams));
   }
   GRADKERN_HD void fetch_meanwhile(std::int64_t n) const {
-    for (int k = 0; k < lines_meanwhile; ++k) __builtin_prefetch(next + n * std::int64_t(sizeof(T)) + 64 * k);
+    for (int k = 0; k < lines_meanwhile; ++k)
+      __builtin_prefetch(at + n * size / streams + k / streams * 64 + k % streams * (chunk / streams), 0, 2);
   }
+};
+
+// Where a block is read from: entries that are lanes already.
+template <class T, class C>
+struct InPlace {
+  const T* x;
+  TwoStreams<C> ahead;
+  GRADKERN_HD void load(std::int64_t) const {}
+  GRADKERN_HD simd::vec<T, lane_count<T>> entries(std::int64_t i, int j) const {
+    return ahead.fetch(simd::vec<T, lane_count<T>>::load(x + i + j), i, j);
+  }
+  GRADKERN_HD void fetch_meanwhile(std::int64_t n) const { ahead.fetch_meanwhile(n); }
 };
 
 // Entries of a block in a format of 16 bits, widened to x as they are looked at.
 template <class F>
 struct Widened {
-  using container = typename F::container;
-  const container* stored;
+  const typename F::container* stored;
   float* x;
-  const char* next;
+  TwoStreams<typename F::container> ahead;
   GRADKERN_HD void load(std::int64_t) const {}
   GRADKERN_HD simd::vec_f32 entries(std::int64_t i, int j) const {
-    simd::vec_f32 v = widen_lanes<F>(stored + i + j);
-    if (j % 32 == 0) v = simd::fetch_after(v, next + (i + j) * std::int64_t(sizeof(container)));
+    const simd::vec_f32 v = ahead.fetch(widen_lanes<F>(stored + i + j), i, j);
     v.store(x + i + j);
     return v;
   }
-  GRADKERN_HD void fetch_meanwhile(std::int64_t n) const {
-    for (int k = 0; k < lines_meanwhile; ++k) __builtin_prefetch(next + n * std::int64_t(sizeof(container)) + 64 * k);
-  }
+  GRADKERN_HD void fetch_meanwhile(std::int64_t n) const { ahead.fetch_meanwhile(n); }
 };
 
 // Entries from `first` on, of which `count` are decoded to x and the rest is zeros.
@@ -88,9 +101,9 @@ __attribute__((noinline)) void sum(const T* x, std::int64_t first, std::int64_t 
 template <class T, bool zeros, class Source>
 __attribute__((noinline)) void scan(Source source, std::int64_t first, std::int64_t end, Scanner<T, zeros>& scanner,
                                     Scan<T>& s, std::uint8_t* codes) {
-  Scanner<T, zeros> held = scanner;
+  Scanner<T, zeros> held;  // in registers, which a copy of `scanner` would not be
   for (std::int64_t i = first; i < end; i += simd::vector_bytes) held.step(source, i, s, codes + i);
-  scanner = held;
+  scanner.merge(held);
 }
 
 // Where both fit into the registers, what waits in one is done in the other.
@@ -98,13 +111,13 @@ inline constexpr bool scans_with_sums = simd::vector_bytes == 64;
 template <class T, bool zeros, class Source>
 __attribute__((noinline)) void scan_and_sum(Source source, std::int64_t end, Scanner<T, zeros>& scanner,
                                             Summer<T, false>& sums, Scan<T>& s, std::uint8_t* codes) {
-  Scanner<T, zeros> held = scanner;
+  Scanner<T, zeros> held;
   Summer<T, false> summer = sums;
   for (std::int64_t i = 0; i < end; i += simd::vector_bytes) {
     held.step(source, i, s, codes + i);
     add_group(source.x, i, summer);
   }
-  scanner = held;
+  scanner.merge(held);
   sums = summer;
 }
 
@@ -225,30 +238,28 @@ class BlockMeter {
 template <class T, class F>
 void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, std::int64_t piece,
                    ops::Statistics& result, ops::Moments* pieces) {
-  using container = typename F::container;
-  constexpr std::int64_t ahead = 8192;  // bytes
+  using C = typename F::container;
+  constexpr std::int64_t chunk = ops::statistics_chunk;
   alignas(64) T buffer[statistics_block];
   BlockMeter<T> meter(result);
   for (std::int64_t i = begin; i < end; i += statistics_block) {
     ops::Moments& moments = pieces[(i - begin) / piece];
-    const std::int64_t count = std::min(end - i, statistics_block);
-    const auto* const stored = static_cast<const container*>(args.data) + i;
-    const char* const wanted =
-        args.next ? static_cast<const char*>(args.next) + i * std::int64_t(sizeof(container)) : nullptr;
-    const char* const next = wanted ? wanted : reinterpret_cast<const char*>(stored) + ahead;
-    if constexpr (sizeof(container) == sizeof(T)) {
-      if (count == statistics_block) {
-        meter.measure(InPlace<T>{static_cast<const T*>(args.data) + i, next}, count, count, i, moments);
-        continue;
+    const std::int64_t count = std::min(end - i, statistics_block), in_chunk = i % chunk;
+    const C* const stored = static_cast<const C*>(args.data) + i;
+    const C* const wanted = static_cast<const C*>(args.next) + i;
+    if (count == statistics_block && sizeof(C) > 1) {
+      const C* const next = args.next ? wanted : stored + chunk;
+      const auto ahead = TwoStreams<C>::of(reinterpret_cast<const char*>(next - in_chunk), in_chunk);
+      if constexpr (sizeof(C) == sizeof(T)) {
+        meter.measure(InPlace<T, C>{static_cast<const T*>(args.data) + i, ahead}, count, count, i, moments);
+      } else if constexpr (sizeof(C) == 2) {
+        meter.measure(Widened<F>{stored, buffer, ahead}, count, count, i, moments);
       }
-    } else if constexpr (sizeof(container) == 2) {
-      if (count == statistics_block) {
-        meter.measure(Widened<F>{stored, buffer, next}, count, count, i, moments);
-        continue;
-      }
+      continue;
     }
     const std::int64_t n = (count + simd::vector_bytes - 1) / simd::vector_bytes * simd::vector_bytes;
-    meter.measure(Decoded<T>{args, i, count, buffer, wanted, sizeof(container)}, count, n, i, moments);
+    const char* const next = args.next ? reinterpret_cast<const char*>(wanted) : nullptr;
+    meter.measure(Decoded<T>{args, i, count, buffer, next, sizeof(C)}, count, n, i, moments);
   }
   meter.finish();
 }

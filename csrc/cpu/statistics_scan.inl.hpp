@@ -83,6 +83,15 @@ struct Scanner {
     }
   }
 
+  GRADKERN_HD void merge(const Scanner& other) {
+    for (int j = 0; j < 2; ++j) {
+      amax[j] = max(amax[j], other.amax[j]);
+      amin[j] = min(amin[j], other.amin[j]);
+    }
+    negative += other.negative;
+    zero += other.zero;
+  }
+
   GRADKERN_HD void finish(Scan<T>& s) const {
     s.negative = negative;
     s.zero = zero;

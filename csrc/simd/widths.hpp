@@ -27,13 +27,13 @@ GRADKERN_HD void prefetch_page(const void* p) {
   __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + 4096));
 }
 
-// v, and memory is asked for what lies at p: here and now. Compilers would gather fetches, which then take twice as long.
+// v, and memory is asked for what lies at p, for the second cache: here and now. Compilers would gather fetches, which then take twice as long.
 template <class T, int N>
 GRADKERN_HD vec<T, N> fetch_after(vec<T, N> v, const char* p) {
 #if defined(GRADKERN_SIMD_AVX512)
-  asm("prefetcht0 %1" : "+v"(v.v) : "m"(*p));
+  asm("prefetcht1 %1" : "+v"(v.v) : "m"(*p));
 #else
-  __builtin_prefetch(p);
+  __builtin_prefetch(p, 0, 2);
 #endif
   return v;
 }
