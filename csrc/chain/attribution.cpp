@@ -32,7 +32,7 @@ bool clamped(double w, const Rounded& how, std::int64_t index) {
   return formats::encode<F>(w, how.mode, formats::draw(how.mode, how.stream, index)).event == formats::Event::overflow;
 }
 
-constexpr std::int64_t chunk = 4096, block = 256;
+constexpr std::int64_t chunk = 4096, block = 256, worth_threads = 8192;
 
 // body(begin, end, part) for each chunk on any thread, the parts merged in index order.
 template <class Part, class Body, class Merge>
@@ -258,13 +258,18 @@ Cause activation_cause(const executor::ActivationArgs& args, double wide, std::i
 }  // namespace
 
 Attribution attribute(std::int64_t size, const Judge& judge, const std::function<void()>& besides) {
+  Attribution total{};
+  if (size < worth_threads) {
+    besides();
+    judge(0, size, total);
+    return total;
+  }
   std::vector<Attribution> parts(static_cast<std::size_t>(base::chunk_count(size, chunk)));
   base::parallel_for(static_cast<std::int64_t>(parts.size()) + 1, [&](std::int64_t task) {
     if (task == 0) return besides();
     const std::int64_t c = task - 1;
     judge(c * chunk, std::min(size, (c + 1) * chunk), parts[static_cast<std::size_t>(c)]);
   });
-  Attribution total{};
   for (const Attribution& part : parts) add(total, part);
   return total;
 }
