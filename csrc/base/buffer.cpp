@@ -36,12 +36,12 @@ void ask_for_large_pages([[maybe_unused]] std::uint8_t* bytes, [[maybe_unused]] 
 
 }  // namespace
 
-Buffer::Bytes Buffer::take(std::size_t& size) {
+Buffer::Bytes Buffer::take(std::size_t& size, bool exactly) {
   Kept& k = kept();
   const std::unique_lock lock(k.mutex, std::try_to_lock);
   if (size >= worth_keeping && lock.owns_lock()) {
     const auto found = k.free.lower_bound(size);
-    if (found != k.free.end() && found->first <= size + size / 4) {
+    if (found != k.free.end() && found->first <= (exactly ? size : size + size / 4)) {
       size = found->first;
       std::uint8_t* bytes = found->second;
       k.free.erase(found);
@@ -64,7 +64,7 @@ void Buffer::give_back(Bytes bytes, std::size_t size) noexcept try {
 } catch (...) {  // no room for a note: the bytes are freed
 }
 
-std::uint8_t* take_bytes(std::size_t size) { return Buffer::take(size).release(); }
+std::uint8_t* take_bytes(std::size_t size) { return Buffer::take(size, true).release(); }
 void give_back_bytes(std::uint8_t* bytes, std::size_t size) noexcept { Buffer::give_back(Buffer::Bytes(bytes), size); }
 
 }  // namespace gradkern::base

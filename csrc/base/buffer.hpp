@@ -58,7 +58,7 @@ class Buffer {
   };
   using Bytes = std::unique_ptr<std::uint8_t[], Free>;
 
-  static Bytes take(std::size_t& size);  // or more, which it says
+  static Bytes take(std::size_t& size, bool exactly = false);  // or more, which it says
   static void give_back(Bytes bytes, std::size_t size) noexcept;
   friend std::uint8_t* take_bytes(std::size_t size);
   friend void give_back_bytes(std::uint8_t* bytes, std::size_t size) noexcept;

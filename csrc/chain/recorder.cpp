@@ -87,9 +87,11 @@ void Recorder::store(Stored& stored, const Source& wide, double scale, std::int6
   if (!in_place) round(stored, wide, scale, how, record.rounding);
   if (truth) {
     record.reference_exponent = truth->exponent;
-    record.attribution = attribute(stored.size, judge_of(wide, stored, how, *truth), [&] {
-      record.relative_error = relative_error(executor_, stored, log2_scale, *truth);
-    });
+    const auto error = [&] { record.relative_error = relative_error(executor_, stored, log2_scale, *truth); };
+    const bool elsewhere = executor_.device != nullptr;  // a device is the calling thread's
+    record.attribution =
+        attribute(stored.size, judge_of(wide, stored, how, *truth), elsewhere ? std::function<void()>([] {}) : error);
+    if (elsewhere) error();
     if (shows_stalls(role))
       record.attribution.stalled = stalled_since(before_[static_cast<int>(role)], stored, *truth, record.attribution);
   }

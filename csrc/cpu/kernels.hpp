@@ -112,7 +112,7 @@ struct Kernels {
   void (*matvec)(const executor::MatvecArgs&, std::int64_t begin, std::int64_t end);
   void (*activation_forward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
   void (*activation_backward)(const executor::ActivationArgs&, std::int64_t begin, std::int64_t end);
-  // The moments of each block; begin is the start of one.
+  // The moments of each piece, a block or a chunk; begin is the start of one.
   void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, std::int64_t piece,
                   ops::Statistics& counts, ops::Moments* moments);
   void (*errors)(const executor::ErrorArgs&, std::int64_t begin, std::int64_t end, executor::ErrorSums& sums);

@@ -145,7 +145,7 @@ class CellCounter {
     std::uint32_t word[64];
     std::uint64_t any = 0, several = 0;
     explicit Words(const char* stored) {
-      using simd::words;
+      using words = simd::vec<std::uint32_t, simd::vector_bytes / 4>;
       __builtin_memcpy(word, stored, sizeof word);
       for (int w = 0; w < 64; w += simd::vector_bytes / 4) {
         words v;

@@ -100,7 +100,7 @@ GRADKERN_HD unsigned lanes_of(vec<T, N> v) {
   if constexpr (sizeof(T) == 8) return static_cast<unsigned>(_mm_movemask_pd((__m128d)v.v));
 #else
   unsigned bits = 0;
-  for (int i = 0; i < N; ++i) bits |= unsigned(v.v[i] >> (8 * sizeof(T) - 1)) << i;
+  for (int i = 0; i < N; ++i) bits |= unsigned(static_cast<std::uint64_t>(v.v[i]) >> (8 * sizeof(T) - 1) & 1) << i;
   return bits;
 #endif
 }

@@ -71,10 +71,28 @@ bool same(const ops::Statistics& a, const ops::Statistics& b) {
   return equal;
 }
 
+// Block by block, entry by entry, as ops/statistics.hpp has it.
+std::unique_ptr<ops::Statistics> by_definition(const Tensor& t) {
+  auto s = ops::make_statistics();
+  for (std::int64_t first = 0; first < t.size(); first += ops::statistics_chunk) {
+    ops::Moments chunk;
+    for (std::int64_t b = first; b < std::min(t.size(), first + ops::statistics_chunk); b += ops::statistics_block) {
+      const auto value = [&](std::int64_t i) { return t.values[static_cast<std::size_t>(b + i)]; };
+      ops::measure_block(*s, chunk, value, b, std::min(t.size() - b, ops::statistics_block));
+    }
+    s->moments.merge(chunk);
+  }
+  formats::visit(t.format, [&](auto f) { ops::count_subnormals(*s, formats::Layout<decltype(f)>::min_exponent); });
+  return s;
+}
+
 void one(const std::vector<executor::Executor>& executors, const Tensor& t) {
   base::set_num_threads(1);
   const auto first = measured(executors.front(), t);
   against_truth(t, *first);
+  const bool patterns =
+      formats::visit(t.format, [&](auto f) { return ops::measured_by_pattern<decltype(f)>(t.size()); });
+  if (!patterns) CHECK(same(*first, *by_definition(t)), test::name_of(t.format), t.size());
   for (const int threads : {1, 2, 3, 7}) {
     base::set_num_threads(threads);
     for (const auto& e : executors) {
@@ -98,6 +116,40 @@ void by_pattern(const std::vector<executor::Executor>& executors, FormatId forma
   auto mirrored = measured(executors.front(), test::tensor(format, values)), s = measured(executors.front(), t);
   mirrored->first_nonfinite = s->first_nonfinite;
   if (patterns) CHECK(same(*mirrored, *s), test::name_of(format), size);
+}
+
+// Whole blocks of ordinary numbers, some of them with zeros, and cells and binades that blocks go on with or leave.
+void ordinary_blocks(const std::vector<executor::Executor>& executors, FormatId format) {
+  const auto size = 5 * ops::statistics_block + 77;
+  const auto ordinary = test::random_values(71, size, -9, 0);
+  const auto tensor_of = [&](auto value) {
+    std::vector<double> values(ordinary);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = value(values[i], static_cast<std::int64_t>(i));
+    one(executors, test::tensor(format, values));
+  };
+  constexpr std::int64_t block = ops::statistics_block;
+  tensor_of([](double x, std::int64_t) { return x > 0 ? x : 0.0; });
+  tensor_of([](double x, std::int64_t) { return x > 0 ? x : -0.0; });
+  tensor_of([](double x, std::int64_t i) { return i / block % 2 == 0 && i % 3 == 0 ? 0.0 : x; });
+  tensor_of([](double x, std::int64_t i) { return i == 3 * block - 1 ? -0.0 : x; });  // the only one
+  tensor_of([](double, std::int64_t i) { return i % 2 == 0 ? -0.0 : 0.0; });
+  tensor_of([](double x, std::int64_t) { return std::copysign(0.25, x); });  // powers of two alone
+  tensor_of([](double x, std::int64_t) { return std::copysign(2 - 0x1p-11, x); });
+  for (const std::int64_t few : {1, 8, 9, 100})  // at the end of a block of zeros
+    tensor_of([&](double, std::int64_t i) { return i % block >= block - few ? 0.5 : 0.0; });
+  for (const std::int64_t few : {8, 9})
+    tensor_of([&](double x, std::int64_t i) { return i % block % 32 == 5 && i % block / 32 < few ? 0.5 : x; });
+  tensor_of([](double x, std::int64_t i) { return std::ldexp(x, i / block % 2 == 0 ? 0 : -5); });
+  if (format == FormatId::float64 || format == FormatId::float32 || format == FormatId::bfloat16)
+    for (const int power : {-17, 40, -100, -115, 100})
+      tensor_of([&](double x, std::int64_t i) { return std::ldexp(x, i / block % 2 == 0 ? 0 : power); });
+}
+
+// More entries than the counters of a histogram hold, and tensors that are cut between chunks beside those that are not.
+void pieces(const std::vector<executor::Executor>& executors, FormatId format) {
+  constexpr std::int64_t from = 32 * ops::statistics_chunk;
+  for (const std::int64_t size : {from - 1, from + 3 * ops::statistics_block + 5})
+    one(executors, test::tensor(format, test::random_values(72, size, -9, 0)));
 }
 
 // Many tensors in one call, cut wherever threads share them, have the statistics that each has by itself.
@@ -169,6 +221,8 @@ int main() {
     const std::int64_t from = format == FormatId::bfloat16 ? 1 << 20 : 1 << 12;
     for (const std::int64_t size : {from - 1, from, from + 70001}) by_pattern(executors, format, size);
   }
+  for (const FormatId format : test::all_formats) ordinary_blocks(executors, format);
+  for (const FormatId format : {FormatId::float16, FormatId::float32}) pieces(executors, format);
   many(executors);
   for (const auto& e : executors)
     for (const int exponent : {1023, 700, 505, 480, -350, -390, -410, -480, -700, -1000, -1033})
