@@ -20,21 +20,26 @@ template <class C>
 struct TwoStreams {
   static constexpr std::int64_t size = sizeof(C), chunk = ops::statistics_chunk * size;
   static constexpr int lines_meanwhile = 8, streams = simd::vector_bytes * size >= 128 ? 2 : 1;
-  const char* at;
+  std::uintptr_t at;  // no pointer: it may lie beyond the tensor
 
   // While entries from i on of a chunk are read, a chunk at `wanted` is asked for.
-  static TwoStreams of(const char* wanted, std::int64_t i) { return {wanted + i * size / streams}; }
+  static TwoStreams of(std::uintptr_t wanted, std::int64_t i) { return {wanted + std::uintptr_t(i * size / streams)}; }
 
   // v, which was read at entry i + j of a block, and its line asked for.
   template <class V>
   GRADKERN_HD V fetch(V v, std::int64_t i, int j) const {
     const int line = j * int(size) / 64;
     if (j * int(size) % 64 != 0) return v;
-    return simd::fetch_after(v, at + i * size / streams + line / streams * 64 + line % streams * (chunk / streams));
+    return simd::fetch_after(v, address(i * size / streams + line / streams * 64 + line % streams * (chunk / streams)));
   }
   GRADKERN_HD void fetch_meanwhile(std::int64_t n) const {
     for (int k = 0; k < lines_meanwhile; ++k)
-      __builtin_prefetch(at + n * size / streams + k / streams * 64 + k % streams * (chunk / streams), 0, 2);
+      __builtin_prefetch(address(n * size / streams + k / streams * 64 + k % streams * (chunk / streams)), 0, 2);
+  }
+
+ private:
+  GRADKERN_HD const char* address(std::int64_t offset) const {
+    return reinterpret_cast<const char*>(at + std::uintptr_t(offset));
   }
 };
 
@@ -245,11 +250,11 @@ void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std
   for (std::int64_t i = begin; i < end; i += statistics_block) {
     ops::Moments& moments = pieces[(i - begin) / piece];
     const std::int64_t count = std::min(end - i, statistics_block), in_chunk = i % chunk;
-    const C* const stored = static_cast<const C*>(args.data) + i;
-    const C* const wanted = static_cast<const C*>(args.next) + i;
+    [[maybe_unused]] const C* const stored = static_cast<const C*>(args.data) + i;
     if (count == statistics_block && sizeof(C) > 1) {
-      const C* const next = args.next ? wanted : stored + chunk;
-      const auto ahead = TwoStreams<C>::of(reinterpret_cast<const char*>(next - in_chunk), in_chunk);
+      const auto next = reinterpret_cast<std::uintptr_t>(args.next ? args.next : args.data);
+      const std::int64_t wanted = i - in_chunk + (args.next ? 0 : chunk);
+      const auto ahead = TwoStreams<C>::of(next + std::uintptr_t(wanted) * sizeof(C), in_chunk);
       if constexpr (sizeof(C) == sizeof(T)) {
         meter.measure(InPlace<T, C>{static_cast<const T*>(args.data) + i, ahead}, count, count, i, moments);
       } else if constexpr (sizeof(C) == 2) {
@@ -258,7 +263,7 @@ void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std
       continue;
     }
     const std::int64_t n = (count + simd::vector_bytes - 1) / simd::vector_bytes * simd::vector_bytes;
-    const char* const next = args.next ? reinterpret_cast<const char*>(wanted) : nullptr;
+    const char* const next = args.next ? static_cast<const char*>(args.next) + i * std::int64_t(sizeof(C)) : nullptr;
     meter.measure(Decoded<T>{args, i, count, buffer, next, sizeof(C)}, count, n, i, moments);
   }
   meter.finish();
