@@ -72,7 +72,7 @@ def test_hundred_million_elements():
     assert stats.std == pytest.approx(math.sqrt(squares / 1e8 - (total / 1e8) ** 2), rel=1e-12)
 
 
-@pytest.mark.parametrize("fmt, size", [("bfloat16", 2**20), ("float8_e4m3fn", 2**12), ("float8_e5m2", 2**17 + 3)])
+@pytest.mark.parametrize("fmt, size", [("float8_e4m3fn", 2**12), ("float8_e5m2", 2**17 + 3)])
 def test_large_tensors_of_few_bits(fmt, size, isa):
     """Measured by pattern: exact but for the last bits, and the same in any order."""
     x = random_bits(fmt, size)
@@ -103,9 +103,7 @@ def test_same_bits_on_every_isa_and_thread_count(fmt, isa, threads):
     check_same_as_baseline(("measure", fmt), lambda: json.dumps([gk.measure(x).to_dict(), gk.measure(y).to_dict()]))
 
 
-@pytest.mark.parametrize(
-    "fmt, size", [("bfloat16", 2**20 + 3), ("float8_e4m3fn", 2**12 + 5), ("float8_e5m2", 2**12 + 5)]
-)
+@pytest.mark.parametrize("fmt, size", [("float8_e4m3fn", 2**12 + 5), ("float8_e5m2", 2**12 + 5)])
 def test_same_bits_where_patterns_are_counted(fmt, size, isa, threads):
     raw, y = random_bits(fmt, size, 15), normal(fmt, size, 16)
     y[::5] = 0

@@ -1,11 +1,12 @@
 // How many magnitudes lie in each binade, counted without a table where they can be.
 //
-// A byte codes the binade of an entry, as in float32: its biased exponent, 0 for zero. A lookup turns the 16 binades of
+// A byte codes the binade of an entry: its biased exponent, as in float32 or as it is stored, 0 for what is not counted. A lookup turns the 16 binades of
 // a window into one bit each, of two bytes, and carry-save adders count every bit position: the positional population
 // count of Klarqvist, Mula, Lemire (2019). The window begins at the largest binade met when it was last moved; the few
 // entries outside are counted in a table one by one, and where there are many, so is all that lies near them.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 
 #include "ops/statistics.hpp"
@@ -77,7 +78,7 @@ struct PositionCounter {
 
 class CodeHistogram {
  public:
-  explicit CodeHistogram(ops::Binades& binades) : binades_(binades) {}
+  CodeHistogram(ops::Binades& binades, int bias) : binades_(binades), bias_(bias) {}
 
   // Adds what was counted to the binades; without it, nothing is.
   void finish() {
@@ -89,9 +90,9 @@ class CodeHistogram {
     }
   }
 
-  // n codes, a multiple of simd::vector_bytes, and zeros up to the next one of codes_turn. Those that are not zero lie in
-  // [least, most].
-  GRADKERN_HD void count(const std::uint8_t* codes, std::int64_t n, int least, int most) {
+  // n codes, a multiple of simd::vector_bytes, and zeros up to the next one of codes_turn, of magnitudes in [amin, amax].
+  GRADKERN_HD void count(const std::uint8_t* codes, std::int64_t n, double amin, double amax) {
+    const int least = std::max(ops::binade_of(amin) + bias_, 1), most = std::max(ops::binade_of(amax) + bias_, 0);
     if (vectors_ == 0) top_ = most + 1;  // others are larger yet
     const bool inside = most <= top_ && least > top_ - window;
     std::int64_t i = 0;
@@ -203,12 +204,13 @@ class CodeHistogram {
 
   void add(int code, std::int64_t count) {
     if (count == 0 || code == 0 || code == code_limit) return;
-    const int binade = code - code_bias;
+    const int binade = code - bias_;
     binades_.cover(binade, binade + 1);
     binades_.row(binade)[1] += count;
   }
 
   ops::Binades& binades_;
+  const int bias_;
   int top_ = 0;
   bool table_used_ = false;
   std::int64_t vectors_ = 0;

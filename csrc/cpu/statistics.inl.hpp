@@ -8,44 +8,18 @@
 #include <algorithm>
 
 #include "cpu/block.inl.hpp"
-#include "cpu/statistics_scan.inl.hpp"
+#include "cpu/cells.inl.hpp"
+#include "cpu/halves.inl.hpp"
 #include "cpu/statistics_sums.inl.hpp"
 
 namespace gradkern::cpu {
 namespace {
 
-// What is asked for from memory while a block is read: with every line, one of `at`. Of a chunk two streams by turns, its
-// halves, for that takes less time than one; and some lines more where nothing is read for a while.
-template <class C>
-struct TwoStreams {
-  static constexpr std::int64_t size = sizeof(C), chunk = ops::statistics_chunk * size;
-  static constexpr int lines_meanwhile = 8, streams = simd::vector_bytes * size >= 128 ? 2 : 1;
-  std::uintptr_t at;  // no pointer: it may lie beyond the tensor
-
-  // While entries from i on of a chunk are read, a chunk at `wanted` is asked for.
-  static TwoStreams of(std::uintptr_t wanted, std::int64_t i) { return {wanted + std::uintptr_t(i * size / streams)}; }
-
-  // v, which was read at entry i + j of a block, and its line asked for.
-  template <class V>
-  GRADKERN_HD V fetch(V v, std::int64_t i, int j) const {
-    const int line = j * int(size) / 64;
-    if (j * int(size) % 64 != 0) return v;
-    return simd::fetch_after(v, address(i * size / streams + line / streams * 64 + line % streams * (chunk / streams)));
-  }
-  GRADKERN_HD void fetch_meanwhile(std::int64_t n) const {
-    for (int k = 0; k < lines_meanwhile; ++k)
-      __builtin_prefetch(address(n * size / streams + k / streams * 64 + k % streams * (chunk / streams)), 0, 2);
-  }
-
- private:
-  GRADKERN_HD const char* address(std::int64_t offset) const {
-    return reinterpret_cast<const char*>(at + std::uintptr_t(offset));
-  }
-};
-
 // Where a block is read from: entries that are lanes already.
 template <class T, class C>
 struct InPlace {
+  static constexpr bool halves = false;
+  static constexpr Order order = Order::natural;
   const T* x;
   TwoStreams<C> ahead;
   GRADKERN_HD void load(std::int64_t) const {}
@@ -58,6 +32,8 @@ struct InPlace {
 // Entries of a block in a format of 16 bits, widened to x as they are looked at.
 template <class F>
 struct Widened {
+  static constexpr bool halves = simd::looks_at_halves;
+  static constexpr Order order = Order::natural;
   const typename F::container* stored;
   float* x;
   TwoStreams<typename F::container> ahead;
@@ -73,6 +49,8 @@ struct Widened {
 // Entries from `first` on, of which `count` are decoded to x and the rest is zeros.
 template <class T>
 struct Decoded {
+  static constexpr bool halves = false;
+  static constexpr Order order = Order::natural;
   const executor::StatisticsArgs& args;
   std::int64_t first, count;
   T* x;
@@ -89,38 +67,40 @@ struct Decoded {
   GRADKERN_HD void fetch_meanwhile(std::int64_t) const {}
 };
 
-template <class T>
-GRADKERN_HD void add_group(const T* x, std::int64_t i, Summer<T, false>& sums) {
+template <class T, class Source>
+GRADKERN_HD void add_group(const Source& source, std::int64_t i, Summer<T, false>& sums) {
 #pragma GCC unroll 4
-  for (int j = 0; j < simd::vector_bytes; j += ops::statistics_lanes) sums.step(x, i + j, 1);
+  for (int j = 0; j < simd::vector_bytes; j += ops::statistics_lanes) sums.step(source.x, i + j, 1);
 }
 
 // Entries [first, end), multiples of simd::vector_bytes. Functions of their own: their registers are all that there are.
-template <class T>
-__attribute__((noinline)) void sum(const T* x, std::int64_t first, std::int64_t end, Summer<T, false>& sums) {
+template <class T, class Source>
+__attribute__((noinline)) void sum(Source source, std::int64_t first, std::int64_t end, Summer<T, false>& sums) {
   Summer<T, false> summer = sums;  // in registers
-  for (std::int64_t i = first; i < end; i += simd::vector_bytes) add_group(x, i, summer);
+  for (std::int64_t i = first; i < end; i += simd::vector_bytes) add_group(source, i, summer);
   sums = summer;
 }
 
-template <class T, bool zeros, class Source>
-__attribute__((noinline)) void scan(Source source, std::int64_t first, std::int64_t end, Scanner<T, zeros>& scanner,
-                                    Scan<T>& s, std::uint8_t* codes) {
-  Scanner<T, zeros> held;  // in registers, which a copy of `scanner` would not be
+template <class T, class Scanner, class Source>
+__attribute__((noinline)) void scan(Source source, std::int64_t first, std::int64_t end, Scanner& scanner, Scan<T>& s,
+                                    std::uint8_t* codes) {
+  Scanner held;  // in registers, which a copy of `scanner` would not be
+  held.begin(scanner);
   for (std::int64_t i = first; i < end; i += simd::vector_bytes) held.step(source, i, s, codes + i);
   scanner.merge(held);
 }
 
 // Where both fit into the registers, what waits in one is done in the other.
 inline constexpr bool scans_with_sums = simd::vector_bytes == 64;
-template <class T, bool zeros, class Source>
-__attribute__((noinline)) void scan_and_sum(Source source, std::int64_t end, Scanner<T, zeros>& scanner,
-                                            Summer<T, false>& sums, Scan<T>& s, std::uint8_t* codes) {
-  Scanner<T, zeros> held;
+template <class T, class Scanner, class Source>
+__attribute__((noinline)) void scan_and_sum(Source source, std::int64_t end, Scanner& scanner, Summer<T, false>& sums,
+                                            Scan<T>& s, std::uint8_t* codes) {
+  Scanner held;
+  held.begin(scanner);
   Summer<T, false> summer = sums;
   for (std::int64_t i = 0; i < end; i += simd::vector_bytes) {
     held.step(source, i, s, codes + i);
-    add_group(source.x, i, summer);
+    add_group(source, i, summer);
   }
   scanner.merge(held);
   sums = summer;
@@ -128,10 +108,10 @@ __attribute__((noinline)) void scan_and_sum(Source source, std::int64_t end, Sca
 
 // All in one pass. n is a multiple of simd::vector_bytes. codes: of float only, and zeros up to the next multiple of
 // codes_turn.
-template <bool zeros, class T, class Source>
-GRADKERN_HD ops::BlockSums look(const Source& source, std::int64_t n, Scan<T>& s, std::uint8_t* codes) {
+template <class Scanner, class T, class Source>
+GRADKERN_HD ops::BlockSums look(Scanner& scanner, const Source& source, std::int64_t n, Scan<T>& s,
+                                std::uint8_t* codes) {
   source.load(n);
-  Scanner<T, zeros> scanner;
   Summer<T, false> sums;
   if constexpr (scans_with_sums) {
     scan_and_sum(source, n, scanner, sums, s, codes);
@@ -140,7 +120,7 @@ GRADKERN_HD ops::BlockSums look(const Source& source, std::int64_t n, Scan<T>& s
     for (std::int64_t first = 0; first < n; first += turn) {
       const std::int64_t end = std::min(n, first + turn);
       scan(source, first, end, scanner, s, codes);
-      sum(source.x, first, end, sums);
+      sum(source, first, end, sums);
     }
   }
   if (n < statistics_block) {
@@ -150,27 +130,26 @@ GRADKERN_HD ops::BlockSums look(const Source& source, std::int64_t n, Scan<T>& s
     __builtin_memset(codes + n, 0, std::size_t(-n & (codes_turn - 1)));
   }
   scanner.finish(s);
-  return sums.total();
+  return sums.template total<Source::order>();
 }
 
 // Again, where squares would leave float64.
 ops::BlockSums sum_scaled(const double* x, std::int64_t n, double scale) {
   Summer<double, true> sums;
   for (std::int64_t i = 0; i < n; i += ops::statistics_lanes) sums.step(x, i, scale);
-  return sums.total();
+  return sums.total<Order::natural>();
 }
 
 // Normal numbers and zeros, in cell 1.
 void count_binades(const float*, std::int64_t n, float amin, float amax, std::uint8_t* codes, ops::Binades&,
                    CodeHistogram& histogram) {
-  histogram.count(codes, n, ops::binade_of(amin) + code_bias, ops::binade_of(amax) + code_bias);
+  histogram.count(codes, n, amin, amax);
 }
 void count_binades(const double* x, std::int64_t n, double amin, double amax, std::uint8_t* codes,
                    ops::Binades& binades, CodeHistogram& histogram) {
   if (amin >= 0x1p-126 && amax < 0x1p128) {
     for (std::int64_t i = 0; i < n; i += simd::vector_bytes) code_binades(x + i, codes + i);
-    histogram.count(codes, n, ops::binade_of(amin) + code_bias, ops::binade_of(amax) + code_bias);
-    return;
+    return histogram.count(codes, n, amin, amax);
   }
   binades.cover(ops::binade_of(amin), ops::binade_of(amax) + 1);
   for (std::int64_t i = 0; i < n; ++i)
@@ -178,13 +157,20 @@ void count_binades(const double* x, std::int64_t n, double amin, double amax, st
 }
 
 // Measures block after block, and keeps what they share.
-template <class T>
+template <class T, class F>
 class BlockMeter {
  public:
-  explicit BlockMeter(ops::Statistics& result) : result_(result), histogram_(result.binades), cells_(result.binades) {}
+  explicit BlockMeter(ops::Statistics& result)
+      : result_(result),
+        histogram_(result.binades, code_bias),
+        stored_histogram_(result.binades, F::bias),
+        cells_(result.binades),
+        half_cells_(result.binades) {}
   void finish() {
     histogram_.finish();
+    stored_histogram_.finish();
     cells_.finish();
+    half_cells_.finish();
   }
 
   // count entries, and zeros up to n, a multiple of simd::vector_bytes; index is that of the first.
@@ -193,23 +179,27 @@ class BlockMeter {
     Scan<T> s;
     alignas(64) std::uint8_t codes[statistics_block];
     const T* x = source.x;
-    ops::BlockSums sums;
-    const bool with_zeros = zeros_ || n > count;
-    if (!with_zeros) sums = look<false>(source, n, s, codes);
-    if (with_zeros || s.amin == 0) sums = look<true>(source, n, s, codes);
+    std::uint16_t* taken = nullptr;
+    ops::BlockSums sums = look_at(source, zeros_ || n > count, n, s, codes, taken);
     zeros_ = s.zero > n - count;  // in the next block, too
+    const auto in_order = [&] {
+      if constexpr (Source::halves)
+        if (taken) widen_f32<F>(source.stored, n, source.x);
+      return x;
+    };
     if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal))
-      return measure_entries(x, count, index, moments);
+      return measure_entries(in_order(), count, index, moments);
     const T amax = base::bit_cast<T>(s.amax), amin = base::bit_cast<T>(s.amin);
     const int range = sizeof(T) == 8 ? ops::range_of(amax) : 0;
     const double scale = ops::range_scale(range);
     if constexpr (sizeof(T) == 8)
       if (range != 0) sums = sum_scaled(x, n, scale);
     const bool constant = amax == amin && s.zero == n - count && (s.negative == 0 || s.negative == count);
-    const ops::Moments found = ops::moments_of_sums(sums, count, range, constant || amax == 0,
-                                                    [&](double mean) { return sum_deviations(x, count, scale, mean); });
+    const ops::Moments found = ops::moments_of_sums(sums, count, range, constant || amax == 0, [&](double mean) {
+      return sum_deviations(in_order(), count, scale, mean);
+    });
     if (!(found.l1 < __builtin_inf()))
-      return measure_entries(x, count, index, moments);  // a NaN, or a sum beyond float64
+      return measure_entries(in_order(), count, index, moments);  // a NaN, or a sum beyond float64
     moments.merge(found);
     result_.size += count;
     result_.zero += s.zero - (n - count);
@@ -218,14 +208,45 @@ class BlockMeter {
     if (amax == 0) return;
     if (amin < result_.amin) result_.amin = amin;
     source.fetch_meanwhile(n);
-    count_binades(x, n, amin, amax, codes, result_.binades, histogram_);
-    cells_.take(x, s);
+    count_binades(x, n, amin, amax, codes, result_.binades, taken ? stored_histogram_ : histogram_);
+    if (taken) {
+      half_cells_.take(taken);
+    } else {
+      cells_.take(x, s);
+    }
   }
 
  private:
   using U = typename Wide<T>::unsigned_scalar;
   static constexpr U smallest_normal = U(1) << Wide<T>::fraction_bits, infinity = U(2 * Wide<T>::bias + 1)
                                                                                   << Wide<T>::fraction_bits;
+  static constexpr int crowded_blocks = 16;
+
+  // The sums. taken: if the entries are looked at as they are stored, up to where some are taken.
+  template <class Source>
+  GRADKERN_HD ops::BlockSums look_at(const Source& source, bool zeros, std::int64_t n, Scan<T>& s, std::uint8_t* codes,
+                                     std::uint16_t*& taken) {
+    if constexpr (Source::halves) {
+      if (crowded_ > 0) {
+        --crowded_;
+      } else if (!zeros) {
+        HalfScanner<F> scanner(half_cells_.next());
+        const ops::BlockSums sums = look(scanner, Halves<F>{source.stored, source.x, source.ahead}, n, s, codes);
+        zeros = s.amin == 0;
+        taken = scanner.taken;
+        if (!zeros && !half_cells_.is_crowded(taken)) return sums;
+        taken = nullptr;
+        if (!zeros) crowded_ = crowded_blocks;
+      }
+    }
+    if (!zeros) {
+      Scanner<T, false> scanner;
+      const ops::BlockSums sums = look(scanner, source, n, s, codes);
+      if (s.amin != 0) return sums;
+    }
+    Scanner<T, true> scanner;
+    return look(scanner, source, n, s, codes);
+  }
 
   __attribute__((noinline)) void measure_entries(const T* x, std::int64_t count, std::int64_t index,
                                                  ops::Moments& moments) {
@@ -233,9 +254,11 @@ class BlockMeter {
   }
 
   ops::Statistics& result_;
-  CodeHistogram histogram_;
+  CodeHistogram histogram_, stored_histogram_;
   CellCounter<T> cells_;
+  HalfCells<std::conditional_t<sizeof(typename F::container) == 2, F, formats::float16>> half_cells_;
   bool zeros_ = false;
+  int crowded_ = 0;  // blocks that are not looked at as stored
 };
 
 // Whole blocks are read where they lie, or widened as they are looked at; others are decoded and padded first. Memory is
@@ -246,7 +269,7 @@ void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std
   using C = typename F::container;
   constexpr std::int64_t chunk = ops::statistics_chunk;
   alignas(64) T buffer[statistics_block];
-  BlockMeter<T> meter(result);
+  BlockMeter<T, F> meter(result);
   for (std::int64_t i = begin; i < end; i += statistics_block) {
     ops::Moments& moments = pieces[(i - begin) / piece];
     const std::int64_t count = std::min(end - i, statistics_block), in_chunk = i % chunk;

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "cpu/histogram.inl.hpp"
+#include "simd/looked.hpp"
 
 namespace gradkern::cpu {
 namespace {
@@ -33,7 +34,7 @@ struct Scan {
   using U = typename Wide<T>::unsigned_scalar;
   U amax = 0, amin = 0;  // magnitudes as bits; amin is that of the smallest non-zero one
   std::int64_t negative = 0, zero = 0;
-  // Of every vector, which entries may lie in another cell than cell 1; what follows those of a short block is 0.
+  // Of every vector of T, which entries may lie in another cell than cell 1; what follows those of a short block is 0.
   alignas(64) simd::lane_bits<lane_count<T>> candidates[statistics_block / lane_count<T>];
 };
 
@@ -59,6 +60,8 @@ struct Scanner {
 
   // The fractions from 1 - 2^-10 up, zero, and as many above it: these carry, or leave nothing but low bits.
   static constexpr U cut = U(1) << (W::fraction_bits - 10), cut_mask = (U(1) << W::fraction_bits) - 2 * cut;
+
+  GRADKERN_HD void begin(const Scanner&) {}
 
   // Entries [i, i + vector_bytes). codes: for the histogram, of float only.
   template <class Source>
@@ -98,84 +101,6 @@ struct Scanner {
     s.amax = base::bit_cast<U>(simd::reduce(max(amax[0], amax[1]), [](auto a, auto b) { return max(a, b); }));
     s.amin = base::bit_cast<U>(simd::reduce(min(amin[0], amin[1]), [](auto a, auto b) { return min(a, b); }));
   }
-};
-
-// Moves entries that were counted in cell 1 to where they belong: later and many at a time, for what happens to one in
-// some hundred entries is not foreseen by a processor.
-template <class T>
-class CellCounter {
- public:
-  explicit CellCounter(ops::Binades& binades) : binades_(binades) {}
-
-  // The candidates among the entries of a block.
-  GRADKERN_HD void take(const T* x, const Scan<T>& s) {
-    if (count_ > statistics_block) finish();
-    constexpr int all = int(sizeof s.candidates) / 4;
-    for (int first = 0; first < all; first += 64) {
-      Words words(reinterpret_cast<const char*>(s.candidates) + 4 * first);
-      const int found = __builtin_popcountll(words.any);
-      if (words.several == 0 && found <= usual) [[likely]] {
-        std::uint64_t any = words.any;
-#pragma GCC unroll 8
-        for (int k = 0; k < usual; ++k, any &= any - 1) taken_[count_ + k] = x[entry_of(first, words, any)];
-        count_ += found;  // what was taken beyond is taken again
-      } else {
-        take_many(x, first, words);
-      }
-    }
-  }
-
-  void finish() {
-    for (int k = 0; k < count_; ++k) {
-      const double x = taken_[k];
-      const int binade = ops::binade_of(x);
-      binades_.cover(binade, binade + 1);
-      std::int64_t* const row = binades_.row(binade);
-      --row[1];
-      ++row[ops::cell_of(ops::fraction_of(x))];
-    }
-    count_ = 0;
-  }
-
- private:
-  static constexpr int usual = 8;
-
-  // 64 words of 32 candidates' bits: which of them have any, and which more than one.
-  struct Words {
-    std::uint32_t word[64];
-    std::uint64_t any = 0, several = 0;
-    explicit Words(const char* stored) {
-      using words = simd::vec<std::uint32_t, simd::vector_bytes / 4>;
-      __builtin_memcpy(word, stored, sizeof word);
-      for (int w = 0; w < 64; w += simd::vector_bytes / 4) {
-        words v;
-        __builtin_memcpy(&v, stored + 4 * w, sizeof v);
-        const auto where = [&](words some) {
-          return std::uint64_t(simd::lanes_of(words::wrap(some.v != words(0).v))) << w;
-        };
-        any |= where(v);
-        several |= where(v & (v - words(1)));
-      }
-    }
-  };
-
-  // Of the lowest bit of the first of some words that have any; of some other one where none has.
-  static GRADKERN_HD int entry_of(int first, const Words& words, std::uint64_t any) {
-    constexpr int bits = 8 * int(sizeof Scan<T>::candidates[0]), lanes = lane_count<T>;
-    const int w = any == 0 ? 0 : __builtin_ctzll(any);
-    const int bit = 32 * (first + w) + (words.word[w] == 0 ? 0 : __builtin_ctz(words.word[w]));
-    return bit / bits * lanes + bit % bits % lanes;
-  }
-
-  __attribute__((noinline)) void take_many(const T* x, int first, Words& words) {
-    for (; words.any; words.any &= words.any - 1)
-      for (auto& word = words.word[__builtin_ctzll(words.any)]; word; word &= word - 1)
-        taken_[count_++] = x[entry_of(first, words, words.any)];
-  }
-
-  ops::Binades& binades_;
-  int count_ = 0;
-  T taken_[2 * statistics_block + usual];
 };
 
 // The codes of vector_bytes entries whose magnitudes are normal in float32, or zero.

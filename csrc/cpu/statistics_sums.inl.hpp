@@ -27,13 +27,16 @@ GRADKERN_HD simd::vec_f64 add_on_multiplier(simd::vec_f64 x, simd::vec_f64 acc) 
 
 // As ops::fold does it.
 template <int vectors>
-GRADKERN_HD double fold(const simd::vec_f64 (&lanes)[vectors]) {
+GRADKERN_HD double fold(const simd::vec_f64* lanes) {
   simd::vec_f64 v[vectors];
   for (int j = 0; j < vectors; ++j) v[j] = lanes[j];
   for (int width = vectors / 2; width > 0; width /= 2)
     for (int j = 0; j < width; ++j) v[j] = v[j] + v[j + width];
   return simd::reduce(v[0], [](auto a, auto b) { return a + b; });
 }
+
+// Lanes in order, or the even ones and then the odd ones.
+enum class Order { natural, even_odd };
 
 template <class T, bool scaled>
 struct Summer {
@@ -43,18 +46,31 @@ struct Summer {
   GRADKERN_HD Summer() {
     for (int j = 0; j < vectors; ++j) sum[j] = magnitude[j] = square[j] = simd::vec_f64(0.0);
   }
+  GRADKERN_HD void add(int j, simd::vec_f64 v) {
+    sum[j] = add_on_multiplier(v, sum[j]);
+    magnitude[j] = magnitude[j] + ops::abs(v);
+    square[j] = add_square<T>(v, square[j]);
+  }
   // Entries [i, i + 16) of x.
   GRADKERN_HD void step(const T* x, std::int64_t i, double scale) {
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) {
-      simd::vec_f64 v = simd::widen(x + i + j * width);
-      if constexpr (scaled) v = v * simd::vec_f64(scale);
-      sum[j] = add_on_multiplier(v, sum[j]);
-      magnitude[j] = magnitude[j] + ops::abs(v);
-      square[j] = add_square<T>(v, square[j]);
+      const simd::vec_f64 v = simd::widen(x + i + j * width);
+      add(j, scaled ? v * simd::vec_f64(scale) : v);
     }
   }
-  GRADKERN_HD ops::BlockSums total() const { return {fold(sum), fold(magnitude), fold(square)}; }
+  template <Order order>
+  GRADKERN_HD ops::BlockSums total() const {
+    return {total_of<order>(sum), total_of<order>(magnitude), total_of<order>(square)};
+  }
+
+ private:
+  // Lanes i and i + 8, 4, 2 of one parity meet in it, and the two parities last.
+  template <Order order>
+  static GRADKERN_HD double total_of(const simd::vec_f64 (&lanes)[vectors]) {
+    if constexpr (order == Order::natural || vectors == 1) return fold<vectors>(lanes);
+    return fold<vectors / 2>(lanes) + fold<vectors / 2>(lanes + vectors / 2);
+  }
 };
 
 // Of count entries times scale, about a mean.

@@ -1,8 +1,7 @@
-// How often each bit pattern of a tensor of few bits occurs (ops/patterns.hpp), and its first entry that is not finite.
+// How often each of the 256 bit patterns of a tensor occurs (ops/patterns.hpp), and its first entry that is not finite.
 //
-// Counters of 32 bits in shared memory, cleared and added to the tensor's once per CUDA block. Of 8 bits: each lane of a
-// warp has a table of its own in a bank of its own. bfloat16: the 64 binades where nearly all entries lie; each thread
-// adds the rest itself, a run of equal patterns at a time.
+// Counters of 32 bits in shared memory, cleared and added to the tensor's once per CUDA block: each lane of a warp has a
+// table of its own in a bank of its own.
 #include "cuda/kernels.hpp"
 #include "cuda/lists.hpp"
 
@@ -14,66 +13,24 @@ constexpr std::int64_t worth_block = 16384;  // entries: below, a block has more
 
 using Counter = unsigned long long;
 
-template <class C>
-struct PatternTable;
-template <>
-struct PatternTable<std::uint8_t> {
-  static constexpr int size = 256 * 32;
-  static __device__ __forceinline__ bool holds(unsigned) { return true; }
-  static __device__ __forceinline__ unsigned slot(unsigned pattern) { return pattern * 32 + threadIdx.x % 32; }
-  static __device__ __forceinline__ unsigned pattern(unsigned slot) { return slot / 32; }
-};
-template <>
-struct PatternTable<std::uint16_t> {  // 2^-48 <= |x| < 2^16
-  static constexpr unsigned first = (127 - 48) << 7, patterns = 64 << 7;
-  static constexpr int size = 2 * patterns;
-  static __device__ __forceinline__ bool holds(unsigned pattern) { return (pattern & 0x7FFF) - first < patterns; }
-  static __device__ __forceinline__ unsigned slot(unsigned pattern) {
-    return (pattern & 0x7FFF) - first + (pattern >> 15) * patterns;
-  }
-  static __device__ __forceinline__ unsigned pattern(unsigned slot) {
-    return slot % patterns + first + (slot / patterns << 15);
-  }
-};
-
-// What one thread has not added to the counts yet: a run of patterns that no table holds.
-struct Run {
-  unsigned pattern = 0, times = 0;
-
-  __device__ __forceinline__ void finish(Counter* counts) {
-    if (times) atomicAdd(counts + pattern, static_cast<Counter>(times));
-    times = 0;
-  }
-  __device__ __forceinline__ void add(unsigned next, Counter* counts) {
-    if (next != pattern) finish(counts);
-    pattern = next;
-    ++times;
-  }
-};
+constexpr int table_size = 256 * 32;
 
 template <class F>
 __global__ __launch_bounds__(pattern_threads, 2) void patterns_kernel(const typename F::container* x, std::int64_t size,
                                                                       Counter* counts, Counter* first_nonfinite) {
-  using C = typename F::container;
   using L = formats::Layout<F>;
-  using Table = PatternTable<C>;
-  constexpr int together = 16 / sizeof(C), in_word = 4 / sizeof(C), bits = 8 * sizeof(C);
+  constexpr int together = 16;
   DYNAMIC_SHARED(unsigned, table);
-  for (int i = threadIdx.x; i < Table::size; i += pattern_threads) table[i] = 0;
+  for (int i = threadIdx.x; i < table_size; i += pattern_threads) table[i] = 0;
   __syncthreads();
-  Run run;
   std::int64_t first = -1;
   const auto count = [&](unsigned pattern, std::int64_t index) {
-    if (Table::holds(pattern)) {
-      atomicAdd(table + Table::slot(pattern), 1u);
-    } else {
-      run.add(pattern, counts);
-    }
+    atomicAdd(table + pattern * 32 + threadIdx.x % 32, 1u);
     if ((pattern & (L::sign - 1)) > L::max_finite && first < 0) first = index;
   };
   const std::int64_t thread = std::int64_t(blockIdx.x) * pattern_threads + threadIdx.x,
                      threads = std::int64_t(gridDim.x) * pattern_threads;
-  const std::int64_t misaligned = reinterpret_cast<std::uintptr_t>(x) % 16 / sizeof(C);
+  const std::int64_t misaligned = reinterpret_cast<std::uintptr_t>(x) % 16;
   const std::int64_t head = min(size, std::int64_t(misaligned ? together - misaligned : 0)),
                      groups = (size - head) / together;
   if (thread < head) count(x[thread], thread);
@@ -82,15 +39,13 @@ __global__ __launch_bounds__(pattern_threads, 2) void patterns_kernel(const type
     const uint4 four = load_128(x + head + g * together);
     const unsigned words[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
-    for (int j = 0; j < together; ++j)
-      count(words[j / in_word] >> (bits * (j % in_word)) & ((1u << bits) - 1), head + g * together + j);
+    for (int j = 0; j < together; ++j) count(words[j / 4] >> (8 * (j % 4)) & 0xFF, head + g * together + j);
   }
   if (const std::int64_t last = head + groups * together + thread; last < size) count(x[last], last);
-  run.finish(counts);
   if (first >= 0) atomicMin(first_nonfinite, static_cast<Counter>(first));
   __syncthreads();
-  for (int i = threadIdx.x; i < Table::size; i += pattern_threads)
-    if (const unsigned found = table[i]) atomicAdd(counts + Table::pattern(i), static_cast<Counter>(found));
+  for (int i = threadIdx.x; i < table_size; i += pattern_threads)
+    if (const unsigned found = table[i]) atomicAdd(counts + i / 32, static_cast<Counter>(found));
 }
 
 }  // namespace
@@ -101,9 +56,8 @@ int count_patterns(const executor::StatisticsArgs* args, std::int64_t* counts, s
     using F = decltype(f);
     if constexpr (ops::counts_patterns<F>) {
       const std::int64_t blocks = min(std::int64_t(most_pattern_blocks), (args->size + worth_block - 1) / worth_block);
-      return launch(patterns_kernel<F>, static_cast<unsigned>(blocks), pattern_threads,
-                    PatternTable<typename F::container>::size * sizeof(unsigned), static_cast<stream_t>(stream),
-                    static_cast<const typename F::container*>(args->data), args->size,
+      return launch(patterns_kernel<F>, static_cast<unsigned>(blocks), pattern_threads, table_size * sizeof(unsigned),
+                    static_cast<stream_t>(stream), static_cast<const typename F::container*>(args->data), args->size,
                     reinterpret_cast<Counter*>(counts), reinterpret_cast<Counter*>(first_nonfinite));
     } else {
       return 1;  // cudaErrorInvalidValue: never asked

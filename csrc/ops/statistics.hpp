@@ -14,10 +14,10 @@ namespace gradkern::ops {
 
 inline constexpr std::int64_t statistics_block = 2048, statistics_chunk = 8 * statistics_block;
 
-// Formats whose large tensors are measured by pattern: bfloat16 and the formats of 8 bits. Large is sixteen entries for
-// each pattern that there is: below, going through the patterns would cost more than it saves.
+// Formats whose large tensors are measured by pattern: those of 8 bits. Large is sixteen entries for each pattern that
+// there is: below, going through the patterns would cost more than it saves.
 template <class F>
-inline constexpr bool counts_patterns = sizeof(typename F::container) <= 2 && F::significand_bits <= 8;
+inline constexpr bool counts_patterns = sizeof(typename F::container) == 1;
 
 template <class F>
 GRADKERN_HD bool measured_by_pattern(std::int64_t size) {

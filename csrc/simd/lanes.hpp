@@ -1,8 +1,6 @@
 // Integer lanes: narrowed to bytes in order, bits of lanes, and lookups.
 #pragma once
 
-#include <limits>
-
 #include "simd/widths.hpp"
 
 #if !defined(GRADKERN_SIMD_AVX512) && !defined(GRADKERN_SIMD_AVX2) && defined(__SSE2__)
@@ -16,6 +14,7 @@ namespace {
 using bytes = vec<std::uint8_t, vector_bytes>;
 using words = vec<std::int32_t, vector_bytes / 4>;
 using longs = vec<std::int64_t, vector_bytes / 8>;
+using halves = vec<std::uint16_t, vector_bytes / 2>;
 
 // Bit i is set where bit `position` of byte i is.
 GRADKERN_HD std::uint64_t bits_of(bytes v, int position) {
@@ -105,19 +104,6 @@ GRADKERN_HD unsigned lanes_of(vec<T, N> v) {
 #endif
 }
 
-// The greater of |v| and a magnitude. A NaN is passed over, or taken.
-template <class T, int N>
-GRADKERN_HD vec<T, N> max_magnitude(vec<T, N> v, vec<T, N> most) {
-#if defined(GRADKERN_SIMD_AVX512)
-  if constexpr (N == 16)
-    return vec<T, N>::wrap(_mm512_maskz_range_ps(0xFFFF, (__m512)most.v, (__m512)v.v, 0b1011));
-  else
-    return vec<T, N>::wrap(_mm512_maskz_range_pd(0xFF, (__m512d)most.v, (__m512d)v.v, 0b1011));
-#else
-  return max(ops::abs(v), most);
-#endif
-}
-
 // Bits of a where a mask is set, else of b.
 template <class T, int N>
 GRADKERN_HD vec<T, N> select_bits(vec<T, N> mask, vec<T, N> a, vec<T, N> b) {
@@ -127,85 +113,6 @@ GRADKERN_HD vec<T, N> select_bits(vec<T, N> mask, vec<T, N> a, vec<T, N> b) {
   return (a & mask) | (b & ~mask);
 #endif
 }
-
-// Of four vectors of float32 a byte an entry, in an order of their own: the exponent, and the sign as its top bit.
-struct SignsAndExponents {
-  using unsigned_words = vec<std::uint32_t, vector_bytes / 4>;
-  bytes sign, exponent;
-  GRADKERN_HD SignsAndExponents(unsigned_words a, unsigned_words b, unsigned_words c, unsigned_words d) {
-    using pairs = vec<std::uint16_t, vector_bytes / 2>;
-    const unsigned_words low_half(0xFFFF);
-    const pairs low_byte(0xFF), ab = pairs::wrap(select_bits(low_half, a >> 16, b).v),
-                                cd = pairs::wrap(select_bits(low_half, c >> 16, d).v);
-    sign = bytes::wrap(select_bits(low_byte, ab >> 8, cd).v);
-    exponent = bytes::wrap(select_bits(low_byte, ab >> 7, cd << 1).v);
-  }
-};
-
-// A bit for each lane of a vector.
-template <int N>
-using lane_bits = std::conditional_t<N == 16, std::uint16_t, std::uint8_t>;
-
-// Entries of a vector that are looked at: all of them, or those that are not zero.
-template <class T, int N, bool all>
-struct Looked {
-  using V = vec<T, N>;
-  using UV = vec<std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>, N>;
-  V v;
-#if defined(GRADKERN_SIMD_AVX512)
-  using Mask = std::conditional_t<N == 16, __mmask16, __mmask8>;
-  Mask looked = Mask(~0);
-  GRADKERN_HD explicit Looked(V x) : v(x) {
-    if constexpr (all) return;
-    const __m512i bits = (__m512i)x.v;
-    if constexpr (N == 16)
-      looked = _mm512_test_epi32_mask(bits, _mm512_set1_epi32(INT32_MAX));
-    else
-      looked = _mm512_test_epi64_mask(bits, _mm512_set1_epi64(INT64_MAX));
-  }
-  // The smaller of |v| and a magnitude. A NaN is passed over, or taken.
-  GRADKERN_HD V min_magnitude(V least) const {
-    if constexpr (N == 16)
-      return V::wrap(_mm512_mask_range_ps((__m512)least.v, looked, (__m512)least.v, (__m512)v.v, 0b1010));
-    else
-      return V::wrap(_mm512_mask_range_pd((__m512d)least.v, looked, (__m512d)least.v, (__m512d)v.v, 0b1010));
-  }
-  // The bits, with a sign on none but what is looked at.
-  GRADKERN_HD UV bits() const {
-    if constexpr (all) return UV::wrap(v.v);
-    if constexpr (N == 16)
-      return UV::wrap(_mm512_maskz_mov_epi32(looked, (__m512i)v.v));
-    else
-      return UV::wrap(_mm512_maskz_mov_epi64(looked, (__m512i)v.v));
-  }
-  GRADKERN_HD int zeros() const { return all ? 0 : N - __builtin_popcount(looked); }
-  // Stores where (v + carry) & mask is zero. Straight from the mask register: compilers would join masks in general ones.
-  GRADKERN_HD void store_where_zero(UV carry, UV mask, lane_bits<N>* where) const {
-    const __m512i sum = (__m512i)(UV::wrap(v.v) + carry).v;
-    if constexpr (N == 16)
-      asm("kmovw %1, %0" : "=m"(*where) : "k"(_mm512_mask_testn_epi32_mask(looked, sum, (__m512i)mask.v)));
-    else
-      asm("kmovb %1, %0" : "=m"(*where) : "k"(_mm512_mask_testn_epi64_mask(looked, sum, (__m512i)mask.v)));
-  }
-#else
-  UV zero{0};
-  GRADKERN_HD explicit Looked(V x) : v(x) {
-    if constexpr (!all) zero = UV::wrap(x.v == V(T(0)).v);
-  }
-  GRADKERN_HD V min_magnitude(V least) const {
-    const V magnitude = ops::abs(v);
-    if constexpr (all) return min(magnitude, least);
-    return min(V::wrap(zero.v ? V(std::numeric_limits<T>::infinity()).v : magnitude.v), least);
-  }
-  GRADKERN_HD UV bits() const { return all ? UV::wrap(v.v) : UV::wrap(v.v) & ~zero; }
-  GRADKERN_HD int zeros() const { return all ? 0 : __builtin_popcount(lanes_of(zero)); }
-  GRADKERN_HD void store_where_zero(UV carry, UV mask, lane_bits<N>* where) const {
-    UV sum = (UV::wrap(v.v) + carry) & mask;
-    if constexpr (!all) sum = sum | zero;
-    *where = static_cast<lane_bits<N> >(lanes_of(UV::wrap(sum.v == UV(0).v)));
-  }
-#endif
-};
 
 // The low halves of a and b, in order.
 GRADKERN_HD words narrow(longs a, longs b) {

@@ -45,9 +45,13 @@ struct vec {
     r.v = (native)n;
     return r;
   }
-  // A subtraction-free splat: v = s - {} would turn -0.0 into +0.0.
+  // Not s + {} of numbers, which turns -0.0 into +0.0; of integers it is, for compilers do not see through a long loop.
   GRADKERN_HD vec(T s) {
-    for (int i = 0; i < N; ++i) v[i] = s;
+    if constexpr (std::is_integral_v<T>) {
+      v = s + native{};
+    } else {
+      for (int i = 0; i < N; ++i) v[i] = s;
+    }
   }
 
   static GRADKERN_HD vec load(const T* p) {
@@ -85,9 +89,13 @@ struct vec {
       return wrap(_mm512_maskz_max_ps(0xFFFF, (__m512)a.v, (__m512)b.v));
     if constexpr (std::is_same_v<T, double> && N == 8)
       return wrap(_mm512_maskz_max_pd(0xFF, (__m512d)a.v, (__m512d)b.v));
+    if constexpr (std::is_same_v<T, std::uint16_t> && N == 32)
+      return wrap(_mm512_max_epu16((__m512i)a.v, (__m512i)b.v));
 #elif defined(GRADKERN_SIMD_AVX2)
     if constexpr (std::is_same_v<T, float> && N == 8) return wrap(_mm256_max_ps((__m256)a.v, (__m256)b.v));
     if constexpr (std::is_same_v<T, double> && N == 4) return wrap(_mm256_max_pd((__m256d)a.v, (__m256d)b.v));
+    if constexpr (std::is_same_v<T, std::uint16_t> && N == 16)
+      return wrap(_mm256_max_epu16((__m256i)a.v, (__m256i)b.v));
 #endif
     return wrap(a.v > b.v ? a.v : b.v);
   }
@@ -98,9 +106,13 @@ struct vec {
       return wrap(_mm512_maskz_min_ps(0xFFFF, (__m512)a.v, (__m512)b.v));
     if constexpr (std::is_same_v<T, double> && N == 8)
       return wrap(_mm512_maskz_min_pd(0xFF, (__m512d)a.v, (__m512d)b.v));
+    if constexpr (std::is_same_v<T, std::uint16_t> && N == 32)
+      return wrap(_mm512_min_epu16((__m512i)a.v, (__m512i)b.v));
 #elif defined(GRADKERN_SIMD_AVX2)
     if constexpr (std::is_same_v<T, float> && N == 8) return wrap(_mm256_min_ps((__m256)a.v, (__m256)b.v));
     if constexpr (std::is_same_v<T, double> && N == 4) return wrap(_mm256_min_pd((__m256d)a.v, (__m256d)b.v));
+    if constexpr (std::is_same_v<T, std::uint16_t> && N == 16)
+      return wrap(_mm256_min_epu16((__m256i)a.v, (__m256i)b.v));
 #endif
     return wrap(a.v < b.v ? a.v : b.v);
   }
