@@ -1,16 +1,30 @@
 #include "base/buffer.hpp"
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace gradkern::base {
 namespace {
 
-constexpr std::size_t worth_keeping = std::size_t(1) << 14, kept_at_most = std::size_t(1) << 26;
+constexpr std::size_t worth_keeping = std::size_t(1) << 14;
+
+// A 64th of the machine's memory, within limits.
+std::size_t kept_at_most() {
+  static const std::size_t limit = [] {
+    std::size_t memory = 0;
+#if defined(__linux__)
+    memory = static_cast<std::size_t>(std::max(0L, sysconf(_SC_PHYS_PAGES)) * std::max(0L, sysconf(_SC_PAGESIZE)));
+#endif
+    return std::clamp(memory / 64, std::size_t(1) << 26, std::size_t(1) << 30);
+  }();
+  return limit;
+}
 
 struct Kept {
   std::mutex mutex;
@@ -57,7 +71,7 @@ Buffer::Bytes Buffer::take(std::size_t& size, bool exactly) {
 void Buffer::give_back(Bytes bytes, std::size_t size) noexcept try {
   Kept& k = kept();
   const std::unique_lock lock(k.mutex, std::try_to_lock);
-  if (size < worth_keeping || !lock.owns_lock() || k.bytes + size > kept_at_most) return;
+  if (size < worth_keeping || !lock.owns_lock() || k.bytes + size > kept_at_most()) return;
   k.free.emplace(size, bytes.get());
   bytes.release();
   k.bytes += size;

@@ -65,10 +65,11 @@ std::int64_t Recurrence::planned_bytes() const {
   const FormatId sum = wide_format();
   const auto storage = container_bytes(arithmetic.storage), wide = container_bytes(sum);
 
-  std::int64_t bytes = storage * (steps * (values + 3 * units) + 4 * units);  // x, z, h, dz; the gradients in work
-  bytes += 4 * sequence_.batch * steps;                                       // ones, to sum the bias gradient with
-  bytes += (wide + 3 * storage) * weights + wide * 2 * n * n;                 // weights, as read and their gradients
-  if (!recorder_.is_storage(sum)) bytes += wide * steps * units;              // chains that go on
+  const std::int64_t blocks = goes_back_by_spans() ? 2 : 3;  // h and z, and dz, which may take its place
+  std::int64_t bytes = storage * (steps * (values + blocks * units) + 4 * units);  // x besides; the gradients in work
+  bytes += 4 * sequence_.batch * steps;                           // ones, to sum the bias gradient with
+  bytes += (wide + 3 * storage) * weights + wide * 2 * n * n;     // weights, as read and their gradients
+  if (!recorder_.is_storage(sum)) bytes += wide * steps * units;  // chains that go on
   const bool lanes = arithmetic.storage == sum;
   const std::int64_t at_once = sums_by_span() ? std::min(span, steps) : steps;
   if (!lanes) bytes += wide * at_once * (values + 2 * units);  // operands of the weight gradients, widened

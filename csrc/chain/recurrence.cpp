@@ -188,7 +188,11 @@ void Recurrence::backward(Gradients gradients, const Poll& poll) {
                 "probe: the reference gradient does not fit");
   gradients_ = std::move(gradients);
   recorder_.begin_backward();
-  dz_.resize(recorder_.arithmetic().storage, steps * batch * n);
+  if (goes_back_by_spans()) {
+    dz_ = z_.part(0, steps * batch * n);  // in its place: an entry of z is read once more, for that of dz
+  } else {
+    dz_.resize(recorder_.arithmetic().storage, steps * batch * n);
+  }
   dz_at_ = by_step(dz_, steps, batch * n, 1);
   give_gradient(steps);
   recorder_.measure();
@@ -209,6 +213,7 @@ void Recurrence::backward(Gradients gradients, const Poll& poll) {
   }
   if (!sums_by_span()) measure_contributions(0);
   weight_gradients(first);
+  if (goes_back_by_spans()) z_at_.clear();  // gone
   poll(2 * steps, 2 * steps);
 }
 

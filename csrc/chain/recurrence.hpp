@@ -102,7 +102,7 @@ class Recurrence {
 
   bool recurrent_is_finite_ = false;  // known of it
   Stored recurrent_, input_weight_, bias_, recurrent_forward_, recurrent_backward_, input_forward_;
-  Stored x_, h_, z_, sums_, dz_;                              // blocks of all steps
+  Stored x_, h_, z_, sums_, dz_;                              // blocks of all steps; dz_ may lie where z_ does
   std::vector<Stored> x_at_, h_at_, z_at_, sums_at_, dz_at_;  // by step
   std::vector<Reference> x_truth_, h_truth_, z_truth_;        // by step
   Reference recurrent_truth_, input_weight_truth_, bias_truth_;
