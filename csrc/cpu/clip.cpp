@@ -51,7 +51,7 @@ class ChunkDeal {
       std::int64_t between = 0;  // entries from p to what is fetched meanwhile
       for (Place p = backwards ? ahead_of(end) : first, far = p;; p = step(p)) {
         for (; between < fetched_ahead && !(far == last); far = step(far)) between += end_of(far) - far.begin;
-        const ClipRange range{p.begin, end_of(p), address(far)};
+        const ClipRange range{p.begin, end_of(p), address(far), end_of(far) - far.begin == chunk};
         Result result;
         body(p.tensor, range, result);
         (p.begin == 0 ? results[p.tensor] : others[static_cast<std::size_t>(p.others)]) = result;

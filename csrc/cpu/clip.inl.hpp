@@ -32,22 +32,28 @@ GRADKERN_HD const T* lanes_of(const executor::ClipTensor& t, std::int64_t first,
 }
 
 // Asks the second cache, which has room for more requests than the first, for what is wanted later: as many bytes as a group
-// of entries has, whose lanes are T.
+// of entries has, whose lanes are T. Of a whole chunk its halves by turns: two streams take less time than one.
 class Ahead {
  public:
-  Ahead(const executor::ClipTensor& t, const ClipRange& range)
-      : at_(reinterpret_cast<std::uintptr_t>(range.next)),
-        bytes_(formats::visit(t.format, [](auto f) { return group * sizeof(typename decltype(f)::container); })) {}
+  Ahead(const executor::ClipTensor& t, const ClipRange& range) : at_(reinterpret_cast<std::uintptr_t>(range.next)) {
+    const std::uintptr_t size =
+        formats::visit(t.format, [](auto f) { return sizeof(typename decltype(f)::container); });
+    const std::uintptr_t bytes = group * size;
+    other_ = at_ + (range.next_is_whole ? ops::clip_chunk / 2 * size : bytes);
+    step_ = range.next_is_whole ? bytes : 2 * bytes;
+  }
 
   template <class T>
   GRADKERN_HD void fetch() {
     __builtin_prefetch(reinterpret_cast<const void*>(at_), 0, 2);
     if constexpr (sizeof(T) == 8) __builtin_prefetch(reinterpret_cast<const void*>(at_ + 64), 0, 2);
-    at_ += bytes_;
+    const std::uintptr_t next = at_ + step_;
+    at_ = other_;
+    other_ = next;
   }
 
  private:
-  std::uintptr_t at_, bytes_;
+  std::uintptr_t at_, other_, step_;
 };
 
 template <ops::Norm p, class T>

@@ -42,6 +42,7 @@ struct ExponentRule {
 struct ClipRange {
   std::int64_t begin, end;
   const void* next;
+  bool next_is_whole;  // a whole chunk lies there
 };
 
 // How a tensor is multiplied. plain: no entry and no product is infinite or NaN, and the factor is a normal float32 (any for
