@@ -26,9 +26,8 @@ template <class F>
 struct HalfScanner {
   using V = simd::halves;
   static constexpr int lanes = simd::vector_bytes / 2, fraction_bits = F::significand_bits - 1;
-  static constexpr int near = fraction_bits >= 10 ? 1 : 0;  // so near to a power of two is in a cell of its own
   static constexpr bool has_subnormals = F::bias < Wide<float>::bias;  // that are not subnormal in float32
-  static constexpr std::uint16_t fraction = (1 << fraction_bits) - 1, exponent = 0x7FFF - fraction;
+  static constexpr std::uint16_t fraction = (1 << fraction_bits) - 1;
   V amax = V(0), amin = V(0xFFFF);
   std::int64_t negative = 0;
   std::uint16_t* taken = nullptr;
@@ -46,12 +45,11 @@ struct HalfScanner {
       const V magnitude = v[j] & V(0x7FFF);
       amax = max(amax, magnitude);
       amin = min(amin, magnitude);
-      negative += simd::count_signs(v[j]);
-      auto ordinary = simd::where_set(v[j] + V(near), V(fraction - near));
-      if constexpr (has_subnormals) ordinary = simd::where_set(v[j], V(exponent), ordinary);
-      found |= simd::bits_of(ordinary) << (j * lanes);
+      found |= ordinary(magnitude) << (j * lanes);
     }
-    simd::exponents_of<fraction_bits>(v[0], v[1]).store(codes);
+    const simd::ExponentBytes<fraction_bits> top(v[0], v[1]);
+    negative += top.count_signs(top, v[0], v[1]);
+    top.exponent().store(codes);
     constexpr std::uint64_t last = std::uint64_t(1) << (2 * lanes - 1);
     found ^= last | (last - 1);
     const auto take_one = [&] {
@@ -60,9 +58,16 @@ struct HalfScanner {
       found &= found - 1;
     };
     take_one();
-    take_one();
+    if constexpr (!has_subnormals) take_one();  // one in 128 is a power of two
     while (found) [[unlikely]]
       take_one();
+  }
+
+  // Where nothing is to be taken. The last fraction and zero of float16 are in cells of their own, and next to one another with
+  // the last one subtracted, which leaves nothing of subnormals; of bfloat16 there is but zero.
+  static GRADKERN_HD std::uint64_t ordinary(V magnitude) {
+    if constexpr (has_subnormals) return simd::where_set(simd::minus_or_zero(magnitude, V(fraction)), V(fraction - 1));
+    return simd::where_set(magnitude, V(fraction));
   }
 
   GRADKERN_HD void merge(const HalfScanner& other) {

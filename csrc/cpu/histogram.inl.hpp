@@ -1,8 +1,8 @@
 // How many magnitudes lie in each binade, counted without a table where they can be.
 //
-// A byte codes the binade of an entry: its biased exponent, as in float32 or as it is stored, 0 for what is not counted. A lookup turns the 16 binades of
-// a window into one bit each, of two bytes, and carry-save adders count every bit position: the positional population
-// count of Klarqvist, Mula, Lemire (2019). The window begins at the largest binade met when it was last moved; the few
+// A byte codes the binade of an entry: its biased exponent, as in float32 or as it is stored, 0 for what is not counted. A
+// lookup turns the 16 binades of a window into one bit each, of two bytes, and carry-save adders count every bit position:
+// the positional population count of Klarqvist, Mula, Lemire (2019). The window begins at the largest binade met when it was last moved; the few
 // entries outside are counted in a table one by one, and where there are many, so is all that lies near them.
 #pragma once
 
@@ -93,10 +93,11 @@ class CodeHistogram {
   // n codes, a multiple of simd::vector_bytes, and zeros up to the next one of codes_turn, of magnitudes in [amin, amax].
   GRADKERN_HD void count(const std::uint8_t* codes, std::int64_t n, double amin, double amax) {
     const int least = std::max(ops::binade_of(amin) + bias_, 1), most = std::max(ops::binade_of(amax) + bias_, 0);
-    if (vectors_ == 0) top_ = most + 1;  // others are larger yet
+    if (vectors_ == 0) top_ = std::max(most + 1, window - 1);  // others are larger yet
     const bool inside = most <= top_ && least > top_ - window;
     std::int64_t i = 0;
-    for (; inside && i + joined <= n; i += joined) count_joined(codes + i);
+    for (; inside && i + joined <= n; i += joined)
+      top_ == window - 1 ? count_joined<true>(codes + i) : count_joined<false>(codes + i);
     for (; i < n; i += codes_turn) count_turn(codes + i);
   }
 
@@ -104,21 +105,27 @@ class CodeHistogram {
   static constexpr int few = codes_turn / 8, window = 16, tables = 4;
   static constexpr std::int64_t joined = 4 * codes_turn;
 
-  // A bit for each code in the window, of the vectors of a turn.
+  // A bit for each code in the window, of the vectors of a turn. all: the window has all codes that there are.
+  template <bool all>
   GRADKERN_HD auto sorted(const std::uint8_t* codes) const {
     return [codes, top = simd::bytes(static_cast<std::uint8_t>(top_))](int j) -> Positions {
       constexpr std::uint8_t low[16] = {1, 2, 4, 8, 16, 32, 64, 128},
                              high[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128};
-      const simd::bytes depth = top - simd::bytes::load(codes + j * simd::vector_bytes);
+      constexpr std::uint8_t low_up[16] = {0, 0, 0, 0, 0, 0, 0, 0, 128, 64, 32, 16, 8, 4, 2, 1},
+                             high_up[16] = {128, 64, 32, 16, 8, 4, 2, 1};
+      const simd::bytes code = simd::bytes::load(codes + j * simd::vector_bytes);
+      if constexpr (all) return {simd::lookup<true>(low_up, code), simd::lookup<true>(high_up, code)};
+      const simd::bytes depth = top - code;
       return {simd::lookup(low, depth), simd::lookup(high, depth)};
     };
   }
 
   // Turns that lie in the window, carried on together.
+  template <bool all>
   __attribute__((noinline)) void count_joined(const std::uint8_t* codes) {
     if (vectors_ + 32 > PositionCounter::capacity) flush_window();
     PositionCounter counter = counter_;  // in registers
-    const auto eights = [&](int turn) { return counter.add8(sorted(codes + turn * codes_turn)); };
+    const auto eights = [&](int turn) { return counter.add8(sorted<all>(codes + turn * codes_turn)); };
     const auto sixteens = [&](int turn) {
       const Positions a = eights(turn), b = eights(turn + 1);
       return PositionCounter::add(counter.slice[3], a, b);
@@ -140,7 +147,7 @@ class CodeHistogram {
       }
       visit_outside(codes);
     }
-    counter_.carry_on(3, counter_.add8(sorted(codes)));
+    counter_.carry_on(3, counter_.add8(sorted<false>(codes)));
     vectors_ += 8;
   }
 

@@ -50,13 +50,16 @@ GRADKERN_HD bytes carry_bit(bytes a, bytes b, bytes c) {
 #endif
 }
 
-// table[index], or 0 from index 16 up.
+// table[index], or 0 from index 16 up; below_16: there are none such.
+template <bool below_16 = false>
 GRADKERN_HD bytes lookup(const std::uint8_t (&table)[16], bytes index) {
 #if defined(GRADKERN_SIMD_AVX512)
   const __m512i entries = _mm512_maskz_broadcast_i32x4(0xFFFF, _mm_loadu_si128((const __m128i*)table));
+  if constexpr (below_16) return bytes::wrap(_mm512_shuffle_epi8(entries, (__m512i)index.v));
   return bytes::wrap(_mm512_shuffle_epi8(entries, _mm512_adds_epu8((__m512i)index.v, _mm512_set1_epi8(0x70))));
 #elif defined(GRADKERN_SIMD_AVX2)
   const __m256i entries = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
+  if constexpr (below_16) return bytes::wrap(_mm256_shuffle_epi8(entries, (__m256i)index.v));
   return bytes::wrap(_mm256_shuffle_epi8(entries, _mm256_adds_epu8((__m256i)index.v, _mm256_set1_epi8(0x70))));
 #elif defined(GRADKERN_SIMD_NEON)
   return bytes::wrap(vqtbl1q_u8(vld1q_u8(table), (uint8x16_t)index.v));

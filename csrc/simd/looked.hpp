@@ -21,15 +21,50 @@ GRADKERN_HD vec<T, N> max_magnitude(vec<T, N> v, vec<T, N> most) {
 #endif
 }
 
-// The exponents of two vectors of 16-bit entries, a byte an entry in an order of their own; the sign is lost.
-template <int fraction_bits>
-GRADKERN_HD bytes exponents_of(halves a, halves b) {
-  constexpr int exponent_bits = 15 - fraction_bits, up = exponent_bits - 7;  // of the second vector
-  const halves joined =
-      select_bits(halves(0xFF), a >> fraction_bits, up > 0 ? b << (up > 0 ? up : 0) : b >> (up > 0 ? 0 : -up));
-  if constexpr (exponent_bits == 8) return bytes::wrap(joined.v);
-  return bytes::wrap(joined.v) & bytes((1 << exponent_bits) - 1);
+GRADKERN_HD int count_signs(halves v) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return __builtin_popcount(_mm512_movepi16_mask((__m512i)v.v));
+#elif defined(GRADKERN_SIMD_AVX2)
+  return __builtin_popcount(unsigned(_mm256_movemask_epi8((__m256i)v.v)) & 0xAAAAAAAA);
+#else
+  int count = 0;
+  for (int i = 0; i < vector_bytes / 2; ++i) count += v.v[i] >> 15;
+  return count;
+#endif
 }
+
+// How many bytes of v have something under a mask.
+GRADKERN_HD int count_set(bytes v, bytes mask) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return __builtin_popcountll(_mm512_test_epi8_mask((__m512i)v.v, (__m512i)mask.v));
+#else
+  return __builtin_popcountll(bits_of(bytes::wrap((v & mask).v != bytes(0).v), 7));
+#endif
+}
+
+// Of two vectors of 16-bit entries a byte an entry, in an order of their own: the exponent, and above it the sign if there is
+// room for it.
+template <int fraction_bits>
+struct ExponentBytes {
+  static constexpr int exponent_bits = 15 - fraction_bits;
+  bytes joined;
+  GRADKERN_HD ExponentBytes(halves a, halves b) {
+    constexpr int up = exponent_bits - 7;  // of the second vector
+    const halves second = up > 0 ? b << (up > 0 ? up : 0) : b >> (up > 0 ? 0 : -up);
+    joined = bytes::wrap(select_bits(halves(0xFF), a >> fraction_bits, second).v);
+  }
+  GRADKERN_HD bytes exponent() const {
+    if constexpr (exponent_bits == 8) return joined;
+    return joined & bytes((1 << exponent_bits) - 1);
+  }
+  static GRADKERN_HD int count_signs(ExponentBytes of_both, halves a, halves b) {
+    if constexpr (exponent_bits == 8) {
+      return simd::count_signs(a) + simd::count_signs(b);
+    } else {
+      return count_set(of_both.joined, bytes(1 << exponent_bits));
+    }
+  }
+};
 
 // Of four vectors of float32 a byte an entry, in an order of their own: the exponent, and the sign as its top bit.
 struct SignsAndExponents {
@@ -38,7 +73,7 @@ struct SignsAndExponents {
   GRADKERN_HD SignsAndExponents(unsigned_words a, unsigned_words b, unsigned_words c, unsigned_words d) {
     const halves ab = high_halves(a, b), cd = high_halves(c, d);
     sign = bytes::wrap(select_bits(halves(0xFF), ab >> 8, cd).v);
-    exponent = exponents_of<7>(ab, cd);
+    exponent = ExponentBytes<7>(ab, cd).exponent();
   }
 
  private:
@@ -119,35 +154,31 @@ inline constexpr bool looks_at_halves = true;
 inline constexpr bool looks_at_halves = false;
 #endif
 
-GRADKERN_HD int count_signs(halves v) {
+// Bit i is set where lane i has something under a mask.
+GRADKERN_HD std::uint64_t where_set(halves v, halves mask) {
 #if defined(GRADKERN_SIMD_AVX512)
-  return __builtin_popcount(_mm512_movepi16_mask((__m512i)v.v));
+  return _mm512_test_epi16_mask((__m512i)v.v, (__m512i)mask.v);
 #elif defined(GRADKERN_SIMD_AVX2)
-  return __builtin_popcount(unsigned(_mm256_movemask_epi8((__m256i)v.v)) & 0xAAAAAAAA);
+  const __m256i set = (__m256i)((v & mask).v != halves(0).v);
+  const __m128i packed = _mm_packs_epi16(_mm256_castsi256_si128(set), _mm256_extracti128_si256(set, 1));
+  return static_cast<unsigned>(_mm_movemask_epi8(packed));
 #else
-  int count = 0;
-  for (int i = 0; i < vector_bytes / 2; ++i) count += v.v[i] >> 15;
-  return count;
+  std::uint64_t bits = 0;
+  for (int i = 0; i < vector_bytes / 2; ++i) bits |= std::uint64_t((v.v[i] & mask.v[i]) != 0) << i;
+  return bits;
 #endif
 }
 
-// Bit i is set where lane i has something under a mask; of lanes that are `among`, likewise.
+// a - b, or 0 where b is more.
+GRADKERN_HD halves minus_or_zero(halves a, halves b) {
 #if defined(GRADKERN_SIMD_AVX512)
-using lanes_set = __mmask32;
-GRADKERN_HD lanes_set where_set(halves v, halves mask, lanes_set among = ~lanes_set(0)) {
-  return _mm512_mask_test_epi16_mask(among, (__m512i)v.v, (__m512i)mask.v);
-}
-GRADKERN_HD std::uint64_t bits_of(lanes_set lanes) { return lanes; }
+  return halves::wrap(_mm512_subs_epu16((__m512i)a.v, (__m512i)b.v));
 #elif defined(GRADKERN_SIMD_AVX2)
-using lanes_set = halves;
-GRADKERN_HD lanes_set where_set(halves v, halves mask) { return halves::wrap((v & mask).v != halves(0).v); }
-GRADKERN_HD lanes_set where_set(halves v, halves mask, lanes_set among) { return where_set(v, mask) & among; }
-GRADKERN_HD std::uint64_t bits_of(lanes_set lanes) {
-  const __m256i v = (__m256i)lanes.v;
-  const __m128i packed = _mm_packs_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  return static_cast<unsigned>(_mm_movemask_epi8(packed));
-}
+  return halves::wrap(_mm256_subs_epu16((__m256i)a.v, (__m256i)b.v));
+#else
+  return max(a, b) - b;
 #endif
+}
 
 }  // namespace
 }  // namespace gradkern::simd
