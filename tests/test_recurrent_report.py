@@ -237,3 +237,5 @@ def test_memory_stays_within_the_plan():
     report = gk.probe(net, x, reference=False)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown <= 1.2 * report.planned_bytes
+    every_step = gk.probe(net, x, reference=False, loss_at="every")
+    assert every_step.planned_bytes - report.planned_bytes >= 400 * 64 * 128 * 2  # dz has no block of its own

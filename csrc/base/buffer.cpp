@@ -19,7 +19,7 @@ std::size_t kept_at_most() {
   static const std::size_t limit = [] {
     std::size_t memory = 0;
 #if defined(__linux__)
-    memory = static_cast<std::size_t>(std::max(0L, sysconf(_SC_PHYS_PAGES)) * std::max(0L, sysconf(_SC_PAGESIZE)));
+    memory = std::size_t(std::max(0L, sysconf(_SC_PHYS_PAGES))) * std::size_t(std::max(0L, sysconf(_SC_PAGESIZE)));
 #endif
     return std::clamp(memory / 64, std::size_t(1) << 26, std::size_t(1) << 30);
   }();

@@ -65,7 +65,7 @@ std::int64_t Recurrence::planned_bytes() const {
   const FormatId sum = wide_format();
   const auto storage = container_bytes(arithmetic.storage), wide = container_bytes(sum);
 
-  const std::int64_t blocks = goes_back_by_spans() ? 2 : 3;  // h and z, and dz, which may take its place
+  const std::int64_t blocks = back_by_spans_ ? 2 : 3;  // h and z, and dz, which may take its place
   std::int64_t bytes = storage * (steps * (values + blocks * units) + 4 * units);  // x besides; the gradients in work
   bytes += 4 * sequence_.batch * steps;                           // ones, to sum the bias gradient with
   bytes += (wide + 3 * storage) * weights + wide * 2 * n * n;     // weights, as read and their gradients

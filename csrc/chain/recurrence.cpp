@@ -104,16 +104,18 @@ void Recurrence::forward(const Poll& poll) {
   Stored& sums = recorder_.is_storage(wide_format()) ? z_ : sums_;
   sums.resize(wide_format(), steps * batch * n);
   sums_at_ = by_step(sums, steps, batch * n, 1);
-  if (!goes_by_rows()) sum_inputs(1, steps);
-  const std::int64_t stride = goes_by_rows() ? span : 1;
+  const bool by_rows = goes_by_rows();
+  if (!by_rows) sum_inputs(1, steps);
+  const std::int64_t stride = by_rows ? span : 1;
   for (std::int64_t t = 1; t <= steps; t += stride) {
     poll(t - 1, 2 * steps);
-    if (goes_by_rows()) {
+    if (by_rows) {
       forward_span(t, std::min(steps, t + stride - 1));
     } else {
       forward_step(t);
     }
   }
+  forward_is_done_ = true;
 }
 
 // Of steps first .. last, x_t V^T: where the chains of z_t begin.
@@ -178,7 +180,7 @@ Reference Recurrence::gradient_truth(std::int64_t t) const {
 
 void Recurrence::backward(Gradients gradients, const Poll& poll) {
   const std::int64_t steps = sequence_.steps, batch = sequence_.batch, n = cell_.hidden;
-  base::expects(!z_at_.empty(), "probe: backward before forward");
+  base::expects(forward_is_done_, "probe: backward comes once after forward");
   losses_ = static_cast<std::int64_t>(gradients.values.size()) / (batch * n);
   base::expects(
       losses_ >= 1 && losses_ <= steps && losses_ * batch * n == static_cast<std::int64_t>(gradients.values.size()),
@@ -188,16 +190,18 @@ void Recurrence::backward(Gradients gradients, const Poll& poll) {
                 "probe: the reference gradient does not fit");
   gradients_ = std::move(gradients);
   recorder_.begin_backward();
-  if (goes_back_by_spans()) {
+  back_by_spans_ = can_go_back_by_spans();
+  if (back_by_spans_) {
     dz_ = z_.part(0, steps * batch * n);  // in its place: an entry of z is read once more, for that of dz
   } else {
     dz_.resize(recorder_.arithmetic().storage, steps * batch * n);
   }
   dz_at_ = by_step(dz_, steps, batch * n, 1);
+  forward_is_done_ = false;
   give_gradient(steps);
   recorder_.measure();
   std::int64_t first = steps + 1;
-  if (goes_back_by_spans()) {
+  if (back_by_spans_) {
     while (first > 1) {
       const std::int64_t last = first - 1;
       first = std::max<std::int64_t>(1, first - span);
@@ -213,7 +217,6 @@ void Recurrence::backward(Gradients gradients, const Poll& poll) {
   }
   if (!sums_by_span()) measure_contributions(0);
   weight_gradients(first);
-  if (goes_back_by_spans()) z_at_.clear();  // gone
   poll(2 * steps, 2 * steps);
 }
 

@@ -53,7 +53,7 @@ class Recurrence {
   };
   void backward(Gradients gradients, const Poll& poll);
 
-  std::int64_t planned_bytes() const;
+  std::int64_t planned_bytes() const;  // of both passes, after the second
   Values output(std::int64_t step) const;
   const Reference& reference_output(std::int64_t step) const { return h_truth_[static_cast<std::size_t>(step)]; }
   const std::vector<Record>& records() const { return recorder_.records(); }
@@ -65,11 +65,11 @@ class Recurrence {
   // a span of steps, and the tensors of the span are recorded when they are whole. The bits are those of the steps.
   static constexpr std::int64_t span = 16;  // steps whose tensors stay in L2
   bool goes_by_rows() const;
-  bool goes_back_by_spans() const {
+  bool can_go_back_by_spans() const {
     return goes_by_rows() && losses_ == 1 && sequence_.truncate == 0 && !sequence_.round_every_step;
   }
   // Whether weight gradients are summed span by span: a unit's chain may not be cut between any two terms.
-  bool sums_by_span() const { return goes_back_by_spans() && !recorder_.arithmetic().unit; }
+  bool sums_by_span() const { return back_by_spans_ && !recorder_.arithmetic().unit; }
   template <class Body>
   void for_rows(Body body) const;
   void forward_span(std::int64_t first, std::int64_t last);
@@ -111,6 +111,8 @@ class Recurrence {
   Reference dh_truth_, dw_truth_, dv_truth_, db_truth_;
   Gradients gradients_;
   std::int64_t losses_ = 0;
+  bool forward_is_done_ = false;
+  bool back_by_spans_ = false;  // decided once, whatever becomes of the number of threads
   Stored dw_, dv_, db_;
   Stored weight_sums_[3];       // of dW, dV and db before rounding, summed by span
   std::vector<Values> totals_;  // of dW, dV and db before rounding, with round_every_step

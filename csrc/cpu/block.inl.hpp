@@ -45,15 +45,6 @@ GRADKERN_HD vec_f32 widen_lanes(const typename F::container* stored) {
   }
 }
 
-template <class F>
-GRADKERN_HD float widen_one(typename F::container stored) {
-  if constexpr (F::id == formats::FormatId::bfloat16) return base::bit_cast<float>(std::uint32_t(stored) << 16);
-#if defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_AVX2)
-  if constexpr (F::id == formats::FormatId::float16) return _cvtsh_ss(stored);
-#endif
-  return static_cast<float>(formats::decode<F>(stored));
-}
-
 // Whole groups of vectors.
 template <class F>
 void widen_f32(const typename F::container* stored, std::int64_t count, float* x) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/statistics_scan.inl.hpp"
+#include "formats/decode.hpp"
 
 namespace gradkern::cpu {
 namespace {

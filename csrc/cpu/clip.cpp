@@ -51,7 +51,7 @@ class ChunkDeal {
       std::int64_t between = 0;  // entries from p to what is fetched meanwhile
       for (Place p = backwards ? ahead_of(end) : first, far = p;; p = step(p)) {
         for (; between < fetched_ahead && !(far == last); far = step(far)) between += end_of(far) - far.begin;
-        const ClipRange range{p.begin, end_of(p), address(far), end_of(far) - far.begin == chunk};
+        const ClipRange range{p.begin, end_of(p), address(far), is_whole(far) && format(far) == format(p)};
         Result result;
         body(p.tensor, range, result);
         (p.begin == 0 ? results[p.tensor] : others[static_cast<std::size_t>(p.others)]) = result;
@@ -77,6 +77,9 @@ class ChunkDeal {
     return i;
   }
   std::int64_t end_of(const Place& p) const { return std::min(p.begin + chunk, tensors_[p.tensor].size); }
+
+  bool is_whole(const Place& p) const { return end_of(p) - p.begin == chunk; }
+  formats::FormatId format(const Place& p) const { return tensors_[p.tensor].format; }
 
   Place after(const Place& p) const {
     const std::int64_t others = p.others + (p.begin != 0);

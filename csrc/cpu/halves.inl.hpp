@@ -20,8 +20,8 @@ struct Halves;
 #if defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_AVX2)
 
 // amin is 0 if there are zeros nonetheless, and nothing else is right. The codes are the format's own exponents, 0 of
-// subnormals. Entries that may lie in another cell than cell 1, and all subnormals, are copied to `taken`: the scalar units
-// have nothing else to do.
+// subnormals. Entries that may lie in another cell than cell 1, and all subnormals, are copied to `taken`: the scalar
+// units have nothing else to do.
 template <class F>
 struct HalfScanner {
   using V = simd::halves;
@@ -48,7 +48,10 @@ struct HalfScanner {
       found |= ordinary(magnitude) << (j * lanes);
     }
     const simd::ExponentBytes<fraction_bits> top(v[0], v[1]);
-    negative += top.count_signs(top, v[0], v[1]);
+    if constexpr (F::exponent_bits == 8)
+      negative += simd::count_signs(v[0]) + simd::count_signs(v[1]);
+    else
+      negative += simd::count_set(top.joined, simd::bytes(1 << F::exponent_bits));
     top.exponent().store(codes);
     constexpr std::uint64_t last = std::uint64_t(1) << (2 * lanes - 1);
     found ^= last | (last - 1);
@@ -63,8 +66,8 @@ struct HalfScanner {
       take_one();
   }
 
-  // Where nothing is to be taken. The last fraction and zero of float16 are in cells of their own, and next to one another with
-  // the last one subtracted, which leaves nothing of subnormals; of bfloat16 there is but zero.
+  // Where nothing is to be taken. Of float16 the last fraction and zero are in cells of their own, and next to one
+  // another with the last one subtracted, which leaves nothing of subnormals; of bfloat16 there is but zero.
   static GRADKERN_HD std::uint64_t ordinary(V magnitude) {
     if constexpr (has_subnormals) return simd::where_set(simd::minus_or_zero(magnitude, V(fraction)), V(fraction - 1));
     return simd::where_set(magnitude, V(fraction));

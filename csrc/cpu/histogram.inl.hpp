@@ -1,9 +1,10 @@
 // How many magnitudes lie in each binade, counted without a table where they can be.
 //
-// A byte codes the binade of an entry: its biased exponent, as in float32 or as it is stored, 0 for what is not counted. A
-// lookup turns the 16 binades of a window into one bit each, of two bytes, and carry-save adders count every bit position:
-// the positional population count of Klarqvist, Mula, Lemire (2019). The window begins at the largest binade met when it was last moved; the few
-// entries outside are counted in a table one by one, and where there are many, so is all that lies near them.
+// A byte codes the binade of an entry: its biased exponent, as in float32 or as it is stored, 0 for what is not counted.
+// A lookup turns the 16 binades of a window into one bit each, of two bytes, and carry-save adders count every bit
+// position: the positional population count of Klarqvist, Mula, Lemire (2019). The window begins at the largest binade
+// met when it was last moved; the few entries outside are counted in a table one by one, and where there are many, so is
+// all that lies near them.
 #pragma once
 
 #include <algorithm>

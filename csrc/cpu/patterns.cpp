@@ -25,7 +25,7 @@ void count_patterns(const std::uint8_t* x, std::int64_t size, Tables& found) {
   constexpr std::int64_t together = 64;
   std::int64_t i = 0;
   for (; i + together <= size; i += together) {
-    __builtin_prefetch(x + i + fetch_ahead);
+    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(x + i) + fetch_ahead));
 #pragma GCC unroll 8
     for (std::int64_t w = 0; w < together; w += 8) {
       std::uint64_t word;

@@ -184,7 +184,7 @@ class BlockMeter {
     zeros_ = s.zero > n - count;  // in the next block, too
     const auto in_order = [&] {
       if constexpr (Source::halves)
-        if (taken) widen_f32<F>(source.stored, n, source.x);
+        if (taken && Halves<F>::order != Order::natural) widen_f32<F>(source.stored, n, source.x);
       return x;
     };
     if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal))

@@ -38,12 +38,6 @@ struct Scan {
   alignas(64) simd::lane_bits<lane_count<T>> candidates[statistics_block / lane_count<T>];
 };
 
-template <class T>
-GRADKERN_HD auto magnitude_bits(T x) {
-  using U = typename Wide<T>::unsigned_scalar;
-  return base::bit_cast<U>(x) & (~U(0) >> 1);
-}
-
 // Extrema over magnitudes, and how many signs and zeros. Without zeros a block is looked at faster; amin is 0 if it has any
 // nonetheless, and nothing else is right.
 template <class T, bool zeros>

@@ -89,7 +89,7 @@ struct DeviceTable {
   int (*activation_forward)(const ActivationArgs*, Stream);
   int (*activation_backward)(const ActivationArgs*, Stream);
   int (*statistics)(const StatisticsList*, Stream);
-  // How often each bit pattern of a format of 16 bits or fewer occurs, added to counts; and the first entry that is
+  // How often each bit pattern of a format of 8 bits occurs, added to counts; and the first entry that is
   // not finite, by a minimum: first starts as the largest integer.
   int (*count_patterns)(const StatisticsArgs*, std::int64_t* counts, std::int64_t* first_nonfinite, Stream);
   int (*errors)(const ErrorArgs*, ErrorSums* partials, Stream);  // of chunks of ops::rounding_chunk

@@ -21,29 +21,8 @@ GRADKERN_HD vec<T, N> max_magnitude(vec<T, N> v, vec<T, N> most) {
 #endif
 }
 
-GRADKERN_HD int count_signs(halves v) {
-#if defined(GRADKERN_SIMD_AVX512)
-  return __builtin_popcount(_mm512_movepi16_mask((__m512i)v.v));
-#elif defined(GRADKERN_SIMD_AVX2)
-  return __builtin_popcount(unsigned(_mm256_movemask_epi8((__m256i)v.v)) & 0xAAAAAAAA);
-#else
-  int count = 0;
-  for (int i = 0; i < vector_bytes / 2; ++i) count += v.v[i] >> 15;
-  return count;
-#endif
-}
-
-// How many bytes of v have something under a mask.
-GRADKERN_HD int count_set(bytes v, bytes mask) {
-#if defined(GRADKERN_SIMD_AVX512)
-  return __builtin_popcountll(_mm512_test_epi8_mask((__m512i)v.v, (__m512i)mask.v));
-#else
-  return __builtin_popcountll(bits_of(bytes::wrap((v & mask).v != bytes(0).v), 7));
-#endif
-}
-
-// Of two vectors of 16-bit entries a byte an entry, in an order of their own: the exponent, and above it the sign if there is
-// room for it.
+// Of two vectors of 16-bit entries a byte an entry, in an order of their own: the exponent, and above it the sign if
+// there is room for it.
 template <int fraction_bits>
 struct ExponentBytes {
   static constexpr int exponent_bits = 15 - fraction_bits;
@@ -56,13 +35,6 @@ struct ExponentBytes {
   GRADKERN_HD bytes exponent() const {
     if constexpr (exponent_bits == 8) return joined;
     return joined & bytes((1 << exponent_bits) - 1);
-  }
-  static GRADKERN_HD int count_signs(ExponentBytes of_both, halves a, halves b) {
-    if constexpr (exponent_bits == 8) {
-      return simd::count_signs(a) + simd::count_signs(b);
-    } else {
-      return count_set(of_both.joined, bytes(1 << exponent_bits));
-    }
   }
 };
 
@@ -84,7 +56,7 @@ struct SignsAndExponents {
 
 // A bit for each lane of a vector.
 template <int N>
-using lane_bits = std::conditional_t<N == 32, std::uint32_t, std::conditional_t<N == 16, std::uint16_t, std::uint8_t> >;
+using lane_bits = std::conditional_t<N == 16, std::uint16_t, std::uint8_t>;
 
 // Entries of a vector that are looked at: all of them, or those that are not zero.
 template <class T, int N, bool all>
@@ -150,22 +122,32 @@ struct Looked {
 // Vectors of 16-bit entries, sign first: looked at where an instruction set has the lanes.
 #if defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_AVX2)
 inline constexpr bool looks_at_halves = true;
+
+GRADKERN_HD int count_signs(halves v) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return __builtin_popcount(_mm512_movepi16_mask((__m512i)v.v));
 #else
-inline constexpr bool looks_at_halves = false;
+  return __builtin_popcount(unsigned(_mm256_movemask_epi8((__m256i)v.v)) & 0xAAAAAAAA);
 #endif
+}
+
+// How many bytes of v have something under a mask.
+GRADKERN_HD int count_set(bytes v, bytes mask) {
+#if defined(GRADKERN_SIMD_AVX512)
+  return __builtin_popcountll(_mm512_test_epi8_mask((__m512i)v.v, (__m512i)mask.v));
+#else
+  return __builtin_popcountll(bits_of(bytes::wrap((v & mask).v != bytes(0).v), 7));
+#endif
+}
 
 // Bit i is set where lane i has something under a mask.
 GRADKERN_HD std::uint64_t where_set(halves v, halves mask) {
 #if defined(GRADKERN_SIMD_AVX512)
   return _mm512_test_epi16_mask((__m512i)v.v, (__m512i)mask.v);
-#elif defined(GRADKERN_SIMD_AVX2)
+#else
   const __m256i set = (__m256i)((v & mask).v != halves(0).v);
   const __m128i packed = _mm_packs_epi16(_mm256_castsi256_si128(set), _mm256_extracti128_si256(set, 1));
   return static_cast<unsigned>(_mm_movemask_epi8(packed));
-#else
-  std::uint64_t bits = 0;
-  for (int i = 0; i < vector_bytes / 2; ++i) bits |= std::uint64_t((v.v[i] & mask.v[i]) != 0) << i;
-  return bits;
 #endif
 }
 
@@ -173,12 +155,14 @@ GRADKERN_HD std::uint64_t where_set(halves v, halves mask) {
 GRADKERN_HD halves minus_or_zero(halves a, halves b) {
 #if defined(GRADKERN_SIMD_AVX512)
   return halves::wrap(_mm512_subs_epu16((__m512i)a.v, (__m512i)b.v));
-#elif defined(GRADKERN_SIMD_AVX2)
-  return halves::wrap(_mm256_subs_epu16((__m256i)a.v, (__m256i)b.v));
 #else
-  return max(a, b) - b;
+  return halves::wrap(_mm256_subs_epu16((__m256i)a.v, (__m256i)b.v));
 #endif
 }
+
+#else
+inline constexpr bool looks_at_halves = false;
+#endif
 
 }  // namespace
 }  // namespace gradkern::simd

@@ -140,11 +140,10 @@ def probe_recurrent(
     losses = _Losses(run, steps, shape, _choice(loss_at, LOSS_AT, "loss_at"))
     given = None if grad_output is None else losses.given(grad_output)
     targets = [] if given is not None else losses.targets(loss, target)
-    planned_bytes = run.planned_bytes()
     run.forward(progress)
     gradients = given if given is not None else losses.computed(loss, targets, reference)
     run.backward(gradients, losses.truth if reference else None, losses.exponents if reference else [], progress)
-    shares = run.contributions()
+    shares, planned_bytes = run.contributions(), run.planned_bytes()
     return RecurrentReport(
         records=run.take_records(),
         arithmetic=a,

@@ -144,9 +144,13 @@ void ordinary_blocks(const std::vector<executor::Executor>& executors, FormatId 
     tensor_of([&](double x, std::int64_t i) { return i == block + 1500 ? odd : i % 50 == 0 ? 0.5 : x; });
   for (const double edge : {0.5, 1 - 0x1p-8, 1 - 0x1p-11, 0x1p-14, 0x1p-15, 0x1.8p-20, 0x1p-24})
     for (const std::int64_t every :
-         {2048, 700, 33, 31, 17, 1})  // from a few entries in other cells, or subnormal, to all
+         {2048, 700, 64, 63, 33, 17, 1})  // from a few entries in other cells, or subnormal, to all
       tensor_of(
           [&](double x, std::int64_t i) { return i % every == 0 && i / block != 2 ? std::copysign(edge, x) : x; });
+  if (format == FormatId::float16)  // from the upper exponents to the lower ones and back
+    for (const int power : {14, 8, -4})
+      for (const std::int64_t first : {0, 1})
+        tensor_of([&](double x, std::int64_t i) { return std::ldexp(x, i / block % 2 == first ? 0 : power); });
   if (format == FormatId::float64 || format == FormatId::float32 || format == FormatId::bfloat16)
     for (const int power : {-17, 40, -100, -115, 100})
       tensor_of([&](double x, std::int64_t i) { return std::ldexp(x, i / block % 2 == 0 ? 0 : power); });
