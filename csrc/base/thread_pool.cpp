@@ -151,6 +151,7 @@ void run_serially(std::int64_t chunks, const std::function<void(std::int64_t)>& 
 }  // namespace
 
 int num_threads() { return state().threads; }
+bool in_parallel_region() { return inside; }
 
 void set_num_threads(int count) {
   expects(count >= 1 && count <= max_threads, "set_num_threads: count must be between 1 and 1024");

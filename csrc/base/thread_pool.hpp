@@ -12,6 +12,9 @@ namespace gradkern::base {
 int num_threads();
 void set_num_threads(int count);
 
+// Whether the calling thread is running a chunk, and would run those of another region alone.
+bool in_parallel_region();
+
 // Calls body(chunk) for chunk = 0 .. chunks-1, and returns when all are done. The first exception is rethrown here.
 // A nested call runs on the calling thread; a forked child starts threads of its own.
 void parallel_for(std::int64_t chunks, const std::function<void(std::int64_t)>& body);

@@ -9,18 +9,17 @@
 namespace gradkern::cpu {
 namespace {
 
-// A block's arrays in the lane type, where they are not read and written in place. Whole vectors are evaluated: entries
-// beyond the count are stale but harmless.
+// A block's arrays in the lane type, where they are not read and written in place.
 template <class V>
 struct Block {
   using T = ops::scalar_t<V>;
   static constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
   static_assert(block_size % lanes == 0);
-  T pre_activation[block_size] = {}, grad_output[block_size] = {}, output[block_size] = {}, slope[block_size] = {};
-  T result[block_size] = {};
+  T pre_activation[block_size], grad_output[block_size], output[block_size], slope[block_size], result[block_size];
 };
 
-// Entries [first, first + count) of a tensor as whole vectors of lanes: where they lie, or widened into the buffer.
+// Entries [first, first + count) of a tensor as whole vectors of lanes: where they lie, or widened into the buffer and
+// followed by zeros.
 template <class V>
 GRADKERN_HD const ops::scalar_t<V>* read_block(formats::FormatId format, const void* stored, std::int64_t first,
                                                std::int64_t count, ops::scalar_t<V>* buffer) {
@@ -28,6 +27,7 @@ GRADKERN_HD const ops::scalar_t<V>* read_block(formats::FormatId format, const v
   constexpr auto own = sizeof(T) == 4 ? formats::FormatId::float32 : formats::FormatId::float64;
   if (format == own && count % Block<V>::lanes == 0) return static_cast<const T*>(stored) + first;
   widen(format, stored, first, first + count, buffer);
+  for (std::int64_t j = count; j % Block<V>::lanes != 0; ++j) buffer[j] = 0;
   return buffer;
 }
 

@@ -146,7 +146,7 @@ bool fits_f32(double scale) {
 }
 
 // special: set where a value is beyond F's largest, or not finite.
-template <class F, bool flush>
+template <class F, bool flush, bool counted>
 bool narrow_block(Conversion<F>& c, const float* source, Range range, typename F::container* stored, bool& special) {
   const float* x = source;
   if (c.args.scale != 1) {
@@ -154,8 +154,9 @@ bool narrow_block(Conversion<F>& c, const float* source, Range range, typename F
     x = c.scaled;
   }
   BlockCounts block;
-  special = !round_f32<F, flush>(x, range.whole, stored, c.error_f32, block);
+  special = !round_f32<F, flush, counted>(x, range.whole, stored, c.error_f32, block);
   if (special) return false;
+  if constexpr (!counted) return true;
   add_squares(x, range.whole, c.sums.signal.medium);
   add_squares(c.error_f32, range.whole, c.sums.noise.medium);
   count_block(c, block, x, stored, range);
@@ -181,7 +182,8 @@ bool wide_block(Conversion<F>& c, const float* source, Range range, typename F::
   return true;
 }
 
-template <class F, bool flush>
+// counted: else float32 lanes round and do no more. Flushing, which is rare, always counts.
+template <class F, bool flush, bool counted>
 void lane_block(Conversion<F>& c, Range range) {
   using formats::FormatId;
   auto* out = static_cast<typename F::container*>(c.args.stored) + range.first;
@@ -189,7 +191,7 @@ void lane_block(Conversion<F>& c, Range range) {
   const float* source = c.args.source_format == FormatId::float64 ? nullptr : source_f32(c.args, range, c.source);
   bool done = false, special = false;
   if constexpr (F::id != FormatId::float64) {
-    done = source && fits_f32(c.args.scale) && narrow_block<F, flush>(c, source, range, stored, special);
+    done = source && fits_f32(c.args.scale) && narrow_block<F, flush, counted>(c, source, range, stored, special);
   }
   done = done || wide_block<F, flush>(c, source, range, stored, special);
   if (!done) return scalar_block(c, range);
@@ -202,7 +204,10 @@ void convert_chunk(const executor::ConvertArgs& args, std::int64_t begin, std::i
   Conversion<F> c(args, counts);
   const bool flush = args.mode.subnormals == formats::Subnormals::flush;
   const bool lanes = args.mode.rounding == formats::Rounding::nearest_even;
-  auto* const block = !lanes ? scalar_block<F> : flush ? lane_block<F, true> : lane_block<F, false>;
+  auto* const block = !lanes        ? scalar_block<F>
+                      : flush       ? lane_block<F, true, true>
+                      : args.counts ? lane_block<F, false, true>
+                                    : lane_block<F, false, false>;
   for (std::int64_t first = begin; first < end; first += convert_block) {
     const std::int64_t count = end - first < convert_block ? end - first : convert_block;
     block(c, {first, count, (count + group - 1) / group * group});

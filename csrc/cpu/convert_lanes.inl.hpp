@@ -75,8 +75,9 @@ GRADKERN_HD void store_finite(C* stored, vec_f32 a, simd::vec_i32 binade, vec_f3
   }
 }
 
-// Rounds whole groups of float32 values; false, and nothing counted, where one is beyond F's largest or not finite.
-template <class F, bool flush>
+// Rounds whole groups of float32 values; false, and nothing counted, where one is beyond F's largest or not finite. Errors
+// and counts only if they are asked for.
+template <class F, bool flush, bool counted>
 bool round_f32(const float* x, std::int64_t count, typename F::container* stored, float* error, BlockCounts& counts) {
   using V = vec_f32;
   using I = simd::vec_i32;
@@ -93,10 +94,11 @@ bool round_f32(const float* x, std::int64_t count, typename F::container* stored
     V r = ops::round_magnitude<F>(a, binade);
     if constexpr (flush) r = select(r < smallest_normal, zero, r);
     store_finite<F, flush>(stored + j, a, binade, r, value);
+    top = max(top, to_bits(a));
+    if constexpr (!counted) continue;
     const V e = r - a;
     e.store(error + j);
     ulp = max(ops::error_per_binade(e, binade), ulp);
-    top = max(top, to_bits(a));
     const I changed = r != a, normal = r >= smallest_normal, none = r == zero;
     inexact = inexact + (changed & normal);
     neither = neither - normal - none;

@@ -95,6 +95,7 @@ void avx512_bf16_product(const BfloatProduct&, const ProductRange&, char* scratc
 struct Kernels {
   const char* name;
   int vector_bytes;
+  // The counts are whole only where args.counts asks for some.
   void (*convert)(const executor::ConvertArgs&, std::int64_t begin, std::int64_t end, ops::RoundingCounts&);
   // scratch: product_scratch lanes.
   void (*product_float32)(const ProductLanes<float>&, const ProductRange&, float* scratch);

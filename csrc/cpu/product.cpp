@@ -97,10 +97,12 @@ void exact_range(const ProductLanes<double>& p, const ProductRange& range, doubl
   }
 }
 
-// Products that do not need one another, in one region of the threads.
+// Products that do not need one another, in one region of the threads; one by one as they are added where there is but
+// one thread.
 class Batch {
  public:
-  explicit Batch(const Kernels& kernels) : kernels_(kernels) {}
+  explicit Batch(const Kernels& kernels)
+      : kernels_(kernels), threads_(base::in_parallel_region() ? 1 : base::num_threads()) {}
 
   void add(const ProductArgs& args) {
     if (args.unit) return add_unit(args);
@@ -280,8 +282,9 @@ class Batch {
   // or so many rows that packing all of b is little beside them: their results lie together, for whoever reads them next.
   template <class T, class Body>
   void share(std::int64_t m, std::int64_t n, std::int64_t k, Body body) {
+    if (threads_ == 1) return body(ProductRange{0, m, 0, n});
     work_ += m * n * k;
-    const std::int64_t threads = m * n * k < worth_threads ? 1 : base::num_threads();
+    const std::int64_t threads = m * n * k < worth_threads ? 1 : threads_;
     const std::int64_t grains = base::chunk_count(n, column_grain<T>);
     const bool by_column = grains >= threads && m < rows_worth_packing * threads;
     const std::int64_t parts = std::min(threads, by_column ? grains : m);
@@ -307,6 +310,7 @@ class Batch {
   };
 
   const Kernels& kernels_;
+  const std::int64_t threads_;
   std::list<Widened> widened_;
   std::list<UnitPlan> units_;
   std::list<std::pair<base::Buffer, ProductArgs>> narrow_, halves_;

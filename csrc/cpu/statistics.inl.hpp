@@ -173,6 +173,12 @@ class BlockMeter {
     half_cells_.finish();
   }
 
+  // The first block is expected to have zeros if some of its entries are, as later ones are if the block before had any.
+  void look_for_zeros(const typename F::container* stored, std::int64_t count) {
+    using C = typename F::container;
+    for (std::int64_t k = 0; k < std::min<std::int64_t>(count, 32); ++k) zeros_ |= C(stored[k] << 1) == 0;
+  }
+
   // count entries, and zeros up to n, a multiple of simd::vector_bytes; index is that of the first.
   template <class Source>
   void measure(const Source& source, std::int64_t count, std::int64_t n, std::int64_t index, ops::Moments& moments) {
@@ -270,6 +276,8 @@ void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std
   constexpr std::int64_t chunk = ops::statistics_chunk;
   alignas(64) T buffer[statistics_block];
   BlockMeter<T, F> meter(result);
+  if constexpr (sizeof(C) > 1)  // what is decoded first has no such choice
+    meter.look_for_zeros(static_cast<const C*>(args.data) + begin, end - begin);
   for (std::int64_t i = begin; i < end; i += statistics_block) {
     ops::Moments& moments = pieces[(i - begin) / piece];
     const std::int64_t count = std::min(end - i, statistics_block), in_chunk = i % chunk;

@@ -1,9 +1,10 @@
 #include "cpu/stretches.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <cstdint>
 #include <vector>
 
+#include "base/bits.hpp"
 #include "base/buffer.hpp"
 #include "ops/rounding.hpp"
 
@@ -21,10 +22,23 @@ struct Part {
 
 Part lying(Part x) { return x.row < x.column ? Part{x.data, x.columns, x.column, x.rows, x.row} : x; }
 
+// Magnitudes as bits, which integer lanes compare. A NaN is the largest, and then nothing is called small for its products.
 struct Sample {
-  std::int64_t count = 0, small = 0;
-  float largest = 0;
+  std::int32_t count = 0, small = 0, largest = 0;
   bool is_small() const { return 16 * small > count; }
+  double most() const { return double{base::bit_cast<float>(largest)}; }
+
+  // So many entries that lie side by side, or apart.
+  template <class Entry>
+  void look(std::int64_t entries, Entry entry) {
+    const std::int32_t limit = base::bit_cast<std::int32_t>(nearly_subnormal);
+    for (std::int64_t i = 0; i < entries; ++i) {
+      const std::int32_t magnitude = base::bit_cast<std::int32_t>(entry(i)) & INT32_MAX;
+      small += static_cast<std::int32_t>(magnitude > 0) & static_cast<std::int32_t>(magnitude < limit);
+      largest = std::max(largest, magnitude);
+    }
+    count += static_cast<std::int32_t>(entries);
+  }
 };
 
 template <class Test>
@@ -51,13 +65,11 @@ Sample sample(const Part& part) {
   for (std::int64_t r = 0; r < std::min(rows, x.rows); ++r) {
     const std::int64_t first = std::max<std::int64_t>(0, x.columns - run) * r / rows;
     const float* entries = x.data + x.rows * r / rows * x.row + first * x.column;
-    const std::int64_t count = std::min(run, x.columns);
-    for (std::int64_t i = 0; i < count; ++i) {
-      const float magnitude = std::fabs(entries[i * x.column]);
-      s.small += magnitude > 0 && magnitude < nearly_subnormal;
-      s.largest = std::max(s.largest, magnitude);
+    if (x.column == 1 && x.columns >= run) {
+      s.look(run, [&](std::int64_t i) { return entries[i]; });
+    } else {
+      s.look(std::min(run, x.columns), [&](std::int64_t i) { return entries[i * x.column]; });
     }
-    s.count += count;
   }
   return s;
 }
@@ -83,24 +95,26 @@ Way way_of(const ProductLanes<float>& p, const ProductRange& range, std::int64_t
   const Sample a = sample(a_part);
   if (a.largest == 0 && !any_of(a_part, [](float x) { return x != 0; })) return Way::zeros;
   const Sample b = sample(columns_of_b(p, k, depth, range.column_begin, range.column_end - range.column_begin));
-  const double product = double{a.largest} * double{b.largest};
+  const double product = a.most() * b.most();
   const bool tiny = product > 0 && product < double{nearly_subnormal};
   return tiny || a.is_small() || b.is_small() ? Way::gradual : Way::plain;
 }
 
 // Neighbours that go the same way are one.
-std::vector<Stretch> stretches(const ProductLanes<float>& p, const ProductRange& range) {
-  std::vector<Stretch> result;
+template <class Body>
+void for_stretches(const ProductLanes<float>& p, const ProductRange& range, Body body) {
+  Stretch stretch{0, 0, Way::plain};
   for (std::int64_t k = 0; k < p.k; k += depth_block) {
     const std::int64_t end = std::min(p.k, k + depth_block);
     const Way way = way_of(p, range, k, end - k);
-    if (!result.empty() && result.back().way == way) {
-      result.back().end = end;
-    } else {
-      result.push_back({k, end, way});
+    if (k > 0 && way != stretch.way) {
+      body(stretch);
+      stretch.begin = k;
     }
+    stretch.way = way;
+    stretch.end = end;
   }
-  return result;
+  body(stretch);
 }
 
 // c of a's zeros, from one row; false where rows differ.
@@ -226,15 +240,15 @@ ProductLanes<float> part_of(const ProductLanes<float>& p, const Stretch& s) {
 void product_in_stretches(const Kernels& kernels, const ProductLanes<float>& p, const ProductRange& range,
                           float* scratch) {
   if (p.k == 0) return kernels.product_float32(p, range, scratch);
-  for (const Stretch& s : stretches(p, range)) {
+  for_stretches(p, range, [&](const Stretch& s) {
     const ProductLanes<float> part = part_of(p, s);
-    if (s.way == Way::zeros && repeat_row(kernels, part, range, scratch)) continue;
+    if (s.way == Way::zeros && repeat_row(kernels, part, range, scratch)) return;
     if (s.way == Way::gradual) {
       GradualBlocks(kernels, part).run(range);
     } else {
       kernels.product_float32(part, range, scratch);
     }
-  }
+  });
 }
 
 }  // namespace gradkern::cpu

@@ -67,8 +67,8 @@ struct ConvertArgs {
   void* stored;
   double scale;  // applied in float64: exact for powers of two
   formats::Mode mode;
-  std::uint64_t stream;  // which tensor this is, for stochastic rounding
-  ops::RoundingCounts* counts;
+  std::uint64_t stream;         // which tensor this is, for stochastic rounding
+  ops::RoundingCounts* counts;  // or null, where nobody asks
 };
 
 struct ActivationArgs {

@@ -47,6 +47,9 @@ void compare(const executor::Executor& e, const Tensor& source, double scale, co
   }
   CHECK(stored.back() == 0x5A, e.name, F::name, "wrote past the end");
   CHECK(same(counts, truth.counts), e.name, test::name_of(source.format), F::name, scale);
+  std::vector<typename F::container> uncounted(stored.size(), typename F::container(0x5A));
+  e.convert(e, {source.size(), source.format, F::id, source.data(), uncounted.data(), scale, mode, 3, nullptr});
+  CHECK(uncounted == stored, e.name, test::name_of(source.format), F::name, scale);
 }
 
 // What the counts say, counted again from the values before and after.

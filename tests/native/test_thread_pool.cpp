@@ -30,6 +30,9 @@ void nested(int threads) {
   std::atomic<int> total{0};
   base::parallel_for(9, [&](std::int64_t) { base::parallel_for(5, [&](std::int64_t) { ++total; }); });
   CHECK(total == 45, threads, total.load());
+  std::atomic<int> inside{0};
+  base::parallel_for(9, [&](std::int64_t) { inside += base::in_parallel_region(); });
+  CHECK(inside == (threads == 1 ? 0 : 9) && !base::in_parallel_region(), threads, inside.load());
 }
 
 void exceptions(int threads) {
