@@ -3,8 +3,8 @@
 // A byte codes the binade of an entry: its biased exponent, as in float32 or as it is stored, 0 for what is not counted.
 // A lookup turns the 16 binades of a window into one bit each, of two bytes, and carry-save adders count every bit
 // position: the positional population count of Klarqvist, Mula, Lemire (2019). The window begins at the largest binade
-// met when it was last moved; the few entries outside are counted in a table one by one, and where there are many, so is
-// all that lies near them.
+// met when it was last moved; the few entries outside are noted one by one, and where there are many, all that lies near
+// them is counted in a table.
 #pragma once
 
 #include <algorithm>
@@ -84,6 +84,8 @@ class CodeHistogram {
   // Adds what was counted to the binades; without it, nothing is.
   void finish() {
     flush_window();
+    for (int k = 0; k < outside_; ++k) add(noted_[k], 1);
+    outside_ = 0;
     for (int code = 1; table_used_ && code < code_limit; ++code) {
       std::int64_t count = 0;
       for (const auto& table : table_) count += table[code];
@@ -103,7 +105,7 @@ class CodeHistogram {
   }
 
  private:
-  static constexpr int few = codes_turn / 8, window = 16, tables = 4;
+  static constexpr int few = codes_turn / 8, window = 16, tables = 4, most_noted = 2 * few;
   static constexpr std::int64_t joined = 4 * codes_turn;
 
   // A bit for each code in the window, of the vectors of a turn. all: the window has all codes that there are.
@@ -146,7 +148,7 @@ class CodeHistogram {
         top_ = largest(codes) + 1;  // others are larger yet
         if (count_outside(codes) > few) return count_all_in_table(codes);
       }
-      visit_outside(codes);
+      note_outside(codes);
     }
     counter_.carry_on(3, counter_.add8(sorted<false>(codes)));
     vectors_ += 8;
@@ -177,10 +179,15 @@ class CodeHistogram {
     each_outside(codes, [&](std::int64_t, std::uint64_t found) { count += __builtin_popcountll(found); });
     return count;
   }
-  void visit_outside(const std::uint8_t* codes) {
-    use_table();
+  // Those of a turn, at most few.
+  void note_outside(const std::uint8_t* codes) {
+    if (outside_ > most_noted - few) {
+      use_table();
+      for (int k = 0; k < outside_; ++k) ++table_[k % tables][noted_[k]];
+      outside_ = 0;
+    }
     each_outside(codes, [&](std::int64_t first, std::uint64_t found) {
-      for (; found; found &= found - 1) ++table_[0][codes[first + __builtin_ctzll(found)]];
+      for (; found; found &= found - 1) noted_[outside_++] = codes[first + __builtin_ctzll(found)];
     });
   }
   // Incrementing a counter again before the last increment is done waits for it: neighbours go to different tables.
@@ -205,13 +212,24 @@ class CodeHistogram {
     if (vectors_ == 0) return;
     std::int64_t counts[window];
     counter_.totals(vectors_, counts);
-    for (int j = 0; j < window; ++j) add((top_ - j) & code_limit, counts[j]);
+    const auto each = [&](auto body) {
+      for (int j = 0; j < window; ++j)
+        if (const int code = (top_ - j) & code_limit; counts[j] != 0 && is_counted(code)) body(code, counts[j]);
+    };
+    int low = code_limit, high = 0;  // a window that begins low goes on at the upper end
+    each([&](int code, std::int64_t) {
+      low = std::min(low, code);
+      high = std::max(high, code);
+    });
+    if (low <= high) binades_.cover(low - bias_, high - bias_ + 1);
+    each([&](int code, std::int64_t count) { binades_.row(code - bias_)[1] += count; });
     counter_.clear();
     vectors_ = 0;
   }
 
+  static constexpr bool is_counted(int code) { return 0 < code && code < code_limit; }
   void add(int code, std::int64_t count) {
-    if (count == 0 || code == 0 || code == code_limit) return;
+    if (count == 0 || !is_counted(code)) return;
     const int binade = code - bias_;
     binades_.cover(binade, binade + 1);
     binades_.row(binade)[1] += count;
@@ -223,6 +241,8 @@ class CodeHistogram {
   bool table_used_ = false;
   std::int64_t vectors_ = 0;
   PositionCounter counter_;
+  int outside_ = 0;  // noted
+  std::uint8_t noted_[most_noted];
   std::int64_t table_[tables][code_limit + 1];
 };
 

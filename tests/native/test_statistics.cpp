@@ -154,6 +154,14 @@ void ordinary_blocks(const std::vector<executor::Executor>& executors, FormatId 
   if (format == FormatId::float64 || format == FormatId::float32 || format == FormatId::bfloat16)
     for (const int power : {-17, 40, -100, -115, 100})
       tensor_of([&](double x, std::int64_t i) { return std::ldexp(x, i / block % 2 == 0 ? 0 : power); });
+  if (format == FormatId::float16) return;
+  for (const std::int64_t turn : {128, 256, 512, 1024})  // the lowest binades and the highest ones in one block
+    for (const std::int64_t few : {1, 3})
+      tensor_of([&](double x, std::int64_t i) {
+        return std::copysign(std::ldexp(1.5, i / turn % (few + 1) < few ? -123 + int(i % 3) : 123), x);
+      });
+  for (const std::int64_t every : {9, 40, 300})  // stragglers below the window, more than are noted at a time
+    tensor_of([&](double x, std::int64_t i) { return i % every == 0 ? std::ldexp(x, -30 - int(i % 7)) : x; });
 }
 
 // More entries than the counters of a histogram hold, and tensors that are cut between chunks beside those that are not.
