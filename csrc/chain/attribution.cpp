@@ -304,8 +304,13 @@ Judge judge_activation(const executor::ActivationArgs& args, const Source& wide,
                [&args](std::int64_t i, double value) { return activation_cause(args, value, i); });
 }
 
-Judge judge_exact(const Stored& stored) {
-  return [&stored](std::int64_t begin, std::int64_t end, Attribution& part) {
+Attribution attribute_exact(const Stored& stored, const Summary& summary) {
+  if (summary.size > 0 && summary.zero + summary.subnormal + summary.nan + summary.pos_inf + summary.neg_inf == 0) {
+    Attribution all;
+    add_fate(all, Fate::kept, 0, summary.size);
+    return all;
+  }
+  const Judge judge_all = [&stored](std::int64_t begin, std::int64_t end, Attribution& part) {
     formats::visit(stored.format, [&](auto format) {
       using F = decltype(format);
       const auto* data = static_cast<const typename F::container*>(stored.data());
@@ -322,6 +327,7 @@ Judge judge_exact(const Stored& stored) {
       judge_blocks<F>(data, begin, end, [](std::int64_t) { return true; }, judge, part);
     });
   };
+  return attribute(stored.size, judge_all, [] {});
 }
 
 std::int64_t count_stalled(const Stored& stored, const Reference& reference, const Stored& before,

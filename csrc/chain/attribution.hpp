@@ -13,6 +13,7 @@
 
 #include <functional>
 
+#include "chain/summary.hpp"
 #include "chain/tensor.hpp"
 
 namespace gradkern::chain {
@@ -59,8 +60,8 @@ Judge judge_product(const executor::ProductArgs& product, const Source& wide, co
 // forward: args.grad_output is null. backward: args.slope holds phi'.
 Judge judge_activation(const executor::ActivationArgs& args, const Source& wide, const Stored& stored,
                        const Rounded& how, const Reference& reference);
-// An argument that is stored as it is, and is its own truth.
-Judge judge_exact(const Stored& stored);
+// An argument that is stored as it is, and is its own truth; its summary may leave nothing to be judged.
+Attribution attribute_exact(const Stored& stored, const Summary& summary);
 
 // Entries that kept the same subnormal value as `before` while their true magnitude fell.
 std::int64_t count_stalled(const Stored& stored, const Reference& reference, const Stored& before,

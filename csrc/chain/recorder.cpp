@@ -138,6 +138,8 @@ void Recorder::measure(const Source& next) {
     if (p.stored->given && record.stored.nan) drop_payloads(*p.stored, record);
     if (p.truth) record.reference = std::move(*summary++);
     if (p.exact) {
+      record.attribution = attribute_exact(*p.stored, record.stored);
+      if (record.attribution.counts[static_cast<int>(Fate::inherited)] != 0) record.relative_error = std::nan("");
       record.reference = record.stored;
       if (p.stored->format != FormatId::float64) record.reference.subnormal = 0;  // it is float64's
     }
@@ -166,11 +168,7 @@ void Recorder::argument(Stored& stored, const Source& source, std::int64_t layer
     return given(stored, source, 1.0, layer, role, arguments_.back().get());
   }
   given(stored, source, 1.0, layer, role, nullptr);
-  if (!with_reference_) return;
-  Record& record = records_.back();
-  record.attribution = attribute(stored.size, judge_exact(stored), [] {});
-  if (record.attribution.counts[static_cast<int>(Fate::inherited)] != 0) record.relative_error = std::nan("");
-  pending_.back().exact = true;
+  if (with_reference_) pending_.back().exact = true;
 }
 
 void Recorder::round(Stored& stored, const Source& wide) {

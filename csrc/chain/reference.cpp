@@ -12,17 +12,28 @@ using ops::ActivationId;
 
 constexpr double window = 0x1p200;
 
+// The largest of the magnitudes, NaN passed over; of those that are finite only, on request.
+template <bool finite>
 double largest(const double* values, std::int64_t count) {
   double most[8] = {};  // side by side, for vectors
   std::int64_t i = 0;
   const auto take = [](double& kept, double v) {
     const double a = std::abs(v);
-    kept = a < __builtin_inf() && a > kept ? a : kept;
+    if constexpr (finite)
+      kept = a < __builtin_inf() && a > kept ? a : kept;
+    else
+      kept = a > kept ? a : kept;
   };
   for (; i + 8 <= count; i += 8)
     for (std::int64_t j = 0; j < 8; ++j) take(most[j], values[i + j]);
   for (; i < count; ++i) take(most[0], values[i]);
   return *std::max_element(most, most + 8);
+}
+
+// The largest finite magnitude.
+double largest(const double* values, std::int64_t count) {
+  const double most = largest<false>(values, count);
+  return most < __builtin_inf() ? most : largest<true>(values, count);
 }
 
 double largest(const Values& values) {

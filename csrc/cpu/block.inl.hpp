@@ -60,9 +60,15 @@ template <class F>
 void widen_f64(const typename F::container* stored, std::int64_t count, double* x) {
   constexpr int lanes = simd::vector_bytes / 8;
   for (std::int64_t j = 0; j < count; j += group) {
-    float narrow[group];
-    widen_f32<F>(stored + j, group, narrow);
-    for (int i = 0; i < group; i += lanes) simd::widen(narrow + i).store(x + j + i);
+    alignas(64) float narrow[group];
+    const float* from = narrow;
+    if constexpr (F::id == formats::FormatId::float32) {
+      simd::prefetch_page(stored + j);
+      from = reinterpret_cast<const float*>(stored + j);
+    } else {
+      widen_f32<F>(stored + j, group, narrow);
+    }
+    for (int i = 0; i < group; i += lanes) simd::widen(from + i).store(x + j + i);
   }
 }
 
