@@ -1,6 +1,7 @@
 #include "base/buffer.hpp"
 
 #include <algorithm>
+#include <fstream>
 #include <map>
 #include <mutex>
 
@@ -14,15 +15,22 @@ namespace {
 
 constexpr std::size_t worth_keeping = std::size_t(1) << 14;
 
-// A 64th of the machine's memory, within limits.
-std::size_t kept_at_most() {
-  static const std::size_t limit = [] {
-    std::size_t memory = 0;
+// The machine's memory, or what a container may have of it.
+std::size_t memory_of_machine() {
+  std::size_t memory = 0;
 #if defined(__linux__)
-    memory = std::size_t(std::max(0L, sysconf(_SC_PHYS_PAGES))) * std::size_t(std::max(0L, sysconf(_SC_PAGESIZE)));
+  memory = std::size_t(std::max(0L, sysconf(_SC_PHYS_PAGES))) * std::size_t(std::max(0L, sysconf(_SC_PAGESIZE)));
+  for (const char* file : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    std::size_t limit = 0;
+    if (std::ifstream(file) >> limit) memory = std::min(memory, limit);  // "max" is no number
+  }
 #endif
-    return std::clamp(memory / 64, std::size_t(1) << 26, std::size_t(1) << 30);
-  }();
+  return memory;
+}
+
+// A 64th of it, within limits.
+std::size_t kept_at_most() {
+  static const std::size_t limit = std::clamp(memory_of_machine() / 64, std::size_t(1) << 26, std::size_t(1) << 30);
   return limit;
 }
 

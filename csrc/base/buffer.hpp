@@ -1,8 +1,8 @@
 // Bytes that are not cleared when they are made, nor kept when they grow: for results about to be written.
 //
 // They begin with a cache line, so that no vector of a kernel lies in two. Freed buffers wait for the next, up to a 64th
-// of the machine's memory (64 MiB to 1 GiB): the system clears each page that it hands out, which takes longer than many
-// a kernel.
+// of the machine's or the container's memory (64 MiB to 1 GiB): the system clears each page that it hands out, which
+// takes longer than many a kernel.
 #pragma once
 
 #include <cstddef>
