@@ -106,14 +106,14 @@ ProductCase make(const mma::Row& row, const Formats& f, FormatId accumulate, std
   return c;
 }
 
-// period: how many of the cases this order of threads leaves to the others.
-void ragged_sizes(const executor::Executor& cpu, std::uint64_t period) {
+// share: which third of the cases goes to this order of threads.
+void ragged_sizes(const executor::Executor& cpu, std::int64_t share) {
   constexpr std::int64_t depths[] = {0, 1, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 130};
   constexpr std::int64_t sides[] = {1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 65};
   std::uint64_t seed = 0;
   for_instructions([&](const mma::Row& row, const Formats& f, FormatId accumulate) {
     for (const std::int64_t k : depths) {
-      if (++seed % period) continue;
+      if (draw(++seed, 7, 3) != share) continue;
       compare(cpu, make(row, f, accumulate, sides[draw(seed, 5, std::size(sides))],
                         sides[draw(seed, 6, std::size(sides))], k, seed));
     }
@@ -243,12 +243,11 @@ int main() {
   refusals();
   other_architectures();
   simt::set_architecture(mma::Unit::hopper);
-  std::uint64_t period = 1;
+  std::int64_t share = 0;
   for (const simt::Order order :
        {simt::Order{simt::Order::forward, 0}, {simt::Order::reverse, 0}, {simt::Order::shuffled, 3}}) {
     simt::set_order(order);
-    ragged_sizes(cpu, period);
-    period += 2;
+    ragged_sizes(cpu, share++);
   }
   large_tiles(cpu);
   traffic();
