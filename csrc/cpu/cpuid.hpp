@@ -4,12 +4,9 @@
 namespace gradkern::cpu {
 
 bool has_avx2_fma();
-bool has_avx512();
+bool has_avx512();  // F, VL, DQ and BW, with the operating system saving the wide registers
 bool has_avx512fp16();
 bool has_avx512_bf16();
 bool has_amx_bf16();  // and the system lets this process use its tiles
-bool has_avx512fp16();
-bool has_avx512_bf16();
-bool has_amx_bf16();  // and the system lets this process use its tiles  // F, VL, DQ and BW, with the operating system saving the wide registers
 
 }  // namespace gradkern::cpu

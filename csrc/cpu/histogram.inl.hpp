@@ -99,8 +99,8 @@ class CodeHistogram {
     if (vectors_ == 0) top_ = std::max(most + 1, window - 1);  // others are larger yet
     const bool inside = most <= top_ && least > top_ - window;
     std::int64_t i = 0;
-    for (; inside && i + joined <= n; i += joined)
-      top_ == window - 1 ? count_joined<true>(codes + i) : count_joined<false>(codes + i);
+    for (; i + joined <= n && (inside || note_few_outside<joined>(codes + i)); i += joined)
+      inside&& top_ == window - 1 ? count_joined<true>(codes + i) : count_joined<false>(codes + i);
     for (; i < n; i += codes_turn) count_turn(codes + i);
   }
 
@@ -123,7 +123,7 @@ class CodeHistogram {
     };
   }
 
-  // Turns that lie in the window, carried on together.
+  // Turns that lie in the window, or whose few codes outside are noted: carried on together.
   template <bool all>
   __attribute__((noinline)) void count_joined(const std::uint8_t* codes) {
     if (vectors_ + 32 > PositionCounter::capacity) flush_window();
@@ -142,13 +142,10 @@ class CodeHistogram {
   // codes_turn codes.
   __attribute__((noinline)) void count_turn(const std::uint8_t* codes) {
     if (vectors_ + 8 > PositionCounter::capacity) flush_window();
-    if (any_outside(codes)) [[unlikely]] {
-      if (count_outside(codes) > few) {
-        flush_window();
-        top_ = largest(codes) + 1;  // others are larger yet
-        if (count_outside(codes) > few) return count_all_in_table(codes);
-      }
-      note_outside(codes);
+    if (any_outside(codes) && !note_few_outside<codes_turn>(codes)) {
+      flush_window();
+      top_ = largest(codes) + 1;  // others are larger yet
+      if (!note_few_outside<codes_turn>(codes)) return count_all_in_table(codes);
     }
     counter_.carry_on(3, counter_.add8(sorted<false>(codes)));
     vectors_ += 8;
@@ -166,29 +163,29 @@ class CodeHistogram {
     return outside.bits() != 0;
   }
 
-  template <class Visit>
-  GRADKERN_HD void each_outside(const std::uint8_t* codes, Visit visit) const {
+  // Notes the codes outside of the window, unless there are more than few.
+  template <std::int64_t length>
+  __attribute__((noinline)) bool note_few_outside(const std::uint8_t* codes) {
+    constexpr int vectors = int(length / simd::vector_bytes);
     const simd::bytes top(static_cast<std::uint8_t>(top_));
-    for (std::int64_t j = 0; j < codes_turn; j += simd::vector_bytes) {
-      const simd::bytes code = simd::bytes::load(codes + j);
-      visit(j, simd::SetAndAbove(code, top - code, simd::bytes(window - 1)).bits());
-    }
-  }
-  int count_outside(const std::uint8_t* codes) const {
+    std::uint64_t outside[vectors];
     int count = 0;
-    each_outside(codes, [&](std::int64_t, std::uint64_t found) { count += __builtin_popcountll(found); });
-    return count;
-  }
-  // Those of a turn, at most few.
-  void note_outside(const std::uint8_t* codes) {
-    if (outside_ > most_noted - few) {
-      use_table();
-      for (int k = 0; k < outside_; ++k) ++table_[k % tables][noted_[k]];
-      outside_ = 0;
+    for (int j = 0; j < vectors; ++j) {
+      const simd::bytes code = simd::bytes::load(codes + j * simd::vector_bytes);
+      outside[j] = simd::SetAndAbove(code, top - code, simd::bytes(window - 1)).bits();
+      count += __builtin_popcountll(outside[j]);
     }
-    each_outside(codes, [&](std::int64_t first, std::uint64_t found) {
-      for (; found; found &= found - 1) noted_[outside_++] = codes[first + __builtin_ctzll(found)];
-    });
+    if (count > few) return false;
+    if (outside_ > most_noted - few) move_noted_to_table();
+    for (int j = 0; j < vectors; ++j)
+      for (std::uint64_t found = outside[j]; found; found &= found - 1)
+        noted_[outside_++] = codes[j * simd::vector_bytes + __builtin_ctzll(found)];
+    return true;
+  }
+  void move_noted_to_table() {
+    use_table();
+    for (int k = 0; k < outside_; ++k) ++table_[k % tables][noted_[k]];
+    outside_ = 0;
   }
   // Incrementing a counter again before the last increment is done waits for it: neighbours go to different tables.
   void count_all_in_table(const std::uint8_t* codes) {
