@@ -1,10 +1,11 @@
 #include "cpu/cpuid.hpp"
 
+#include <unistd.h>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 namespace gradkern::cpu {
@@ -71,6 +72,11 @@ bool has_amx_bf16() {
 #endif
 }
 
+bool is_amd() {
+  const Registers r = leaf(0);
+  return r.b == signature_AMD_ebx && r.c == signature_AMD_ecx && r.d == signature_AMD_edx;
+}
+
 }  // namespace gradkern::cpu
 
 #else
@@ -81,6 +87,19 @@ bool has_avx512() { return false; }
 bool has_avx512fp16() { return false; }
 bool has_avx512_bf16() { return false; }
 bool has_amx_bf16() { return false; }
+bool is_amd() { return false; }
 }  // namespace gradkern::cpu
 
 #endif
+
+namespace gradkern::cpu {
+
+long l2_bytes() {
+  constexpr long usual = 1 << 20;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  if (const long size = sysconf(_SC_LEVEL2_CACHE_SIZE); size > 0) return size;
+#endif
+  return usual;
+}
+
+}  // namespace gradkern::cpu

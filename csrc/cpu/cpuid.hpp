@@ -9,4 +9,7 @@ bool has_avx512fp16();
 bool has_avx512_bf16();
 bool has_amx_bf16();  // and the system lets this process use its tiles
 
+bool is_amd();
+long l2_bytes();  // of one core, or what is usual where nobody says
+
 }  // namespace gradkern::cpu

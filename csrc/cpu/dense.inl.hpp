@@ -74,10 +74,13 @@ GRADKERN_HD void product_rows(std::int64_t rows, Arguments... arguments) {
   product_tile<Acc, V, Rows, Vectors>(arguments...);
 }
 
-// Tile t of rows [begin, end), as even as can be.
+// Rows [begin, end) cut into tiles, as even as can be, of which a block has some.
 struct Tiles {
   std::int64_t begin, end, count;
   std::int64_t start(std::int64_t t) const { return begin + (end - begin) * t / count; }
+};
+struct TileRange {
+  std::int64_t first, last;
 };
 
 // One block of columns and of k: what is packed, and how it is read.
@@ -85,9 +88,10 @@ template <class V, int Rows, int Vectors>
 struct ProductBlock {
   using T = ops::scalar_t<V>;
   static constexpr int panel = Vectors * static_cast<int>(sizeof(V) / sizeof(T));
-  static_assert(columns_block % panel == 0);
   const ProductLanes<T>& p;
   const ProductRange& range;
+  Tiles tiles;
+  bool once;  // there is one block of rows: panels of b follow one another in the same place, which stays in L1
   T* packed_b;
   T* packed_a;
   std::int64_t j0, j_end, k0;
@@ -95,9 +99,7 @@ struct ProductBlock {
 
   std::int64_t columns(std::int64_t j) const { return j_end - j < panel ? j_end - j : panel; }
   const T* source(std::int64_t j) const { return p.b + k0 * p.b_step + j * p.b_column; }
-  // Where there is one block of rows, panels follow one another in the same place, which stays in L1.
-  bool once() const { return range.row_end - range.row_begin <= rows_block; }
-  T* packed(std::int64_t j) const { return once() ? packed_b : packed_b + (j - j0) * depth.count; }
+  T* packed(std::int64_t j) const { return once ? packed_b : packed_b + (j - j0) * depth.count; }
   // Where packing b costs more than it saves: few rows read it, and it lies together.
   bool as_it_lies(std::int64_t j) const {
     constexpr std::int64_t near = 32 * 1024;  // bytes apart times rows
@@ -120,22 +122,24 @@ struct ProductBlock {
   }
 
   const T* rows_of_a(std::int64_t row) const { return p.a + row * p.a_row + k0 * p.a_step; }
-  void pack_a(Tiles tiles) const {
-    for (std::int64_t t = 0; t < tiles.count; ++t) {
+  T* packed_tile(TileRange block, std::int64_t t) const {
+    return packed_a + (tiles.start(t) - tiles.start(block.first)) * depth.count;
+  }
+  void pack_a(TileRange block) const {
+    for (std::int64_t t = block.first; t < block.last; ++t) {
       const std::int64_t first = tiles.start(t), rows = tiles.start(t + 1) - first;
-      copy_tile<T, Rows>(rows_of_a(first), p.a_row, p.a_step, rows, depth.count,
-                         packed_a + (first - tiles.begin) * depth.count);
+      copy_tile<T, Rows>(rows_of_a(first), p.a_row, p.a_step, rows, depth.count, packed_tile(block, t));
     }
   }
 
   template <class Acc>
-  void multiply(Tiles tiles, bool a_is_packed) const {
+  void multiply(TileRange block, bool a_is_packed) const {
     for (std::int64_t j = j0; j < j_end; j += panel) {
       const bool direct = as_it_lies(j);
-      if (!direct && tiles.begin == range.row_begin) pack_b(j);
-      for (std::int64_t t = 0; t < tiles.count; ++t) {
+      if (!direct && block.first == 0) pack_b(j);
+      for (std::int64_t t = block.first; t < block.last; ++t) {
         const std::int64_t first = tiles.start(t), rows = tiles.start(t + 1) - first;
-        const T* a = a_is_packed ? packed_a + (first - tiles.begin) * depth.count : rows_of_a(first);
+        const T* a = a_is_packed ? packed_tile(block, t) : rows_of_a(first);
         product_rows<Acc, V, Rows, Vectors>(rows, a, a_is_packed ? 1 : p.a_row, a_is_packed ? rows : p.a_step,
                                             direct ? source(j) : packed(j), direct ? p.b_step : panel,
                                             p.bias ? p.bias + first * p.bias_row + j : nullptr, p.bias_row,
@@ -146,21 +150,31 @@ struct ProductBlock {
 };
 
 template <class Acc, class V, int Rows, int Vectors>
-void product(const ProductLanes<ops::scalar_t<V>>& p, const ProductRange& range, ops::scalar_t<V>* scratch) {
-  for (std::int64_t j0 = range.column_begin; j0 < range.column_end; j0 += columns_block) {
-    const std::int64_t j_end = range.column_end < j0 + columns_block ? range.column_end : j0 + columns_block;
+void product(const ProductLanes<ops::scalar_t<V>>& p, const ProductRange& range,
+             const ProductScratch<ops::scalar_t<V>>& scratch) {
+  const Blocking blocks = scratch.blocking;
+  const Tiles tiles{range.row_begin, range.row_end, (range.row_end - range.row_begin + Rows - 1) / Rows};
+  const std::int64_t in_block = blocks.rows / Rows, row_blocks = (tiles.count + in_block - 1) / in_block;
+  for (std::int64_t j0 = range.column_begin; j0 < range.column_end; j0 += blocks.columns) {
+    const std::int64_t j_end = range.column_end < j0 + blocks.columns ? range.column_end : j0 + blocks.columns;
     std::int64_t k0 = 0;
     do {
-      const std::int64_t count = p.k - k0 < depth_block ? p.k - k0 : depth_block;
-      const ProductBlock<V, Rows, Vectors> block{
-          p,  range, scratch, scratch + depth_block * columns_block,
-          j0, j_end, k0,      {count, k0 == 0 && !p.continued, k0 + count == p.k}};
-      for (std::int64_t i = range.row_begin; i < range.row_end; i += rows_block) {
-        const std::int64_t i_end = range.row_end < i + rows_block ? range.row_end : i + rows_block;
-        const Tiles tiles{i, i_end, (i_end - i + Rows - 1) / Rows};
-        const bool packs = block.packs_a();
-        if (packs) block.pack_a(tiles);
-        block.template multiply<Acc>(tiles, packs);
+      const std::int64_t count = p.k - k0 < blocks.depth ? p.k - k0 : blocks.depth;
+      const ProductBlock<V, Rows, Vectors> block{p,
+                                                 range,
+                                                 tiles,
+                                                 row_blocks == 1,
+                                                 scratch.lanes,
+                                                 scratch.lanes + blocks.depth * blocks.columns,
+                                                 j0,
+                                                 j_end,
+                                                 k0,
+                                                 {count, k0 == 0 && !p.continued, k0 + count == p.k}};
+      const bool packs_a = block.packs_a();
+      for (std::int64_t r = 0; r < row_blocks; ++r) {
+        const TileRange some{tiles.count * r / row_blocks, tiles.count * (r + 1) / row_blocks};
+        if (packs_a) block.pack_a(some);
+        block.template multiply<Acc>(some, packs_a);
       }
       k0 += count;
     } while (k0 < p.k);

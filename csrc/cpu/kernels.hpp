@@ -6,10 +6,22 @@
 
 namespace gradkern::cpu {
 
-// Blocks of a product: a panel of b, depth_block deep, takes half of L1; columns_block of them, and rows_block rows of
-// a, take part of L2.
-inline constexpr std::int64_t depth_block = 320, columns_block = 256, rows_block = 96;
-inline constexpr std::int64_t product_scratch = depth_block * (columns_block + rows_block);
+// What of a product is packed at a time: so many columns of b and rows of a, so deep. Columns are whole panels on every
+// instruction set.
+struct Blocking {
+  std::int64_t depth, columns, rows;
+  constexpr std::int64_t lanes() const { return depth * (columns + rows); }
+};
+
+// A panel of b takes most of L1, all of them part of L2.
+inline constexpr Blocking small_blocks{320, 256, 98};
+
+// Where a product packs: blocking.lanes() of them.
+template <class T>
+struct ProductScratch {
+  Blocking blocking;
+  T* lanes;
+};
 
 // c[i, j] over a[i * a_row + k * a_step] and b[k * b_step + j * b_column], all in the lane type.
 template <class T>
@@ -51,7 +63,7 @@ enum class ClipWay { by_entry, plain, lossless };
 
 // Chunks of k, and rows of a, that are packed at a time; whole instructions.
 inline constexpr std::int64_t mma_depth = 64, mma_rows = 128;
-inline constexpr std::int64_t mma_scratch = 320 * 1024;  // bytes
+inline constexpr std::int64_t mma_scratch = small_blocks.lanes() * std::int64_t(sizeof(float));  // bytes
 
 // c = a b on a matrix unit, then + bias, all as float32 values; operands finite.
 struct UnitProduct {
@@ -97,15 +109,14 @@ struct Kernels {
   int vector_bytes;
   // The counts are whole only where args.counts asks for some.
   void (*convert)(const executor::ConvertArgs&, std::int64_t begin, std::int64_t end, ops::RoundingCounts&);
-  // scratch: product_scratch lanes.
-  void (*product_float32)(const ProductLanes<float>&, const ProductRange&, float* scratch);
+  void (*product_float32)(const ProductLanes<float>&, const ProductRange&, const ProductScratch<float>&);
   // The same bits by way of float64 lanes, for values that float32 lanes are slow on.
-  void (*product_gradual)(const ProductLanes<double>&, const ProductRange&, double* scratch);
-  void (*product_float64)(const ProductLanes<double>&, const ProductRange&, double* scratch);
-  void (*product_float16)(const ProductLanes<double>&, const ProductRange&, double* scratch);
-  void (*product_bfloat16)(const ProductLanes<double>&, const ProductRange&, double* scratch);
+  void (*product_gradual)(const ProductLanes<double>&, const ProductRange&, const ProductScratch<double>&);
+  void (*product_float64)(const ProductLanes<double>&, const ProductRange&, const ProductScratch<double>&);
+  void (*product_float16)(const ProductLanes<double>&, const ProductRange&, const ProductScratch<double>&);
+  void (*product_bfloat16)(const ProductLanes<double>&, const ProductRange&, const ProductScratch<double>&);
   // float16 operands and sums as bits, where the processor has such an fma; null elsewhere.
-  void (*product_half)(const ProductLanes<std::uint16_t>&, const ProductRange&, std::uint16_t* scratch);
+  void (*product_half)(const ProductLanes<std::uint16_t>&, const ProductRange&, const ProductScratch<std::uint16_t>&);
   // scratch: mma_scratch bytes.
   void (*unit_product)(const UnitProduct&, const ProductRange&, char* scratch);
   void (*widen_f32)(formats::FormatId, const void* stored, std::int64_t begin, std::int64_t end, float* lanes);

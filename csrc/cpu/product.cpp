@@ -11,6 +11,7 @@
 #include "base/buffer.hpp"
 #include "base/expects.hpp"
 #include "base/thread_pool.hpp"
+#include "cpu/blocking.hpp"
 #include "cpu/cpuid.hpp"
 #include "cpu/mma.hpp"
 #include "cpu/stretches.hpp"
@@ -52,13 +53,16 @@ void to_tfloat32(FormatId format, const void* data, std::int64_t begin, std::int
 }
 
 template <class T>
-T* scratch() {
-  thread_local base::Buffer buffer(static_cast<std::size_t>(product_scratch) * sizeof(T));
-  return reinterpret_cast<T*>(buffer.data());
+ProductScratch<T> scratch() {
+  const Blocking blocking = product_blocking();
+  thread_local base::Buffer buffer(static_cast<std::size_t>(blocking.lanes()) * sizeof(T));
+  return {blocking, reinterpret_cast<T*>(buffer.data())};
 }
 
-char* bfloat_scratch_of_thread() {
-  thread_local base::Buffer buffer(static_cast<std::size_t>(bfloat_scratch));
+// Of so many bytes, for the one kernel that has so many.
+template <std::int64_t bytes>
+char* scratch_of_unit() {
+  thread_local base::Buffer buffer(static_cast<std::size_t>(bytes));
   return reinterpret_cast<char*>(buffer.data());
 }
 
@@ -81,11 +85,11 @@ bool asks_for_software() {
 }
 
 template <class T>
-using Kernel = void (*)(const ProductLanes<T>&, const ProductRange&, T*);
+using Kernel = void (*)(const ProductLanes<T>&, const ProductRange&, const ProductScratch<T>&);
 
 // float64 operands with a narrower accumulator: the exact, slow route.
 template <class Acc>
-void exact_range(const ProductLanes<double>& p, const ProductRange& range, double*) {
+void exact_range(const ProductLanes<double>& p, const ProductRange& range, const ProductScratch<double>&) {
   for (std::int64_t i = range.row_begin; i < range.row_end; ++i) {
     for (std::int64_t j = range.column_begin; j < range.column_end; ++j) {
       double sum = p.continued ? p.c[i * p.n + j] : 0;
@@ -112,10 +116,11 @@ class Batch {
         return add<double>(args, static_cast<double*>(args.wide), kernels_.product_float64);
       case FormatId::float32:
         if (double_operands) return add_narrow(args, exact_range<formats::float32>);
-        return add<float>(args, static_cast<float*>(args.wide),
-                          [this](const ProductLanes<float>& p, const ProductRange& range, float* scratch) {
-                            product_in_stretches(kernels_, p, range, scratch);
-                          });
+        return add<float>(
+            args, static_cast<float*>(args.wide),
+            [this](const ProductLanes<float>& p, const ProductRange& range, const ProductScratch<float>& scratch) {
+              product_in_stretches(kernels_, p, range, scratch);
+            });
       case FormatId::float16:
         if (kernels_.product_half && is_half(args)) return add_half(args);
         return add_narrow(args, double_operands ? exact_range<formats::float16> : kernels_.product_float16);
@@ -203,7 +208,7 @@ class Batch {
     const float* b = lanes_of<float>(args.b.data, args.b.format, args.k * args.n, args.operands);
     const UnitPlan& plan = units_.emplace_back(args, a, b, bias_of<float>(args));
     share<float>(args.m, args.n, args.k, [this, &plan](const ProductRange& range) {
-      plan.run(kernels_, range, reinterpret_cast<char*>(scratch<float>()));
+      plan.run(kernels_, range, scratch_of_unit<mma_scratch>());
     });
   }
 
@@ -224,7 +229,8 @@ class Batch {
                           args.continued != nullptr};
     share<float>(args.m, args.n, args.k, [=](const ProductRange& range) {
       const simd::NearestEven guard;
-      in_blocks(p, instruction, [&](const BfloatProduct& block) { kernel(block, range, bfloat_scratch_of_thread()); });
+      in_blocks(p, instruction,
+                [&](const BfloatProduct& block) { kernel(block, range, scratch_of_unit<bfloat_scratch>()); });
     });
   }
 
@@ -267,7 +273,7 @@ class Batch {
                       args.continued != nullptr,
                       args.b_is_finite && !is_rounded(args.b.format, args.operands)};
     if (args.k == 0) {  // operands without entries: something to point at, and nowhere to go from it
-      p.a = p.b = scratch<T>();
+      p.a = p.b = scratch<T>().lanes;
       p.a_row = p.a_step = p.b_step = p.b_column = 0;
     }
     return p;

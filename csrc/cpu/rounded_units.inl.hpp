@@ -122,11 +122,12 @@ inline void pack_rows(const UnitProduct& u, std::int64_t row, std::int64_t rows,
 
 template <Form form>
 void flushed_product(const UnitProduct& u, const ProductRange& range, float* scratch) {
-  float *const b = scratch, *const a = scratch + depth_block * flushed_panel;
+  float *const b = scratch, *const a = scratch + small_blocks.depth * flushed_panel;
   for (std::int64_t j = range.column_begin; j < range.column_end; j += flushed_panel) {
     const std::int64_t columns = range.column_end - j < flushed_panel ? range.column_end - j : flushed_panel;
-    for (std::int64_t k0 = 0; k0 < u.k; k0 += depth_block) {
-      const std::int64_t depth = u.k - k0 < depth_block ? u.k - k0 : depth_block, padded = (depth + 31) / 32 * 32;
+    for (std::int64_t k0 = 0; k0 < u.k; k0 += small_blocks.depth) {
+      const std::int64_t depth = u.k - k0 < small_blocks.depth ? u.k - k0 : small_blocks.depth;
+      const std::int64_t padded = (depth + 31) / 32 * 32;
       const float* source = u.b + k0 * u.b_step + j * u.b_column;
       if (u.b_column == 1) {
         copy_rows<vec_f32, flushed_panel>(source, u.b_step, depth, columns, b);
@@ -176,7 +177,7 @@ inline void finish(const UnitProduct& u, const ProductRange& range) {
 template <class Acc, int rows>
 void product_on_float_lanes(const UnitProduct& u, const ProductRange& range, float* scratch) {
   const ProductLanes<float> p{u.a, u.a_row, u.a_step, u.b, u.b_step, u.b_column, nullptr, 0, u.c, u.n, u.k, true};
-  product<Acc, vec_f32, rows, 2>(p, range, scratch);
+  product<Acc, vec_f32, rows, 2>(p, range, {small_blocks, scratch});
 }
 
 template <int rows>

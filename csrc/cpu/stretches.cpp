@@ -76,6 +76,8 @@ Sample sample(const Part& part) {
 
 enum class Way { plain, gradual, zeros };
 
+constexpr std::int64_t stretch = 320;  // entries of k that go one way
+
 struct Stretch {
   std::int64_t begin, end;
   Way way;
@@ -103,22 +105,23 @@ Way way_of(const ProductLanes<float>& p, const ProductRange& range, std::int64_t
 // Neighbours that go the same way are one.
 template <class Body>
 void for_stretches(const ProductLanes<float>& p, const ProductRange& range, Body body) {
-  Stretch stretch{0, 0, Way::plain};
-  for (std::int64_t k = 0; k < p.k; k += depth_block) {
-    const std::int64_t end = std::min(p.k, k + depth_block);
+  Stretch s{0, 0, Way::plain};
+  for (std::int64_t k = 0; k < p.k; k += stretch) {
+    const std::int64_t end = std::min(p.k, k + stretch);
     const Way way = way_of(p, range, k, end - k);
-    if (k > 0 && way != stretch.way) {
-      body(stretch);
-      stretch.begin = k;
+    if (k > 0 && way != s.way) {
+      body(s);
+      s.begin = k;
     }
-    stretch.way = way;
-    stretch.end = end;
+    s.way = way;
+    s.end = end;
   }
-  body(stretch);
+  body(s);
 }
 
 // c of a's zeros, from one row; false where rows differ.
-bool repeat_row(const Kernels& kernels, const ProductLanes<float>& p, const ProductRange& range, float* scratch) {
+bool repeat_row(const Kernels& kernels, const ProductLanes<float>& p, const ProductRange& range,
+                const ProductScratch<float>& scratch) {
   if (p.bias && (p.bias_row || p.continued)) return false;
   const std::int64_t columns = range.column_end - range.column_begin;
   const auto row = [&](std::int64_t i) { return p.c + i * p.n + range.column_begin; };
@@ -174,38 +177,39 @@ Widened widen(const Kernels& kernels, const Part& part, double* lanes) {
 class GradualBlocks {
  public:
   GradualBlocks(const Kernels& kernels, const ProductLanes<float>& p) : kernels_(kernels), p_(p) {
-    thread_local base::Buffer buffer(static_cast<std::size_t>(2 * product_scratch + 2 * block + padding) *
+    thread_local base::Buffer buffer(static_cast<std::size_t>(2 * blocks.lanes() + 2 * block + padding) *
                                      sizeof(double));
     scratch_ = reinterpret_cast<double*>(buffer.data());
-    a_ = scratch_ + product_scratch;
-    b_ = a_ + rows_block * depth_block;
-    c_ = b_ + depth_block * columns_block;
+    a_ = scratch_ + blocks.lanes();
+    b_ = a_ + blocks.rows * blocks.depth;
+    c_ = b_ + blocks.depth * blocks.columns;
     bias_ = c_ + block;
   }
 
   void run(const ProductRange& range) const {
-    for (std::int64_t j = range.column_begin; j < range.column_end; j += columns_block) {
-      const std::int64_t columns = std::min(columns_block, range.column_end - j);
-      for (std::int64_t i = range.row_begin; i < range.row_end; i += rows_block)
-        multiply(i, std::min(rows_block, range.row_end - i), j, columns);
+    for (std::int64_t j = range.column_begin; j < range.column_end; j += blocks.columns) {
+      const std::int64_t columns = std::min(blocks.columns, range.column_end - j);
+      for (std::int64_t i = range.row_begin; i < range.row_end; i += blocks.rows)
+        multiply(i, std::min(blocks.rows, range.row_end - i), j, columns);
     }
   }
 
  private:
-  static constexpr std::int64_t block = rows_block * columns_block, padding = 64;
+  static constexpr Blocking blocks = small_blocks;
+  static constexpr std::int64_t block = blocks.rows * blocks.columns, padding = 64;
 
   void multiply(std::int64_t i, std::int64_t rows, std::int64_t j, std::int64_t columns) const {
     float* const c = p_.c + i * p_.n + j;
     if (p_.continued) widen(kernels_, {c, rows, p_.n, columns, 1}, c_);
-    for (std::int64_t k = 0; k < p_.k; k += depth_block) {
-      const std::int64_t depth = std::min(depth_block, p_.k - k);
+    for (std::int64_t k = 0; k < p_.k; k += blocks.depth) {
+      const std::int64_t depth = std::min(blocks.depth, p_.k - k);
       const Widened a = widen(kernels_, rows_of_a(p_, i, rows, k, depth), a_);
       const Widened b = widen(kernels_, columns_of_b(p_, k, depth, j, columns), b_);
       const double* bias = k + depth == p_.k ? bias_of(i, rows, j, columns) : nullptr;
       const std::int64_t bias_row = p_.bias_row ? columns : 0;
       kernels_.product_gradual(
           {a.data, a.row, a.column, b.data, b.row, b.column, bias, bias_row, c_, columns, depth, p_.continued || k > 0},
-          {0, rows, 0, columns}, scratch_);
+          {0, rows, 0, columns}, {blocks, scratch_});
     }
     for (std::int64_t r = 0; r < rows; ++r)
       for (std::int64_t s = 0; s < columns; ++s) c[r * p_.n + s] = static_cast<float>(c_[r * columns + s]);
@@ -238,7 +242,7 @@ ProductLanes<float> part_of(const ProductLanes<float>& p, const Stretch& s) {
 }  // namespace
 
 void product_in_stretches(const Kernels& kernels, const ProductLanes<float>& p, const ProductRange& range,
-                          float* scratch) {
+                          const ProductScratch<float>& scratch) {
   if (p.k == 0) return kernels.product_float32(p, range, scratch);
   for_stretches(p, range, [&](const Stretch& s) {
     const ProductLanes<float> part = part_of(p, s);

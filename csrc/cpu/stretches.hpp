@@ -10,8 +10,8 @@
 
 namespace gradkern::cpu {
 
-// What kernels.product_float32 computes. scratch: product_scratch lanes.
+// What kernels.product_float32 computes.
 void product_in_stretches(const Kernels& kernels, const ProductLanes<float>& p, const ProductRange& range,
-                          float* scratch);
+                          const ProductScratch<float>& scratch);
 
 }  // namespace gradkern::cpu

@@ -1,5 +1,6 @@
 // Products: every executor against the reference loop, bit by bit; and the steps of that loop against exact integers.
 #include "base/thread_pool.hpp"
+#include "cpu/kernels.hpp"
 #include "dense_case.hpp"
 
 namespace gradkern {
@@ -69,6 +70,50 @@ void thread_counts(const std::vector<executor::Executor>& executors) {
   });
 }
 
+// However it is cut. Rows of a and b lie so far apart that both are packed.
+template <class T, class Kernel>
+void blockings(const executor::Executor& e, FormatId format, Kernel kernel) {
+  constexpr std::int64_t m = 75, n = 300, k = 131, apart = 1100;
+  constexpr cpu::Blocking cuts[] = {{131, 384, 98}, {40, 128, 14}, {64, 256, 28}, {7, 128, 75}, cpu::small_blocks};
+  for (const int transposes : {0, 1, 2, 3}) {
+    const bool transpose_a = transposes & 1, transpose_b = transposes & 2;
+    const auto a = test::random_values(31, m * apart, -6, 2), b = test::random_values(32, k * apart, -6, 2);
+    const Tensor a_stored = test::tensor(format, a), b_stored = test::tensor(format, b);
+    const cpu::ProductLanes<T> p{static_cast<const T*>(a_stored.data()),
+                                 transpose_a ? 1 : apart,
+                                 transpose_a ? m : 1,
+                                 static_cast<const T*>(b_stored.data()),
+                                 transpose_b ? 1 : apart,
+                                 transpose_b ? k : 1,
+                                 nullptr,
+                                 0,
+                                 nullptr,
+                                 n,
+                                 k,
+                                 false};
+    std::vector<double> a_used, b_used;
+    for (std::int64_t i = 0; i < m * k; ++i)
+      a_used.push_back(a_stored.values[static_cast<std::size_t>(i / k * p.a_row + i % k * p.a_step)]);
+    for (std::int64_t i = 0; i < k * n; ++i)
+      b_used.push_back(b_stored.values[static_cast<std::size_t>(i / n * p.b_step + i % n * p.b_column)]);
+    const auto truth = formats::visit(format, [&](auto f) {
+      if constexpr (std::is_same_v<typename decltype(f)::container, std::uint64_t> ||
+                    decltype(f)::id == FormatId::float32)
+        return ref::product<decltype(f)>(m, n, k, a_used, b_used, {}, format == FormatId::float64, {});
+      return std::vector<double>();
+    });
+    for (const cpu::Blocking& cut : cuts) {
+      std::vector<T> c(m * n, T(-7)), scratch(static_cast<std::size_t>(cut.lanes()));
+      cpu::ProductLanes<T> here = p;
+      here.c = c.data();
+      kernel(here, {0, m, 0, n}, {cut, scratch.data()});
+      for (std::size_t i = 0; i < c.size(); ++i)
+        CHECK(test::same(double(c[i]), truth[i]), e.name, test::name_of(format), transposes, "depth", cut.depth,
+              "columns", cut.columns, "rows", cut.rows, "at", i, "got", double(c[i]), "expected", truth[i]);
+    }
+  }
+}
+
 __extension__ typedef __int128 wide_int;
 
 // units * 2^exponent rounded to odd in float64: the next rounding, to Acc, is then the only one.
@@ -126,5 +171,11 @@ int main() {
   const auto executors = test::usable_executors();
   ragged_sizes(executors);
   thread_counts(executors);
+  for (const auto& e : executors) {
+    if (e.device) continue;
+    const auto& kernels = *static_cast<const cpu::Kernels*>(e.kernels);
+    blockings<float>(e, FormatId::float32, kernels.product_float32);
+    blockings<double>(e, FormatId::float64, kernels.product_float64);
+  }
   return test::report();
 }
