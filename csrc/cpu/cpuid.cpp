@@ -77,6 +77,12 @@ bool is_amd() {
   return r.b == signature_AMD_ebx && r.c == signature_AMD_ecx && r.d == signature_AMD_edx;
 }
 
+bool halves_avx512() {
+  constexpr unsigned zen3_and_4 = 0x19;
+  const unsigned a = leaf(1).a, family = (a >> 8 & 0xF) + (a >> 20 & 0xFF);
+  return is_amd() && family == zen3_and_4 && has_avx512();
+}
+
 }  // namespace gradkern::cpu
 
 #else
@@ -88,6 +94,7 @@ bool has_avx512fp16() { return false; }
 bool has_avx512_bf16() { return false; }
 bool has_amx_bf16() { return false; }
 bool is_amd() { return false; }
+bool halves_avx512() { return false; }
 }  // namespace gradkern::cpu
 
 #endif

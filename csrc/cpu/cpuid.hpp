@@ -10,6 +10,7 @@ bool has_avx512_bf16();
 bool has_amx_bf16();  // and the system lets this process use its tiles
 
 bool is_amd();
+bool halves_avx512();  // computes on registers of 512 bits half by half: Zen 4
 long l2_bytes();  // of one core, or what is usual where nobody says
 
 }  // namespace gradkern::cpu

@@ -169,14 +169,23 @@ executor::Candidate candidate(const Kernels& k, bool usable) {
   return {e, usable, usable ? "" : "not on this processor"};
 }
 
+// As suits a processor whose units are half as wide as its widest registers.
+Kernels in_halves(Kernels k) {
+  k.measure = k.measure_in_halves;
+  return k;
+}
+
 }  // namespace
 
 void register_executors() {
+#if defined(GRADKERN_HAS_X86_KERNELS)
+  static const Kernels avx512 = halves_avx512() ? in_halves(kernels_avx512) : kernels_avx512;
+#endif
   executor::register_candidates({
       candidate(kernels_base, true),
 #if defined(GRADKERN_HAS_X86_KERNELS)
       candidate(kernels_avx2, has_avx2_fma()),
-      candidate(kernels_avx512, has_avx512()),
+      candidate(avx512, has_avx512()),
 #endif
 #if defined(GRADKERN_HAS_AVX512FP16_KERNELS)
       candidate(kernels_avx512fp16, has_avx512fp16()),

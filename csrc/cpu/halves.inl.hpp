@@ -93,6 +93,7 @@ struct HalfScanner {
 
 template <class F>
 struct Halves {
+  static constexpr bool halves = true;
   static constexpr bool parted = F::significand_bits == 8;  // bfloat16 is the upper half of a float32
   static constexpr Order order = parted ? Order::even_odd : Order::natural;
   static constexpr int lanes = simd::vector_bytes / 4;
@@ -117,12 +118,14 @@ struct Halves {
   }
 };
 
-template <class F>
-GRADKERN_HD void add_group(const Halves<F>& source, std::int64_t i, Summer<float, false>& sums) {
-  constexpr int width = Summer<float, false>::width, vectors = Summer<float, false>::vectors;
-#pragma GCC unroll 8
-  for (int g = 0; g < simd::vector_bytes / width; ++g)
-    sums.add(Halves<F>::parted ? g % 4 * vectors / 4 : g % vectors, simd::widen(source.x + i + g * width));
+template <class F, int width>
+GRADKERN_HD void add_group(const Halves<F>& source, std::int64_t i, Summer<float, false, width>& sums) {
+  constexpr int vectors = Summer<float, false, width>::vectors, of_parity = Halves<F>::lanes / width;
+#pragma GCC unroll 16
+  for (int g = 0; g < simd::vector_bytes / width; ++g) {
+    const int parted = g / of_parity % 2 * vectors / 2 + g % of_parity % (vectors / 2);
+    sums.add(Halves<F>::parted ? parted : g % vectors, simd::widen<width>(source.x + i + g * width));
+  }
 }
 
 #endif

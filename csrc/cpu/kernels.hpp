@@ -128,6 +128,9 @@ struct Kernels {
   // The moments of each piece, a block or a chunk; begin is the start of one.
   void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, std::int64_t piece,
                   ops::Statistics& counts, ops::Moments* moments);
+  // The same, with sums in registers of half the width where those are 512 bits.
+  void (*measure_in_halves)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, std::int64_t piece,
+                            ops::Statistics& counts, ops::Moments* moments);
   void (*errors)(const executor::ErrorArgs&, std::int64_t begin, std::int64_t end, executor::ErrorSums& sums);
   // The range begins a chunk.
   void (*clip_survey)(const executor::ClipTensor&, ops::Norm, const ClipRange&, ops::Survey&);

@@ -67,16 +67,16 @@ struct Decoded {
   GRADKERN_HD void fetch_meanwhile(std::int64_t) const {}
 };
 
-template <class T, class Source>
-GRADKERN_HD void add_group(const Source& source, std::int64_t i, Summer<T, false>& sums) {
+template <class T, class Source, int width>
+GRADKERN_HD void add_group(const Source& source, std::int64_t i, Summer<T, false, width>& sums) {
 #pragma GCC unroll 4
   for (int j = 0; j < simd::vector_bytes; j += ops::statistics_lanes) sums.step(source.x, i + j, 1);
 }
 
 // Entries [first, end), multiples of simd::vector_bytes. Functions of their own: their registers are all that there are.
-template <class T, class Source>
-__attribute__((noinline)) void sum(Source source, std::int64_t first, std::int64_t end, Summer<T, false>& sums) {
-  Summer<T, false> summer = sums;  // in registers
+template <class S, class Source>
+__attribute__((noinline)) void sum(Source source, std::int64_t first, std::int64_t end, S& sums) {
+  S summer = sums;  // in registers
   for (std::int64_t i = first; i < end; i += simd::vector_bytes) add_group(source, i, summer);
   sums = summer;
 }
@@ -90,14 +90,16 @@ __attribute__((noinline)) void scan(Source source, std::int64_t first, std::int6
   scanner.merge(held);
 }
 
-// Where both fit into the registers, what waits in one is done in the other.
-inline constexpr bool scans_with_sums = simd::vector_bytes == 64;
-template <class T, class Scanner, class Source>
-__attribute__((noinline)) void scan_and_sum(Source source, std::int64_t end, Scanner& scanner, Summer<T, false>& sums,
-                                            Scan<T>& s, std::uint8_t* codes) {
+// Where both fit into the registers, what waits in one is done in the other; where those are cut in halves, units are
+// what is short, and halves of a format of 16 bits are summed later.
+template <class Source, int width>
+inline constexpr bool scans_with_sums = simd::vector_bytes == 64 && (width == 8 || !Source::halves);
+template <class T, class Scanner, class S, class Source>
+__attribute__((noinline)) void scan_and_sum(Source source, std::int64_t end, Scanner& scanner, S& sums, Scan<T>& s,
+                                            std::uint8_t* codes) {
   Scanner held;
   held.begin(scanner);
-  Summer<T, false> summer = sums;
+  S summer = sums;
   for (std::int64_t i = 0; i < end; i += simd::vector_bytes) {
     held.step(source, i, s, codes + i);
     add_group(source, i, summer);
@@ -108,15 +110,15 @@ __attribute__((noinline)) void scan_and_sum(Source source, std::int64_t end, Sca
 
 // All in one pass. n is a multiple of simd::vector_bytes. codes: of float only, and zeros up to the next multiple of
 // codes_turn.
-template <class Scanner, class T, class Source>
+template <int width, class Scanner, class T, class Source>
 GRADKERN_HD ops::BlockSums look(Scanner& scanner, const Source& source, std::int64_t n, Scan<T>& s,
                                 std::uint8_t* codes) {
   source.load(n);
-  Summer<T, false> sums;
-  if constexpr (scans_with_sums) {
+  Summer<T, false, width> sums;
+  if constexpr (scans_with_sums<Source, width>) {
     scan_and_sum(source, n, scanner, sums, s, codes);
   } else {
-    constexpr std::int64_t turn = 1024 / std::int64_t(sizeof(T));
+    constexpr std::int64_t turn = simd::vector_bytes == 64 ? statistics_block : 1024 / std::int64_t(sizeof(T));
     for (std::int64_t first = 0; first < n; first += turn) {
       const std::int64_t end = std::min(n, first + turn);
       scan(source, first, end, scanner, s, codes);
@@ -157,7 +159,7 @@ void count_binades(const double* x, std::int64_t n, double amin, double amax, st
 }
 
 // Measures block after block, and keeps what they share.
-template <class T, class F>
+template <class T, class F, int width>
 class BlockMeter {
  public:
   explicit BlockMeter(ops::Statistics& result)
@@ -237,7 +239,7 @@ class BlockMeter {
         --crowded_;
       } else if (!zeros) {
         HalfScanner<F> scanner(half_cells_.next());
-        const ops::BlockSums sums = look(scanner, Halves<F>{source.stored, source.x, source.ahead}, n, s, codes);
+        const ops::BlockSums sums = look<width>(scanner, Halves<F>{source.stored, source.x, source.ahead}, n, s, codes);
         zeros = s.amin == 0;
         taken = scanner.taken;
         if (!zeros && !half_cells_.is_crowded(taken)) return sums;
@@ -247,11 +249,11 @@ class BlockMeter {
     }
     if (!zeros) {
       Scanner<T, false> scanner;
-      const ops::BlockSums sums = look(scanner, source, n, s, codes);
+      const ops::BlockSums sums = look<width>(scanner, source, n, s, codes);
       if (s.amin != 0) return sums;
     }
     Scanner<T, true> scanner;
-    return look(scanner, source, n, s, codes);
+    return look<width>(scanner, source, n, s, codes);
   }
 
   __attribute__((noinline)) void measure_entries(const T* x, std::int64_t count, std::int64_t index,
@@ -269,13 +271,13 @@ class BlockMeter {
 
 // Whole blocks are read where they lie, or widened as they are looked at; others are decoded and padded first. Memory is
 // asked for what will be read soon, unless there is something else to ask for.
-template <class T, class F>
+template <class T, class F, int width>
 void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, std::int64_t piece,
                    ops::Statistics& result, ops::Moments* pieces) {
   using C = typename F::container;
   constexpr std::int64_t chunk = ops::statistics_chunk;
   alignas(64) T buffer[statistics_block];
-  BlockMeter<T, F> meter(result);
+  BlockMeter<T, F, width> meter(result);
   if constexpr (sizeof(C) > 1)  // what is decoded first has no such choice
     meter.look_for_zeros(static_cast<const C*>(args.data) + begin, end - begin);
   for (std::int64_t i = begin; i < end; i += statistics_block) {
@@ -300,13 +302,15 @@ void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std
   meter.finish();
 }
 
-// Entries [begin, end). Each piece, a block or a chunk, has moments of its own; begin is the first entry of one.
+// Entries [begin, end). Each piece, a block or a chunk, has moments of its own; begin is the first entry of one. Sums are
+// taken in registers of so many lanes.
+template <int width>
 void measure(const executor::StatisticsArgs& args, std::int64_t begin, std::int64_t end, std::int64_t piece,
              ops::Statistics& result, ops::Moments* pieces) {
   formats::visit(args.format, [&](auto f) {
     using F = decltype(f);
     using T = std::conditional_t<F::id == formats::FormatId::float64, double, float>;
-    measure_range<T, F>(args, begin, end, piece, result, pieces);
+    measure_range<T, F, width>(args, begin, end, piece, result, pieces);
   });
 }
 

@@ -8,8 +8,8 @@ namespace gradkern::cpu {
 namespace {
 
 // acc + x * x: exact products of float entries may be fused.
-template <class T>
-GRADKERN_HD simd::vec_f64 add_square(simd::vec_f64 x, simd::vec_f64 acc) {
+template <class T, class V>
+GRADKERN_HD V add_square(V x, V acc) {
 #if defined(GRADKERN_SIMD_AVX2) || defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_NEON)
   if constexpr (sizeof(T) == 4) return fma(x, x, acc);
 #endif
@@ -17,18 +17,19 @@ GRADKERN_HD simd::vec_f64 add_square(simd::vec_f64 x, simd::vec_f64 acc) {
 }
 
 // acc + x, on the unit that multiplies: the adders have the widening and the magnitudes to do.
-GRADKERN_HD simd::vec_f64 add_on_multiplier(simd::vec_f64 x, simd::vec_f64 acc) {
+template <class V>
+GRADKERN_HD V add_on_multiplier(V x, V acc) {
 #if defined(GRADKERN_SIMD_AVX2) || defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_NEON)
-  return fma(x, simd::vec_f64(1.0), acc);
+  return fma(x, V(1.0), acc);
 #else
   return acc + x;
 #endif
 }
 
 // As ops::fold does it.
-template <int vectors>
-GRADKERN_HD double fold(const simd::vec_f64* lanes) {
-  simd::vec_f64 v[vectors];
+template <int vectors, class V>
+GRADKERN_HD double fold(const V* lanes) {
+  V v[vectors];
   for (int j = 0; j < vectors; ++j) v[j] = lanes[j];
   for (int width = vectors / 2; width > 0; width /= 2)
     for (int j = 0; j < width; ++j) v[j] = v[j] + v[j + width];
@@ -38,15 +39,28 @@ GRADKERN_HD double fold(const simd::vec_f64* lanes) {
 // Lanes in order, or the even ones and then the odd ones.
 enum class Order { natural, even_odd };
 
-template <class T, bool scaled>
+// width: of its registers, in lanes.
+template <class T, bool scaled, int width = simd::vector_bytes / 8>
 struct Summer {
-  static constexpr int width = simd::vector_bytes / 8, vectors = ops::statistics_lanes / width;
-  simd::vec_f64 sum[vectors], magnitude[vectors], square[vectors];
+  using V = simd::vec<double, width>;
+  static constexpr int vectors = ops::statistics_lanes / width;
+  V sum[vectors], magnitude[vectors], square[vectors];
 
   GRADKERN_HD Summer() {
-    for (int j = 0; j < vectors; ++j) sum[j] = magnitude[j] = square[j] = simd::vec_f64(0.0);
+    for (int j = 0; j < vectors; ++j) sum[j] = magnitude[j] = square[j] = V(0.0);
   }
-  GRADKERN_HD void add(int j, simd::vec_f64 v) {
+  // One by one: a large struct is copied as a whole, and then stays in memory.
+  GRADKERN_HD Summer(const Summer& s) { *this = s; }
+  GRADKERN_HD Summer& operator=(const Summer& s) {
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) {
+      sum[j] = s.sum[j];
+      magnitude[j] = s.magnitude[j];
+      square[j] = s.square[j];
+    }
+    return *this;
+  }
+  GRADKERN_HD void add(int j, V v) {
     sum[j] = add_on_multiplier(v, sum[j]);
     magnitude[j] = magnitude[j] + ops::abs(v);
     square[j] = add_square<T>(v, square[j]);
@@ -55,8 +69,8 @@ struct Summer {
   GRADKERN_HD void step(const T* x, std::int64_t i, double scale) {
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) {
-      const simd::vec_f64 v = simd::widen(x + i + j * width);
-      add(j, scaled ? v * simd::vec_f64(scale) : v);
+      const V v = simd::widen<width>(x + i + j * width);
+      add(j, scaled ? v * V(scale) : v);
     }
   }
   template <Order order>
@@ -67,7 +81,7 @@ struct Summer {
  private:
   // Lanes i and i + 8, 4, 2 of one parity meet in it, and the two parities last.
   template <Order order>
-  static GRADKERN_HD double total_of(const simd::vec_f64 (&lanes)[vectors]) {
+  static GRADKERN_HD double total_of(const V (&lanes)[vectors]) {
     if constexpr (order == Order::natural || vectors == 1) return fold<vectors>(lanes);
     return fold<vectors / 2>(lanes) + fold<vectors / 2>(lanes + vectors / 2);
   }

@@ -52,6 +52,18 @@ GRADKERN_HD vec_f64 widen(const float* p) {
 #endif
 }
 
+// So many: a whole register, or half of one.
+template <int lanes, class T>
+GRADKERN_HD vec<double, lanes> widen(const T* p) {
+  if constexpr (lanes == vector_bytes / 8) return widen(p);
+#if defined(GRADKERN_SIMD_AVX512)
+  else if constexpr (sizeof(T) == 8)
+    return vec<double, lanes>::load(p);
+  else
+    return vec<double, lanes>::wrap(_mm256_cvtps_pd(_mm_loadu_ps(p)));
+#endif
+}
+
 // Stores float64 lanes, to float32 with one rounding.
 GRADKERN_HD void narrow(double* p, vec_f64 v) { v.store(p); }
 

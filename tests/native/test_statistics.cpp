@@ -1,10 +1,12 @@
 // Statistics: counts and extrema exactly, sums within a bound, and the same bits on every executor and thread count.
 #include <algorithm>
 #include <atomic>
+#include <list>
 #include <memory>
 
 #include "base/thread_pool.hpp"
 #include "check.hpp"
+#include "cpu/kernels.hpp"
 #include "ref/statistics.hpp"
 #include "tensors.hpp"
 
@@ -84,6 +86,20 @@ std::unique_ptr<ops::Statistics> by_definition(const Tensor& t) {
   }
   formats::visit(t.format, [&](auto f) { ops::count_subnormals(*s, formats::Layout<decltype(f)>::min_exponent); });
   return s;
+}
+
+// Also each with the sums that it would not choose on this processor.
+std::vector<executor::Executor> with_both_widths(std::vector<executor::Executor> executors) {
+  static std::list<cpu::Kernels> tables;
+  for (std::size_t i = 0, count = executors.size(); i < count; ++i) {
+    if (executors[i].device) continue;
+    cpu::Kernels& k = tables.emplace_back(*static_cast<const cpu::Kernels*>(executors[i].kernels));
+    if (k.vector_bytes < 64) continue;
+    k.measure = k.measure == k.measure_in_halves ? cpu::kernels_avx512.measure : k.measure_in_halves;
+    executors.push_back(executors[i]);
+    executors.back().kernels = &k;
+  }
+  return executors;
 }
 
 void one(const std::vector<executor::Executor>& executors, const Tensor& t) {
@@ -225,7 +241,7 @@ void extreme_squares(const executor::Executor& e, int exponent) {
 
 int main() {
   using namespace gradkern;
-  const auto executors = test::usable_executors();
+  const auto executors = with_both_widths(test::usable_executors());
   for (const FormatId format : test::all_formats) {
     for (const std::int64_t size : {0, 1, 15, 16, 17, 16383, 16384, 16385, 49159}) {
       auto values = test::random_values(61, size, -20, 12);
