@@ -217,6 +217,12 @@ def test_frames_pictures_and_tables():
     assert "<table>" in run._repr_html_() and "verdict" in run.to_dict()
 
 
+def test_a_first_step_of_numpy():
+    net, x, y = problem("mse")
+    run = gk.descend(net, x, y, lr=0.1, steps=1, start=np.int64(7))
+    assert (run.start, type(run.start), run.steps[0].step, run.next_step) == (7, int, 7, 8)
+
+
 def test_callbacks():
     net, x, y = problem("mse")
     seen, ticks = [], []
@@ -237,7 +243,9 @@ def test_callbacks():
         ({"scaler": 3.0}, ValueError, "scaler must be a power of two"),
         ({"master_weights": "tfloat32"}, ValueError, "master_weights must be one of"),
         ({"keep": "all"}, ValueError, "keep must be"),
-        ({"start": -1}, ValueError, "start must be the number of a step"),
+        ({"start": -1}, ValueError, "descend: start must be at least 0, got -1"),
+        ({"start": 1.5}, TypeError, "descend: start must be an integer, got 1.5"),
+        ({"start": True}, TypeError, "descend: start must be an integer, got True"),
         ({"target": np.zeros((3, 3))}, ValueError, r"descend: target has shape \(3, 3\)"),
         ({"x": np.zeros((24, 4))}, ValueError, r"descend: x has shape \(24, 4\)"),
         ({"net": "net"}, TypeError, "descend: net must be an MLP"),

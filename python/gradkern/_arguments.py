@@ -67,6 +67,19 @@ def fraction(value: Any, function: str, name: str) -> float:
     return found
 
 
+def integer(value: Any, function: str, name: str) -> int:
+    """Return an integer, NumPy's too, as an int.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no integer.
+    """
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{function}: {name} must be an integer, got {' '.join(repr(value).split())[:60]}")
+    return int(value)
+
+
 def positive_integer(value: Any, function: str, name: str, least: int = 1) -> int:
     """Return an integer of at least 1, or another least value.
 
@@ -77,11 +90,26 @@ def positive_integer(value: Any, function: str, name: str, least: int = 1) -> in
     ValueError
         If it is smaller.
     """
-    if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{function}: {name} must be an integer, got {' '.join(repr(value).split())[:60]}")
-    if value < least:
-        raise ValueError(f"{function}: {name} must be at least {least}, got {value}")
-    return int(value)
+    found = integer(value, function, name)
+    if found < least:
+        raise ValueError(f"{function}: {name} must be at least {least}, got {found}")
+    return found
+
+
+def seed_of(value: Any, function: str) -> int:
+    """Return the seed of stochastic rounding, 64 bits.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no integer.
+    ValueError
+        If it is negative, or of more bits.
+    """
+    found = integer(value, function, "seed")
+    if not 0 <= found < 2**64:
+        raise ValueError(f"{function}: seed must be between 0 and 2**64 - 1, got {found}")
+    return found
 
 
 def text_or_none(value: Any, function: str, name: str) -> str | None:

@@ -187,6 +187,8 @@ class ChainReport(Result):
 
         Raises
         ------
+        TypeError
+            If p is no number.
         ValueError
             Without a reference, if p is not between 0 and 1, or for another role.
         """
@@ -196,11 +198,10 @@ class ChainReport(Result):
             raise ValueError(
                 f"effective_depth: role must be grad_pre_activation, grad_weight or grad_bias, got {role!r}"
             )
-        if not 0 <= p <= 1:
-            raise ValueError(f"effective_depth: p must be between 0 and 1, got {p}")
+        share = fraction(p, "effective_depth", "p")
         depth = 0
         for row in reversed(self.rows(role)):
-            if self._survival(row, fmt, scale) < p:
+            if self._survival(row, fmt, scale) < share:
                 break
             depth += 1
         return depth
