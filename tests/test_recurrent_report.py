@@ -193,6 +193,8 @@ def test_frames_and_pictures():
     ({"hidden": 2.5}, TypeError, "RNN.random: hidden must be an integer"),
     ({"inputs": "a"}, TypeError, "RNN.random: inputs must be an integer"),
     ({"activation": None}, TypeError, "activation must be a name, got None"),
+    ({"bias_std": -1.0}, ValueError, "RNN.random: bias_std must be finite and not negative, got -1"),
+    ({"input_gain": "x"}, TypeError, "RNN.random: input_gain must be a number"),
 ])  # fmt: skip
 def test_what_cannot_be_drawn_is_named(options, error, message):
     with pytest.raises(error, match=message):

@@ -34,6 +34,22 @@ def number(value: Any, function: str, name: str) -> float:
     raise TypeError(f"{function}: {name} must be a number, got {' '.join(repr(value).split())[:60]}")
 
 
+def finite(value: Any, function: str, name: str, negative: bool = True) -> float:
+    """Return a finite number, which may be negative or not.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no number.
+    ValueError
+        If it is NaN, infinite, or negative where it must not be.
+    """
+    found = number(value, function, name)
+    if not math.isfinite(found) or (found < 0 and not negative):
+        raise ValueError(f"{function}: {name} must be finite{'' if negative else ' and not negative'}, got {value}")
+    return found
+
+
 def log2_of_scale(scale: Any, function: str, name: str = "scale") -> int:
     """Return k of a scale 2**k, or of another argument that has to be a power of two.
 
