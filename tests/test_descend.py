@@ -190,15 +190,21 @@ def test_step_zero_is_a_probe():
 def test_saved_trajectories_say_the_same(tmp_path):
     net, x, y = problem("mse")
     run = gk.descend(net, x, y, lr=90.0, steps=9, arithmetic="float16", scaler=gk.LossScaler(2.0**14), clip=3.0)
-    for name in ("run.json", "run.json.gz"):
+    for name in ("run.json", "run.json.gz", "run.npz"):
         run.save(tmp_path / name)
         loaded = gk.Trajectory.load(tmp_path / name)
         assert loaded.to_dict() == run.to_dict() and repr(loaded) == repr(run)
     with pytest.raises(ValueError, match="holds no weights"):
         _ = loaded.net
     (tmp_path / "no.json").write_text("{}")
-    with pytest.raises(ValueError, match="not a saved trajectory"):
+    with pytest.raises(ValueError, match="holds no saved Trajectory"):
         gk.Trajectory.load(tmp_path / "no.json")
+    with pytest.raises(ValueError, match=r"save: the name must end in .* got 'run\.txt'"):
+        run.save(tmp_path / "run.txt")
+    for name in ("old.txt", "old.npz"):  # what any name once gave
+        (tmp_path / "run.json").rename(tmp_path / name)
+        assert gk.Trajectory.load(tmp_path / name).to_dict() == run.to_dict()
+        (tmp_path / name).rename(tmp_path / "run.json")
 
 
 def test_frames_pictures_and_tables():

@@ -358,7 +358,15 @@ class ChainReport(Result):
         return pandas.DataFrame(lines)
 
     def save(self, path: str | Path) -> None:
-        """Write the report as JSON (gzip if the name ends in .gz). Kept tensors are not written."""
+        """Write the report as JSON (gzip if the name ends in .gz), or as .npz. Kept tensors are not written.
+
+        Raises
+        ------
+        ValueError
+            If the name ends in none of .json, .json.gz and .npz.
+        OSError
+            If the file cannot be written.
+        """
         from gradkern._saved_report import write
 
         write(self, Path(path))
