@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 
 import numpy as np
 import pytest
@@ -186,6 +187,14 @@ def test_frames_and_pictures():
     assert "step" in axes.get_xlabel()
     report.plot()
     pyplot.close("all")
+
+
+def test_contributions_are_drawn_without_pyplot(monkeypatch):
+    """As every picture: pyplot keeps figures alive, and may want a display."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
+    gk.probe(small(), X).contributions.plot()
+    assert "matplotlib.pyplot" not in sys.modules
 
 
 @pytest.mark.parametrize("options, error, message", [

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradkern._arguments import finite, positive_integer
 from gradkern._arrays import Bits, read, same_kind
+from gradkern._text import arrowed
 from gradkern.activation import activation_code
 from gradkern.init import INITIALISATIONS
 
@@ -243,6 +244,5 @@ class MLP:
 
     def __repr__(self) -> str:
         names = list(dict.fromkeys(self.activations))
-        sizes = self.widths
-        text = " -> ".join(map(str, sizes)) if len(sizes) <= 6 else f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
+        text = arrowed(self.widths)
         return f"MLP({self.depth} layers, {text}, {', '.join(names)}, {self.parameter_count:,} parameters)"

@@ -14,6 +14,7 @@ import numpy as np
 from gradkern import _core
 from gradkern._arguments import fraction
 from gradkern._result import Result, plain
+from gradkern._text import arrowed
 from gradkern.arithmetic import Arithmetic
 from gradkern.fit import ScaleWindow, window
 from gradkern.formats import FormatLike, finfo
@@ -126,8 +127,7 @@ class ChainReport(Result):
 
     def describe(self) -> str:
         """Return the network in words."""
-        sizes = self.widths
-        shape = " -> ".join(map(str, sizes)) if len(sizes) <= 6 else f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
+        shape = arrowed(self.widths)
         names = ", ".join(dict.fromkeys(self.activations))
         return f"{self.depth} layer{'s' if self.depth > 1 else ''} {shape} ({names})"
 
