@@ -49,7 +49,7 @@ class CudaError(GradkernError, RuntimeError):
 
 
 class UnsupportedIsaError(GradkernError, ValueError):
-    """`select_isa` or ``GRADKERN_ISA`` names an instruction set that is unknown or absent on this processor."""
+    """An instruction set, named by ``GRADKERN_ISA`` or by a call, is unknown or absent on this processor."""
 
 
 class ModelFileError(GradkernError, ValueError):
