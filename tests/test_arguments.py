@@ -44,6 +44,55 @@ def test_fractions_that_are_none(value, error):
         stats.smallest_scale("float16", value)
 
 
+@pytest.mark.parametrize("value, error", BAD_NUMBERS)
+def test_shares_of_a_depth_that_are_none(value, error):
+    report = gk.probe(NET, [[1.0] * 3])
+    recurrent = gk.probe(gk.RNN.random(hidden=2, inputs=2), np.ones((3, 1, 2)))
+    with pytest.raises(error, match=r"^effective_depth: p must be "):
+        report.effective_depth(p=value)
+    with pytest.raises(error, match=r"^effective_horizon: p must be "):
+        recurrent.effective_horizon("float16", p=value)
+
+
+NOT_INTEGERS = [
+    (1.5, TypeError),
+    (2.0, TypeError),
+    (True, TypeError),
+    ("4", TypeError),
+    (None, TypeError),
+    (-1, ValueError),
+]
+
+
+@pytest.mark.parametrize("value, error", [*NOT_INTEGERS, (2**64, ValueError)])
+def test_seeds_that_are_none(value, error):
+    calls = {
+        "cast": lambda: gk.cast(np.ones(2), "float16", seed=value), "Arithmetic": lambda: gk.Arithmetic(seed=value),
+        "sgd_update": lambda: gk.sgd_update(np.ones(2), np.ones(2), 0.1, seed=value),
+    }  # fmt: skip
+    for function, call in calls.items():
+        with pytest.raises(error, match=f"^{function}: seed must be "):
+            call()
+
+
+@pytest.mark.parametrize("seed", [np.int8(3), np.uint64(2**64 - 1), 0])
+def test_seeds_of_numpy_are_seeds(seed):
+    x, options = np.full(9, 1 + 2.0**-12), {"rounding": "stochastic"}
+    assert np.array_equal(*(gk.cast(x, "float16", seed=s, **options).values for s in (seed, int(seed))))
+    found = gk.Arithmetic("float16", seed=seed, **options)
+    assert type(found.seed) is int and gk.arithmetic(str(found)) == found
+    assert gk.sgd_update(np.ones(2), np.ones(2), 0.1, seed=seed).report.size == 2
+
+
+@pytest.mark.parametrize("value, error", [*NOT_INTEGERS, (0, ValueError), (1025, ValueError)])
+def test_numbers_of_threads_that_are_none(value, error):
+    before = gk.get_num_threads()
+    with pytest.raises(error, match=r"^set_num_threads: n must be "):
+        gk.set_num_threads(value)
+    assert gk.get_num_threads() == before
+    gk.set_num_threads(np.int64(before))
+
+
 def test_scalars_of_other_libraries_are_numbers():
     for scale in (np.float32(4), np.int8(4), np.array(4.0), Fraction(4), 4):
         stats = gk.measure(np.ones(3), scale=scale)

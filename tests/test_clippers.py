@@ -106,7 +106,7 @@ def test_states_go_through_json(make, after):
     "change",
     [
         {"ignored": -1}, {"ignored": True}, {"history": [math.nan]}, {"history": [-1.0]}, {"quantile": 2.0}, {"window": 0},
-        {"history": ["a"]}, {"more": 1}, {"history": None},
+        {"history": ["a"]}, {"more": 1}, {"history": None}, {"ignored": 1.5}, {"window": 2.5},
     ],
 )  # fmt: skip
 def test_a_wrong_state_changes_nothing(change):
@@ -119,18 +119,26 @@ def test_a_wrong_state_changes_nothing(change):
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "error", "words"),
     [
-        (lambda: gk.QuantileClipper(1.5), "quantile must be between 0 and 1"),
-        (lambda: gk.QuantileClipper(0.5, 0), "window must be a positive whole number"),
-        (lambda: gk.ZScoreClipper(0.0), "threshold must be positive"),
-        (lambda: gk.ZScoreClipper(decay=-0.1), "decay must be between 0 and 1"),
-        (lambda: gk.ZScoreClipper(warmup=0), "warmup must be a positive whole number"),
+        (lambda: gk.QuantileClipper(1.5), ValueError, "quantile must be between 0 and 1"),
+        (lambda: gk.QuantileClipper(0.5, 0), ValueError, "window must be at least 1, got 0"),
+        (lambda: gk.QuantileClipper(0.5, 2.0), TypeError, "window must be an integer, got 2.0"),
+        (lambda: gk.ZScoreClipper(0.0), ValueError, "threshold must be positive"),
+        (lambda: gk.ZScoreClipper(decay=-0.1), ValueError, "decay must be between 0 and 1"),
+        (lambda: gk.ZScoreClipper(warmup=0), ValueError, "warmup must be at least 1, got 0"),
+        (lambda: gk.ZScoreClipper(warmup="3"), TypeError, "warmup must be an integer, got '3'"),
     ],
 )
-def test_arguments_are_checked(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_arguments_are_checked(make, error, words):
+    with pytest.raises(error, match=words):
         make()
+
+
+def test_counts_of_numpy_are_counts():
+    clipper = gk.QuantileClipper(0.5, np.int64(4))
+    clipper.load_state_dict({**clipper.state_dict(), "ignored": np.int64(2)})
+    assert (clipper.ignored, type(clipper.ignored), clipper.history.maxlen) == (2, int, 4)
 
 
 def test_norms_are_those_without_the_scale():

@@ -190,15 +190,21 @@ def test_step_zero_is_a_probe():
 def test_saved_trajectories_say_the_same(tmp_path):
     net, x, y = problem("mse")
     run = gk.descend(net, x, y, lr=90.0, steps=9, arithmetic="float16", scaler=gk.LossScaler(2.0**14), clip=3.0)
-    for name in ("run.json", "run.json.gz"):
+    for name in ("run.json", "run.json.gz", "run.npz"):
         run.save(tmp_path / name)
         loaded = gk.Trajectory.load(tmp_path / name)
         assert loaded.to_dict() == run.to_dict() and repr(loaded) == repr(run)
     with pytest.raises(ValueError, match="holds no weights"):
         _ = loaded.net
     (tmp_path / "no.json").write_text("{}")
-    with pytest.raises(ValueError, match="not a saved trajectory"):
+    with pytest.raises(ValueError, match="holds no saved Trajectory"):
         gk.Trajectory.load(tmp_path / "no.json")
+    with pytest.raises(ValueError, match=r"save: the name must end in .* got 'run\.txt'"):
+        run.save(tmp_path / "run.txt")
+    for name in ("old.txt", "old.npz"):  # what any name once gave
+        (tmp_path / "run.json").rename(tmp_path / name)
+        assert gk.Trajectory.load(tmp_path / name).to_dict() == run.to_dict()
+        (tmp_path / name).rename(tmp_path / "run.json")
 
 
 def test_frames_pictures_and_tables():
@@ -215,6 +221,12 @@ def test_frames_pictures_and_tables():
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].get_lines()}
     np.testing.assert_allclose(2.0 ** lines["loss"], run.losses)
     assert "<table>" in run._repr_html_() and "verdict" in run.to_dict()
+
+
+def test_a_first_step_of_numpy():
+    net, x, y = problem("mse")
+    run = gk.descend(net, x, y, lr=0.1, steps=1, start=np.int64(7))
+    assert (run.start, type(run.start), run.steps[0].step, run.next_step) == (7, int, 7, 8)
 
 
 def test_callbacks():
@@ -237,7 +249,9 @@ def test_callbacks():
         ({"scaler": 3.0}, ValueError, "scaler must be a power of two"),
         ({"master_weights": "tfloat32"}, ValueError, "master_weights must be one of"),
         ({"keep": "all"}, ValueError, "keep must be"),
-        ({"start": -1}, ValueError, "start must be the number of a step"),
+        ({"start": -1}, ValueError, "descend: start must be at least 0, got -1"),
+        ({"start": 1.5}, TypeError, "descend: start must be an integer, got 1.5"),
+        ({"start": True}, TypeError, "descend: start must be an integer, got True"),
         ({"target": np.zeros((3, 3))}, ValueError, r"descend: target has shape \(3, 3\)"),
         ({"x": np.zeros((24, 4))}, ValueError, r"descend: x has shape \(24, 4\)"),
         ({"net": "net"}, TypeError, "descend: net must be an MLP"),

@@ -13,6 +13,7 @@ from conftest import INF, NAN, SPECS, assert_same, bits
 
 import gradkern as gk
 from gradkern.errors import ModelFileError
+from gradkern.init import INITIALISATIONS
 
 
 def layer(n_out, n_in, activation="relu", dtype=np.float64, bias=True, seed=0):
@@ -67,11 +68,29 @@ def test_random():
     assert not np.array_equal(a.layers[0].weight, gk.MLP.random(depth=4, width=6, seed=6).layers[0].weight)
     net = gk.MLP.random(widths=[3, 7, 2], activation="gelu", output_activation="identity")
     assert net.widths == [3, 7, 2] and net.activations == ["gelu", "identity"]
-    for options, message in (({"init": "magic"}, "init must be one of"), ({"widths": [3]}, "two widths"),
-                             ({"widths": [3, 0]}, "two widths"), ({"depth": 0}, "two widths"),
-                             ({"activation": "swish"}, "activation must be one of")):  # fmt: skip
-        with pytest.raises(ValueError, match=message):
-            gk.MLP.random(**options)
+
+
+@pytest.mark.parametrize("options, error, message", [
+    ({"init": "magic"}, ValueError, "init must be one of"), ({"activation": "swish"}, ValueError, "activation must be one of"),
+    ({"widths": [3]}, ValueError, "needs at least two widths"), ({"widths": []}, ValueError, "needs at least two widths"),
+    ({"widths": [3, 0]}, ValueError, "each of widths must be at least 1, got 0"),
+    ({"widths": [3, 2.5]}, TypeError, "each of widths must be an integer, got 2.5"),
+    ({"depth": 0}, ValueError, "depth must be at least 1, got 0"), ({"depth": "3"}, TypeError, "depth must be an integer"),
+    ({"depth": 2.5}, TypeError, "depth must be an integer"), ({"width": True}, TypeError, "width must be an integer"),
+    ({"bias_std": -1}, ValueError, "bias_std must be finite and not negative, got -1"),
+    ({"bias_std": "x"}, TypeError, "bias_std must be a number"), ({"gain": NAN}, ValueError, "gain must be finite, got nan"),
+    ({"gain": "x"}, TypeError, "gain must be a number"),
+])  # fmt: skip
+def test_what_cannot_be_drawn_is_named(options, error, message):
+    with pytest.raises(error, match=message):
+        gk.MLP.random(**options)
+
+
+def test_layers_are_dense():
+    with pytest.raises(TypeError, match="MLP: layers must be a sequence of Dense, got Dense"):
+        gk.MLP(layer(2, 3))
+    with pytest.raises(TypeError, match="MLP: layer 1 must be a Dense, got int"):
+        gk.MLP([layer(2, 3), 1])
 
 
 def same_net(a, b):
@@ -291,6 +310,17 @@ def test_gains_are_those_of_torch():
     for name in ("gelu", "relu(2)", "", "leaky_relu(a)", "swish"):
         with pytest.raises(ValueError, match="gain"):
             gk.init.gain(name)
+    with pytest.raises(TypeError, match="gain: activation must be a name, got 3"):
+        gk.init.gain(3)
+
+
+@pytest.mark.parametrize("name", INITIALISATIONS)
+def test_sizes_and_gains_of_another_type(name):
+    draw = getattr(gk.init, name)
+    for sizes, options, argument in (((2.5, 3), {}, "n_out"), ((3, "3"), {}, "n_in"), ((3, 3), {"gain": "x"}, "gain")):
+        with pytest.raises(TypeError, match=f"^{name}: {argument} must be "):
+            draw(*sizes, **options)
+    assert_same(draw(np.int64(3), np.int8(2), gain=np.float32(0.5)), draw(3, 2, gain=0.5))
 
 
 def test_sizes_below_one():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 
 import numpy as np
 import pytest
@@ -188,11 +189,21 @@ def test_frames_and_pictures():
     pyplot.close("all")
 
 
+def test_contributions_are_drawn_without_pyplot(monkeypatch):
+    """As every picture: pyplot keeps figures alive, and may want a display."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
+    gk.probe(small(), X).contributions.plot()
+    assert "matplotlib.pyplot" not in sys.modules
+
+
 @pytest.mark.parametrize("options, error, message", [
     ({"hidden": 0}, ValueError, "RNN.random: hidden must be at least 1, got 0"),
     ({"hidden": 2.5}, TypeError, "RNN.random: hidden must be an integer"),
     ({"inputs": "a"}, TypeError, "RNN.random: inputs must be an integer"),
     ({"activation": None}, TypeError, "activation must be a name, got None"),
+    ({"bias_std": -1.0}, ValueError, "RNN.random: bias_std must be finite and not negative, got -1"),
+    ({"input_gain": "x"}, TypeError, "RNN.random: input_gain must be a number"),
 ])  # fmt: skip
 def test_what_cannot_be_drawn_is_named(options, error, message):
     with pytest.raises(error, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -229,7 +230,7 @@ def test_every_entry_has_one_fate(
             assert (row.first[fate] is None) == (count == 0), (row.name, fate)
 
 
-@pytest.mark.parametrize("ending", ["json", "json.gz"])
+@pytest.mark.parametrize("ending", ["json", "json.gz", "npz"])
 @pytest.mark.parametrize("scale", [1.0, 2.0**40])
 def test_save_and_load_give_the_same_report(tmp_path, ending: str, scale: float) -> None:  # type: ignore[no-untyped-def]
     report = random_report(scale=scale, arithmetic="float16[rounding=stochastic,seed=3]")
@@ -253,8 +254,39 @@ def test_load_refuses_what_is_not_a_report(tmp_path) -> None:  # type: ignore[no
     for name, content in cases.items():
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=r"ChainReport\.load: .* is not a saved report"):
+        with pytest.raises(ValueError, match=r"ChainReport\.load: .* holds no saved ChainReport"):
             gk.ChainReport.load(tmp_path / name)
+
+
+def _strictly(text: bytes) -> dict:  # type: ignore[type-arg]
+    """Parse as a parser without NaN and Infinity, which no JSON has."""
+
+    def refuse(literal: str) -> None:
+        raise AssertionError(f"{literal} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_saved_reports_are_strict_json(tmp_path, recurrent: bool) -> None:  # type: ignore[no-untyped-def]
+    """Also where values are NaN and infinite; those saved as literals still load."""
+    net = gk.RNN.random(hidden=3, inputs=2) if recurrent else gk.MLP.random(depth=2, width=2)
+    x = np.zeros((4, 2, 2)) if recurrent else np.full((3, 2), 1e300)
+    report = gk.probe(net, x, arithmetic="float16", scale=2.0**40)
+    path = tmp_path / "report.json"
+    report.save(path)
+    _strictly(path.read_bytes())
+    text = path.read_text()
+    literals = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+    former = re.sub('"(nan|-?inf)"(?!:)', lambda value: literals[value[1]], text)
+    assert former != text
+    for name, content in (("report.json", text), ("former.json", former), ("former.txt", former)):
+        (tmp_path / name).write_text(content)
+        loaded = gk.ChainReport.load(tmp_path / name)
+        assert loaded.to_dict() == report.to_dict() and type(loaded) is type(report)
+        np.testing.assert_equal(list(loaded.records), [dict(r) for r in report.records])
+    with pytest.raises(ValueError, match=r"save: the name must end in .* got 'report\.txt'"):
+        report.save(tmp_path / "report.txt")
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**40])

@@ -256,19 +256,20 @@ def test_a_trace_of_another_scaler_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "error", "words"),
     [
-        ({"scale": 3.0}, "scale must be a power of two"),
-        ({"floor": 2.0**20}, "scale must lie between"),
-        ({"clean": -1}, "clean must be a count"),
-        ({"steps": 1.5}, "steps must be a count"),
-        ({"more": 1}, "unknown entry 'more'"),
+        ({"scale": 3.0}, ValueError, "scale must be a power of two"),
+        ({"floor": 2.0**20}, ValueError, "scale must lie between"),
+        ({"clean": -1}, ValueError, "clean must be at least 0, got -1"),
+        ({"steps": 1.5}, TypeError, "steps must be an integer, got 1.5"),
+        ({"overflows": True}, TypeError, "overflows must be an integer, got True"),
+        ({"more": 1}, ValueError, "unknown entry 'more'"),
     ],
 )
-def test_saved_states_are_checked(change, words):
+def test_saved_states_are_checked(change, error, words):
     scaler = gk.LossScaler()
     before = scaler.state_dict()
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(error, match=words):
         scaler.load_state_dict({**before, **change})
     with pytest.raises(ValueError, match="no interval"):
         scaler.load_state_dict({name: value for name, value in before.items() if name != "interval"})

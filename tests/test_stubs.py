@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
-import re
 from importlib.resources import files
 
 from gradkern import _core
 
 
 def _parameters(doc: str) -> list[str]:
-    """Names of the parameters in the signature that pybind11 writes on the first line of a docstring."""
+    """Parameters, ``name`` or ``name=default``, in the signature that pybind11 writes on the first line of a docstring."""
     signature = doc.splitlines()[0]
     inside = signature[signature.index("(") + 1 :]
     depth, names, token = 0, [], ""
@@ -28,7 +27,8 @@ def _parameters(doc: str) -> list[str]:
         else:
             token += char
     names.append(token)
-    return [re.split(r"[:=]", name)[0].strip() for name in names if name.strip()]
+    parts = [name.partition(" = ") for name in names if name.strip()]
+    return [before.partition(":")[0].strip() + ("=" + default if equals else "") for before, equals, default in parts]
 
 
 def _stub() -> ast.Module:
@@ -36,7 +36,17 @@ def _stub() -> ast.Module:
 
 
 def _stub_functions(body: list[ast.stmt]) -> dict[str, list[str]]:
-    return {node.name: [a.arg for a in node.args.args] for node in body if isinstance(node, ast.FunctionDef)}
+    return {node.name: _stub_parameters(node.args) for node in body if isinstance(node, ast.FunctionDef)}
+
+
+def _stub_parameters(given: ast.arguments) -> list[str]:
+    """As `_parameters`, the star before keywords included."""
+    defaults = [None] * (len(given.args) - len(given.defaults)) + given.defaults
+    found = [*zip(given.args, defaults, strict=True), *zip(given.kwonlyargs, given.kw_defaults, strict=True)]
+    written = [a.arg + (f"={ast.unparse(default)}" if default else "") for a, default in found]
+    if given.kwonlyargs:
+        written.insert(len(given.args), "*")
+    return written
 
 
 def _public(module: object) -> set[str]:
@@ -56,11 +66,15 @@ def test_stub_parameters_are_the_modules_parameters() -> None:
 
 
 def test_stub_methods_are_the_classes_methods() -> None:
-    stub = {n.name: _stub_functions(n.body) for n in _stub().body if isinstance(n, ast.ClassDef)}["ChainRun"]
-    assert set(stub) - {"__init__"} == _public(_core.ChainRun)
-    for name, parameters in stub.items():
-        documented = _parameters(inspect.getdoc(getattr(_core.ChainRun, name)) or "")
-        assert parameters[1:] == documented[1:], name
+    for node in (n for n in _stub().body if isinstance(n, ast.ClassDef)):
+        cls, stub = getattr(_core, node.name), _stub_functions(node.body)
+        assert {name for name in stub if not name.startswith("_")} == _public(cls), node.name
+        for name, parameters in stub.items():
+            attribute = inspect.getattr_static(cls, name)
+            if isinstance(attribute, property):
+                assert parameters == ["self"], (node.name, name)
+            else:
+                assert parameters == _parameters(inspect.getdoc(getattr(cls, name)) or ""), (node.name, name)
 
 
 def test_typed_marker_is_shipped() -> None:

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from device_arrays import on_device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -250,3 +251,16 @@ def test_total_norms(p):
     assert gkt.get_total_norm(tensors, p).isnan()
     with pytest.raises(RuntimeError, match=r"tensors\[1\]\[3\] is NaN or infinite"):
         gkt.get_total_norm(tensors, p, error_if_nonfinite=True)
+
+
+@pytest.mark.parametrize("p", [0.5, 3])
+def test_a_norm_that_the_kernels_lack_is_summed_on_the_host(device, p):
+    """Of arrays on a device, which have no arithmetic of their own."""
+    from gradkern.torch.clip_grad import _clip_other
+
+    hosts = [np.array([[3.0, -1.0]]), np.array([0.5])]
+    there = [on_device(host.copy(), device) for host in hosts]
+    norm = _clip_other(gk.GradientGroup(there), 1.0, p, "clip_grad_norm_")
+    assert norm == pytest.approx(sum((abs(host) ** p).sum() for host in hosts) ** (1 / p), rel=1e-14)
+    for host, array in zip(hosts, there, strict=True):
+        np.testing.assert_allclose(array.to_host(), host / norm, rtol=1e-6)

@@ -34,6 +34,22 @@ def number(value: Any, function: str, name: str) -> float:
     raise TypeError(f"{function}: {name} must be a number, got {' '.join(repr(value).split())[:60]}")
 
 
+def finite(value: Any, function: str, name: str, negative: bool = True) -> float:
+    """Return a finite number, which may be negative or not.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no number.
+    ValueError
+        If it is NaN, infinite, or negative where it must not be.
+    """
+    found = number(value, function, name)
+    if not math.isfinite(found) or (found < 0 and not negative):
+        raise ValueError(f"{function}: {name} must be finite{'' if negative else ' and not negative'}, got {value}")
+    return found
+
+
 def log2_of_scale(scale: Any, function: str, name: str = "scale") -> int:
     """Return k of a scale 2**k, or of another argument that has to be a power of two.
 
@@ -67,6 +83,19 @@ def fraction(value: Any, function: str, name: str) -> float:
     return found
 
 
+def integer(value: Any, function: str, name: str) -> int:
+    """Return an integer, NumPy's too, as an int.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no integer.
+    """
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{function}: {name} must be an integer, got {' '.join(repr(value).split())[:60]}")
+    return int(value)
+
+
 def positive_integer(value: Any, function: str, name: str, least: int = 1) -> int:
     """Return an integer of at least 1, or another least value.
 
@@ -77,11 +106,26 @@ def positive_integer(value: Any, function: str, name: str, least: int = 1) -> in
     ValueError
         If it is smaller.
     """
-    if isinstance(value, _NO_NUMBERS) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{function}: {name} must be an integer, got {' '.join(repr(value).split())[:60]}")
-    if value < least:
-        raise ValueError(f"{function}: {name} must be at least {least}, got {value}")
-    return int(value)
+    found = integer(value, function, name)
+    if found < least:
+        raise ValueError(f"{function}: {name} must be at least {least}, got {found}")
+    return found
+
+
+def seed_of(value: Any, function: str) -> int:
+    """Return the seed of stochastic rounding, 64 bits.
+
+    Raises
+    ------
+    TypeError
+        If the argument is no integer.
+    ValueError
+        If it is negative, or of more bits.
+    """
+    found = integer(value, function, "seed")
+    if not 0 <= found < 2**64:
+        raise ValueError(f"{function}: seed must be between 0 and 2**64 - 1, got {found}")
+    return found
 
 
 def text_or_none(value: Any, function: str, name: str) -> str | None:

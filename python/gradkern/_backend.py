@@ -9,6 +9,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar, cast
 
 from gradkern import _core
+from gradkern._arguments import integer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,12 +48,15 @@ def set_num_threads(n: int) -> None:
 
     Raises
     ------
+    TypeError
+        If ``n`` is no integer.
     ValueError
         If ``n`` is not between 1 and 1024.
     """
-    if not 1 <= n <= 1024:
-        raise ValueError(f"set_num_threads: n must be between 1 and 1024, got {n}")
-    _core.set_num_threads(int(n))
+    count = integer(n, "set_num_threads", "n")
+    if not 1 <= count <= 1024:
+        raise ValueError(f"set_num_threads: n must be between 1 and 1024, got {count}")
+    _core.set_num_threads(count)
 
 
 def device_states() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -39,12 +39,19 @@ CODES = """[bold]Exit codes[/bold]
 
 
 class FailOn(str, Enum):
-    """Least severity that makes the exit code 1."""
+    """Least severity that makes the exit code 1, the most severe first."""
 
     critical = "critical"
     major = "major"
     minor = "minor"
     none = "none"
+
+
+def exit_code(severities: Iterable[str | None], fail_on: FailOn) -> int:
+    """Say whether a severity that was found is as bad as --fail-on, or worse; None is no finding."""
+    levels = [level.value for level in FailOn if level is not FailOn.none]  # most severe first
+    counted = levels[: levels.index(fail_on.value) + 1] if fail_on is not FailOn.none else ()
+    return FOUND if any(severity in counted for severity in severities) else HEALTHY
 
 
 def console(stream: Any = None) -> Console:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import math
-import numbers
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from gradkern._arguments import positive_integer
 from gradkern._clip_survey import check_policy, coefficients_of, limit, survey
 from gradkern._clipping import everywhere, norm_of, settle
 from gradkern.clip_result import ClipResult
-
-
-def count(value: Any, function: str, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{function}: {name} must be a positive whole number, got {value!r}")
-    return int(value)
 
 
 class Clipper(ABC):
@@ -90,13 +84,14 @@ class Clipper(ABC):
         if set(state) != set(vars(self)):
             raise ValueError(f"{function}: needs the entries {', '.join(vars(self))}, got {', '.join(map(str, state))}")
         try:
-            vars(self).update(self._checked(dict(state)))
+            ignored = positive_integer(state["ignored"], "load_state_dict", "ignored", least=0)
+            vars(self).update({**self._checked(dict(state)), "ignored": ignored})
         except TypeError as error:
             raise ValueError(f"{function}: {error}") from None
 
     @abstractmethod
     def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Return the attributes of a state."""
+        """Return the attributes of a state, but for `ignored`."""
 
 
 def history(values: Any, length: int | None) -> deque[float]:
@@ -104,9 +99,3 @@ def history(values: Any, length: int | None) -> deque[float]:
     if not all(map(math.isfinite, found)):
         raise ValueError("load_state_dict: a norm of the history is not finite")
     return deque(found, length)
-
-
-def ignored(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"load_state_dict: ignored must be a count, got {value!r}")
-    return value

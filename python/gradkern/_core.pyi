@@ -242,7 +242,7 @@ def mma_model(
     a: NDArray[np.uint32],
     b: NDArray[np.uint32],
     c: NDArray[np.uint32],
-    right_by_columns: bool = ...,
+    right_by_columns: bool = False,
 ) -> NDArray[np.uint32]: ...
 def mma_trace(
     unit: int,

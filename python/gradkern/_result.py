@@ -34,6 +34,15 @@ def plain(value: Any) -> Any:
     return value
 
 
+def floats(value: Any) -> Any:
+    """Undo what `plain` did to non-finite floats, in what holds no text that reads like one."""
+    if isinstance(value, dict):
+        return {k: floats(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [floats(v) for v in value]
+    return float(value) if value in ("nan", "inf", "-inf") else value
+
+
 class Result:
     """Base of the frozen dataclasses that gradkern returns."""
 

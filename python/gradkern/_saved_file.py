@@ -16,11 +16,14 @@ from gradkern._npz import Archive
 T = TypeVar("T")
 
 ENDINGS = (".json", ".json.gz", ".npz")
-_VERSION = 1
+# What building a result trips over where fields are missing or of another type.
+_DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, RecursionError, zlib.error,
+)  # fmt: skip
 
 
-def write(path: Path, key: str, fields: Mapping[str, Any]) -> None:
-    """Write fields, with the key that says what they are.
+def write(path: Path, key: str, fields: Mapping[str, Any], version: int = 1) -> None:
+    """Write fields, which hold what JSON can, with the key that says what they are.
 
     Raises
     ------
@@ -31,7 +34,7 @@ def write(path: Path, key: str, fields: Mapping[str, Any]) -> None:
     """
     if not path.name.endswith(ENDINGS):
         raise ValueError(f"save: the name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, got {path.name!r}")
-    data = json.dumps({key: _VERSION, **fields}, allow_nan=False).encode()
+    data = json.dumps({key: version, **fields}, allow_nan=False).encode()
     if path.suffix == ".npz":
         arrays: dict[str, Any] = {key: np.frombuffer(data, np.uint8)}
         np.savez_compressed(path, **arrays)
@@ -40,14 +43,14 @@ def write(path: Path, key: str, fields: Mapping[str, Any]) -> None:
 
 
 def _text(path: Path, key: str) -> bytes:
-    if path.suffix == ".npz":
+    data = path.read_bytes()
+    if path.suffix == ".npz" and not data.startswith(b"{"):  # reports of former days are JSON by any name
         with Archive(path) as archive:
             return archive.load(key).tobytes()
-    data = path.read_bytes()
     return gzip.decompress(data) if path.suffix == ".gz" else data
 
 
-def read(path: Path, key: str, kind: str, build: Callable[[dict[str, Any]], T]) -> T:
+def read(path: Path, key: str, kind: str, build: Callable[[dict[str, Any]], T], version: int = 1) -> T:
     """Read what `write` wrote and build the result from it.
 
     Raises
@@ -57,9 +60,9 @@ def read(path: Path, key: str, kind: str, build: Callable[[dict[str, Any]], T]) 
     """
     try:
         fields = json.loads(_text(path, key))
-        version = fields.pop(key, None) if isinstance(fields, dict) else None
-        if version != _VERSION:
-            raise ValueError(f"no {key}" if version is None else f"version {version}, this gradkern reads {_VERSION}")
+        found = fields.pop(key, None) if isinstance(fields, dict) else None
+        if found != version:
+            raise ValueError(f"no {key}" if found is None else f"version {found}, this gradkern reads {version}")
         return build(fields)
-    except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{kind}.load: {path} holds no saved {kind} ({error})") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,15 +34,9 @@ def checked(given: Mapping[str, Any], function: str, scale: str) -> dict[str, An
     for name in COUNTS:
         state[name] = positive_integer(given[name], function, name)
     for name in TALLIES:
-        state[name] = _tally(given[name], function, name)
+        state[name] = positive_integer(given[name], function, name, least=0)
     _check_ranges(state, function, scale)
     return state
-
-
-def _tally(value: Any, function: str, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
-        raise ValueError(f"{function}: {name} must be a count, got {value!r}")
-    return int(value)
 
 
 def _check_ranges(state: Mapping[str, Any], function: str, scale: str) -> None:

@@ -34,6 +34,13 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def arrowed(sizes: Sequence[int]) -> str:
+    """Write the sizes of a network from its input on; of more than six the first two and the last."""
+    if len(sizes) <= 6:
+        return " -> ".join(map(str, sizes))
+    return f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
+
+
 def cell_width(text: str) -> int:
     """Columns of a terminal that a text takes: two for a wide character, none for a combining one."""
     if text.isascii():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeAlias
 
+from gradkern._arguments import seed_of
 from gradkern._units import EVIDENCE, FLOAT8, Accumulator, accumulator, find, instructions
 from gradkern.formats import format_ids, format_name
 
@@ -59,6 +60,8 @@ class Arithmetic:
 
     Raises
     ------
+    TypeError
+        If the seed is no integer.
     ValueError
         If a field has an unknown value, or the combination has no meaning.
     """
@@ -88,8 +91,7 @@ class Arithmetic:
             find(accumulate, operands, operands, "Arithmetic")
         rounding_mode("Arithmetic", self.rounding, self.overflow, self.subnormals)
         _choice("Arithmetic", "derivative", self.derivative, DERIVATIVES)
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"Arithmetic: seed must be between 0 and 2**64 - 1, got {self.seed}")
+        object.__setattr__(self, "seed", seed_of(self.seed, "Arithmetic"))
 
     @property
     def mode(self) -> tuple[int, int, int]:

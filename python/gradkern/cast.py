@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from gradkern import _core
-from gradkern._arguments import number
+from gradkern._arguments import number, seed_of
 from gradkern._arrays import Bits, as_bits_view, empty_beside, read_in_place
 from gradkern._backend import takes_device
 from gradkern._output import is_apart, output_view
@@ -191,9 +191,10 @@ def cast(
     Raises
     ------
     TypeError
-        If x is not an array of real numbers, or out has the wrong dtype.
+        If x is not an array of real numbers, scale no number, seed no integer, or out has the wrong dtype.
     ValueError
-        If an option is unknown, scale is not positive and finite, or out has the wrong shape or is read-only.
+        If an option is unknown, scale is not positive and finite, seed is negative or of more than 64 bits, or out has the wrong
+        shape or is read-only.
 
     Notes
     -----
@@ -210,8 +211,7 @@ def cast(
     factor = number(scale, "cast", "scale")
     if not (factor > 0 and math.isfinite(factor)):
         raise ValueError(f"cast: scale must be positive and finite, got {scale}")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"cast: seed must be between 0 and 2**64 - 1, got {seed}")
+    seed = seed_of(seed, "cast")
     target = None if out is None else output_view(out, source.place, source.shape, finfo(name).dtype, "cast")
     stored, report = round_to(source, name, mode, scale=factor, seed=seed, out=target)
     return CastResult(source.restore(stored) if out is None else out, report)

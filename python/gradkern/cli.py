@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from gradkern import _cli_output, cli_compare, cli_descend, cli_explain, cli_lec
 from gradkern._cli_output import CLOSED_PIPE, FOUND, HEALTHY, INTERRUPTED, USAGE, FailOn
 from gradkern._text import printable
 from gradkern.errors import GradkernError
-
-if TYPE_CHECKING:
-    from gradkern.report import ChainReport
 
 _EXAMPLES = """[bold]Examples[/bold]
 
@@ -165,14 +162,7 @@ def probe(
             console = _cli_output.console()
             _cli_output.print_source(f"probing {source}", console)
             render_report(report, console, all_layers=all_layers)
-    return _exit_code(report, fail_on.value)
-
-
-def _exit_code(report: ChainReport, fail_on: str) -> int:
-    from gradkern.findings import SEVERITIES
-
-    counted = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
-    return FOUND if any(finding.severity in counted for finding in report.findings) else HEALTHY
+    return _cli_output.exit_code((finding.severity for finding in report.findings), fail_on)
 
 
 app.command(epilog=cli_measure.EXAMPLES + "\n" + _cli_output.CODES)(cli_measure.measure)

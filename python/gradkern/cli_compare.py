@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gradkern import _cli_output
-from gradkern._cli_output import FOUND, HEALTHY, FailOn
+from gradkern._cli_output import FailOn
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -127,17 +127,10 @@ def compare(
             console = _cli_output.console()
             _cli_output.print_source(f"comparing {source}", console)
             render_comparison(found, console, every=every)
-    return _exit_code([finding.severity for finding in found.findings], fail_on.value)
+    return _cli_output.exit_code((finding.severity for finding in found.findings), fail_on)
 
 
 def _run(text: str) -> str | tuple[str, str]:
     """Read NAME or NAME:DEVICE."""
     name, colon, device = text.strip().partition(":")
     return (name, device) if colon else name
-
-
-def _exit_code(severities: list[str], fail_on: str) -> int:
-    from gradkern.findings import SEVERITIES
-
-    counted = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
-    return FOUND if any(severity in counted for severity in severities) else HEALTHY

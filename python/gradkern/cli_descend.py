@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradkern import _cli_output
-from gradkern._cli_output import FOUND, HEALTHY, FailOn
+from gradkern._cli_output import FailOn
 
 if TYPE_CHECKING:
     from gradkern.net import MLP
@@ -129,14 +129,7 @@ def descend(
             console = _cli_output.console()
             _cli_output.print_source(f"training {source}", console)
             render_trajectory(run, console)
-    return _exit_code([finding.severity for finding in run.findings], fail_on.value)
-
-
-def _exit_code(severities: list[str], fail_on: str) -> int:
-    from gradkern.findings import SEVERITIES
-
-    counted = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on in SEVERITIES else ()
-    return FOUND if any(severity in counted for severity in severities) else HEALTHY
+    return _cli_output.exit_code((finding.severity for finding in run.findings), fail_on)
 
 
 def _scaler(first: float) -> LossScaler:

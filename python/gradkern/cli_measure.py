@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradkern import _cli_output
-from gradkern._cli_output import FOUND, HEALTHY, FailOn
+from gradkern._cli_output import FailOn
 
 if TYPE_CHECKING:
     from gradkern.table import StatsTable
@@ -130,15 +130,7 @@ def measure(
             console = _cli_output.console()
             _cli_output.print_source(f"measuring {source}", console)
             render_table(table, judged, console, top=top, everything=everything)
-    return FOUND if _counts(judged.severity, fail_on.value) else HEALTHY
-
-
-def _counts(severity: str | None, fail_on: str) -> bool:
-    from gradkern._judged import SEVERITIES
-
-    if severity is None or fail_on not in SEVERITIES:
-        return False
-    return SEVERITIES.index(severity) <= SEVERITIES.index(fail_on)
+    return _cli_output.exit_code([judged.severity], fail_on)
 
 
 def _table(file: Path | None) -> tuple[StatsTable, str]:

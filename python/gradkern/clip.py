@@ -171,7 +171,7 @@ def clip_by_norm(
     >>> gk.clip_by_norm(grads, 1.0).arrays["bias"]
     array([0.5])
     """
-    options = {"p": p, "scale": scale, "eps": eps, "nonfinite": nonfinite, "out": out, "device": device}
+    options = {"p": p, "scale": scale, "eps": eps, "nonfinite": nonfinite, "out": out}
     return _each(arrays, max_norm, "max_norm", "clip_by_norm", options)
 
 
@@ -203,5 +203,5 @@ def clip_by_block_rms(
     ----------
     Shazeer, Stern, "Adafactor: Adaptive learning rates with sublinear memory cost", ICML 2018.
     """
-    options = {"p": 2, "scale": scale, "eps": eps, "nonfinite": nonfinite, "out": out, "device": device}
+    options = {"p": 2, "scale": scale, "eps": eps, "nonfinite": nonfinite, "out": out}
     return _each(arrays, threshold, "threshold", "clip_by_block_rms", options, per_entry=True)

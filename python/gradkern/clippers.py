@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gradkern._arguments import fraction
+from gradkern._arguments import fraction, positive_integer
 from gradkern._clip_survey import limit
-from gradkern._clipper import Clipper, count, history, ignored
+from gradkern._clipper import Clipper, history
 
 
 class QuantileClipper(Clipper):
@@ -32,8 +32,10 @@ class QuantileClipper(Clipper):
 
     Raises
     ------
+    TypeError
+        If quantile is no number, or window no integer.
     ValueError
-        If quantile or window is out of range.
+        If one is out of range.
 
     Notes
     -----
@@ -54,7 +56,7 @@ class QuantileClipper(Clipper):
     def __init__(self, quantile: float = 0.1, window: int | None = None) -> None:
         super().__init__()
         self.quantile = fraction(quantile, "QuantileClipper", "quantile")
-        self.window = None if window is None else count(window, "QuantileClipper", "window")
+        self.window = None if window is None else positive_integer(window, "QuantileClipper", "window")
         self.history: deque[float] = deque(maxlen=self.window)
 
     def _threshold(self, norm: float) -> float:
@@ -67,10 +69,10 @@ class QuantileClipper(Clipper):
         self.history.append(norm)
 
     def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
-        window = None if state["window"] is None else count(state["window"], "load_state_dict", "window")
+        window = None if state["window"] is None else positive_integer(state["window"], "load_state_dict", "window")
         return {
-            "ignored": ignored(state["ignored"]), "quantile": fraction(state["quantile"], "load_state_dict", "quantile"),
-            "window": window, "history": history(state["history"], window),
+            "quantile": fraction(state["quantile"], "load_state_dict", "quantile"), "window": window,
+            "history": history(state["history"], window),
         }  # fmt: skip
 
 
@@ -97,8 +99,10 @@ class ZScoreClipper(Clipper):
 
     Raises
     ------
+    TypeError
+        If threshold or decay is no number, or warmup no integer.
     ValueError
-        If an argument is out of range.
+        If one is out of range.
 
     Notes
     -----
@@ -114,7 +118,7 @@ class ZScoreClipper(Clipper):
         super().__init__()
         self.threshold = limit(threshold, "ZScoreClipper", "threshold", zero=False)
         self.decay = fraction(decay, "ZScoreClipper", "decay")
-        self.warmup = count(warmup, "ZScoreClipper", "warmup")
+        self.warmup = positive_integer(warmup, "ZScoreClipper", "warmup")
         self.mean = self.variance = math.nan
         self.history: deque[float] = deque(maxlen=self.warmup)
 
@@ -137,12 +141,12 @@ class ZScoreClipper(Clipper):
         self.variance = self.decay * self.variance + (1 - self.decay) * (norm - self.mean) ** 2
 
     def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
-        warmup = count(state["warmup"], "load_state_dict", "warmup")
+        warmup = positive_integer(state["warmup"], "load_state_dict", "warmup")
         norms = history(state["history"], warmup)
         warm = len(norms) == warmup
         return {
-            "ignored": ignored(state["ignored"]), "decay": fraction(state["decay"], "load_state_dict", "decay"),
-            "threshold": limit(state["threshold"], "load_state_dict", "threshold", zero=False), "warmup": warmup,
+            "decay": fraction(state["decay"], "load_state_dict", "decay"), "warmup": warmup,
+            "threshold": limit(state["threshold"], "load_state_dict", "threshold", zero=False),
             "mean": limit(state["mean"], "load_state_dict", "mean") if warm else math.nan,
             "variance": limit(state["variance"], "load_state_dict", "variance") if warm else math.nan,
             "history": norms,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import ulp
-from gradkern._result import Result
+from gradkern._result import Result, floats
 from gradkern.formats import finfo
 from gradkern.layer_row import LayerRow
 from gradkern.lean import Lean
@@ -132,7 +132,7 @@ class ComparedTensor(Result):
         for name in ("zero_only", "nonfinite_only", "own_larger", "own_smaller", "own_chance"):
             values[name] = tuple(values[name])
         values["events"] = {kind: tuple(counts) for kind, counts in values["events"].items()}
-        values = {name: float(v) if v in ("nan", "inf", "-inf") else v for name, v in values.items()}
+        values = {name: floats(v) for name, v in values.items()}
         if values["first_values"] is not None:
             values["first_values"] = tuple(map(float, values["first_values"]))
         return cls(**values)

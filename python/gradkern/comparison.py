@@ -113,7 +113,15 @@ class Comparison(Result):
         return pandas.concat([pair.to_frame() for pair in self.pairs], ignore_index=True)
 
     def save(self, path: str | Path) -> None:
-        """Write everything as JSON (gzip if the name ends in .gz)."""
+        """Write everything as JSON (gzip if the name ends in .gz), or as .npz.
+
+        Raises
+        ------
+        ValueError
+            If the name ends in none of .json, .json.gz and .npz.
+        OSError
+            If the file cannot be written.
+        """
         from gradkern import _saved_file
 
         _saved_file.write(Path(path), _KEY, self.to_dict())

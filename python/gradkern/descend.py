@@ -84,7 +84,7 @@ def descend(
     net : MLP or list of Dense
         Not modified; the trajectory's `net` is the trained one.
     x : array, (rows, n_in)
-    target : array
+    target : array, optional
         For ``mse`` (rows, n_out); for ``cross_entropy`` class numbers (rows,) or probabilities (rows, n_out).
     lr : float
         The learning rate, finite.
@@ -146,8 +146,7 @@ def descend(
     size = rows if batch is None else positive_integer(batch, "descend", "batch")
     if size > rows:
         raise ValueError(f"descend: batch must be at most the {rows} rows of x, got {batch}")
-    if not isinstance(start, int) or start < 0:
-        raise ValueError(f"descend: start must be the number of a step, 0 or more, got {start!r}")
+    first = positive_integer(start, "descend", "start", least=0)
     if keep not in ("steps", "reports"):
         raise ValueError(f"descend: keep must be 'steps' or 'reports', got {keep!r}")
     how, clipping = _clipping(clip)
@@ -156,11 +155,11 @@ def descend(
     weight_format = _weight_format(master_weights, rule.storage)
     rate = number(lr, "descend", "lr")
     run = Descent(network, data, wanted, loss, rule, rate, weight_format, how, scaling, size, keep == "reports")
-    taken, stopped = _loop(run, start, count, stop_at_nonfinite, callback, progress)
+    taken, stopped = _loop(run, first, count, stop_at_nonfinite, callback, progress)
     return Trajectory(
         arithmetic=rule, weight_format=weight_format, lr=rate, loss_name=loss, clip=clipping,
         scaled=isinstance(scaling, LossScaler), widths=network.widths, activations=network.activations, batch=size,
-        start=start, steps=taken, stopped=stopped, parameters=run.parameters,
+        start=first, steps=taken, stopped=stopped, parameters=run.parameters,
     )  # fmt: skip
 
 

@@ -101,7 +101,10 @@ def find(run: Trajectory) -> list[Finding]:
 
 
 def growth(run: Trajectory, attribute: str, until: int | None = None) -> float:
-    """Bits per step that a global norm gained, by Theil and Sen, over the finite steps before `until`; NaN of fewer than 2."""
+    """Bits per step that a global norm gained, by Theil and Sen, over the finite steps up to `until`, itself included.
+
+    NaN of fewer than 2 steps.
+    """
     steps = [s for s in run.steps if until is None or s.step <= until]
     norms = np.array([getattr(s, attribute) for s in steps])
     return theil_sen(np.arange(len(norms), dtype=np.float64), norms).bits_per_layer

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gradkern._result import Result
+from gradkern._result import Result, floats
 from gradkern.layer_row import LayerRow
 from gradkern.report import ChainReport
 from gradkern.step_record import StepRecord
@@ -143,7 +143,7 @@ class DescentStep(Result):
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> DescentStep:
         """Build from what `to_dict` returned."""
-        values = {f.name: _floats(saved[f.name]) for f in fields(cls) if f.repr}
+        values = {f.name: floats(saved[f.name]) for f in fields(cls) if f.repr}
         values["updates"] = [UpdateReport(**update) for update in values["updates"]]
         if values["record"] is not None:
             values["record"] = StepRecord.from_dict(values["record"])
@@ -161,12 +161,3 @@ class DescentStep(Result):
             f"DescentStep {self.step}: loss {self.loss:.6g}, log2 |w| {self.log2_weight_norm:.2f}, "
             f"log2 |g| {self.log2_gradient_norm:.2f}, {update}{bad}"
         )
-
-
-def _floats(value: Any) -> Any:
-    """Return floats where JSON has the strings nan, inf and -inf."""
-    if isinstance(value, dict):
-        return {k: _floats(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_floats(v) for v in value]
-    return float(value) if value in ("nan", "inf", "-inf") else value

@@ -45,11 +45,11 @@ class LossScaleFloorError(NonFiniteError):
 
 
 class CudaError(GradkernError, RuntimeError):
-    """A CUDA call failed."""
+    """A device cannot be used: a CUDA call failed, or its library (that of ``"simt"`` too) is missing or cannot be loaded."""
 
 
 class UnsupportedIsaError(GradkernError, ValueError):
-    """``GRADKERN_ISA`` names an instruction set that is unknown or absent on this processor."""
+    """An instruction set, named by ``GRADKERN_ISA`` or by a call, is unknown or absent on this processor."""
 
 
 class ModelFileError(GradkernError, ValueError):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern._arguments import log2_of_scale
+from gradkern._colours import FATE_COLOURS
 from gradkern._result import Result, plain
 from gradkern.bracket import Bracket
 from gradkern.fit import FormatFit
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from gradkern.report import ChainReport
 
 COUNTS = ("flushed", "subnormal", "kept", "overflow")  # by magnitude
-_COLOURS = {"flushed": "#D55E00", "subnormal": "#F0E442", "kept": "#56B4E9", "overflow": "#000000"}
 _SHOWN = 12
 
 Floats = NDArray[np.float64]
@@ -108,7 +108,7 @@ class FlushProfile(Result):
         edges = np.append(np.array(self.layers) - 0.5, self.layers[-1] + 0.5)
         ax.stackplot(
             edges, *(np.append(share, share[-1]) for share in shares), labels=COUNTS, step="post", lw=0,
-            colors=[_COLOURS[name] for name in COUNTS],
+            colors=[FATE_COLOURS[name] for name in COUNTS],
         )  # fmt: skip
         ax.set(ylim=(0, 100), xlim=(edges[0], edges[-1]), xlabel="layer", ylabel="non-zero entries [%]")
         ax.set_title(self._title(), fontsize=11, loc="left")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from gradkern._arguments import finite, positive_integer
 from gradkern._arrays import Bits, read, same_kind
+from gradkern._text import arrowed
 from gradkern.activation import activation_code
 from gradkern.init import INITIALISATIONS
 
@@ -103,12 +105,19 @@ class MLP:
 
     Raises
     ------
+    TypeError
+        If the layers are no sequence, or one of them is no `Dense`.
     ValueError
         If there is no layer, or two do not chain; the message names both shapes.
     """
 
     def __init__(self, layers: Sequence[Dense]) -> None:
+        if not isinstance(layers, Iterable):
+            raise TypeError(f"MLP: layers must be a sequence of Dense, got {type(layers).__name__}")
         self.layers = list(layers)
+        for index, layer in enumerate(self.layers):
+            if not isinstance(layer, Dense):
+                raise TypeError(f"MLP: layer {index} must be a Dense, got {type(layer).__name__}")
         if not self.layers:
             raise ValueError("MLP: needs at least one layer, got none")
         for before, after in pairwise(self.layers):
@@ -159,14 +168,22 @@ class MLP:
 
         Raises
         ------
+        TypeError
+            If a size is no integer, or gain or bias_std no number.
         ValueError
-            If a size is below 1 or a name is unknown.
+            If a size is below 1, there are fewer than two widths, gain is not finite, bias_std is negative or not finite, or a
+            name is unknown.
         """
-        sizes = [width] * (depth + 1) if widths is None else list(widths)
-        if len(sizes) < 2 or min(sizes) < 1:
-            raise ValueError(f"MLP.random: needs at least two widths of at least 1, got {sizes[:6]}")
+        if widths is None:
+            depth, width = (positive_integer(n, "MLP.random", name) for n, name in ((depth, "depth"), (width, "width")))
+            sizes = [width] * (depth + 1)
+        else:
+            sizes = [positive_integer(n, "MLP.random", "each of widths") for n in widths]
+        if len(sizes) < 2:
+            raise ValueError(f"MLP.random: needs at least two widths, got {sizes}")
         if init not in INITIALISATIONS:
             raise ValueError(f"MLP.random: init must be one of {', '.join(INITIALISATIONS)}, got {init!r}")
+        gain, bias_std = finite(gain, "MLP.random", "gain"), finite(bias_std, "MLP.random", "bias_std", negative=False)
         generator = np.random.default_rng(seed)
         layers = []
         for index, (n_in, n_out) in enumerate(pairwise(sizes)):
@@ -227,6 +244,5 @@ class MLP:
 
     def __repr__(self) -> str:
         names = list(dict.fromkeys(self.activations))
-        sizes = self.widths
-        text = " -> ".join(map(str, sizes)) if len(sizes) <= 6 else f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
+        text = arrowed(self.widths)
         return f"MLP({self.depth} layers, {text}, {', '.join(names)}, {self.parameter_count:,} parameters)"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradkern._colours import FATE_COLOURS
 from gradkern.formats import finfo
 from gradkern.render import headline
 
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 _ROLE = "grad_pre_activation"
 _DARKEST = 40  # per cent per binade; a normal distribution has about 34 in its fullest
 _NEAR = 40  # binades beyond the data, or beyond the format, that are still drawn
-# Okabe and Ito's colours, which colour-blind readers can tell apart
-_FATE_COLOURS = {
-    "kept": "#56B4E9", "subnormal": "#F0E442", "flushed": "#D55E00", "cancelled": "#CC79A7", "inherited": "#8A8A8A",
-    "structural": "#E6E6E6", "overflow": "#000000", "invalid": "#009E73",
+_FATE_COLOURS = {  # from below
+    "kept": FATE_COLOURS["kept"], "subnormal": FATE_COLOURS["subnormal"], "flushed": FATE_COLOURS["flushed"],
+    "cancelled": "#CC79A7", "inherited": "#8A8A8A", "structural": "#E6E6E6", "overflow": FATE_COLOURS["overflow"],
+    "invalid": "#009E73",
 }  # fmt: skip
 _SUBNORMAL, _FLUSH, _OVERFLOW = "#FBF6CC", "#F6DCCB", "#DDDDDD"
 

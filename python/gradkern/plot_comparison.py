@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradkern._colours import LINE_COLOURS
 from gradkern.formats import finfo
 from gradkern.layer_row import GRADIENT_ROLES
 from gradkern.plot import _figure
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from gradkern.comparison import Comparison
 
 _ROLES = ("pre_activation", "grad_pre_activation")  # solid forward, dashed backward
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")  # Okabe and Ito
-_REFERENCE = "#000000"
+*_COLOURS, _REFERENCE = LINE_COLOURS
 _HALF = 0.5  # ulp
 _SHADED = 2  # more runs would hide one another
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern._arguments import log2_of_scale
+from gradkern._colours import FATE_COLOURS
 from gradkern._text import printable
 from gradkern.fit import FormatFit
 from gradkern.formats import FormatLike, finfo
@@ -25,7 +26,6 @@ Floats = NDArray[np.float64]
 _NEAR = 24  # binades beyond the data in which a limit is still drawn
 # what the limits of a format are, in the order of `limits`
 _LINES = {"flushed below": (0, (1, 1.5)), "subnormal below": (0, (4, 2)), "overflow from": "-"}
-_FATES = {"flushed": "#D55E00", "subnormal": "#F0E442", "kept": "#56B4E9", "overflow": "#000000"}
 _TALLEST = 40  # inches
 
 
@@ -79,12 +79,12 @@ def _parts(fits: Sequence[FormatFit]) -> tuple[list[tuple[str | None, str, Float
     Two thresholds may be in doubt: the smallest normal, between subnormal and kept, and overflow, between kept and it.
     """
     low, high = (
-        {fate: np.array([getattr(getattr(fit, fate), end) for fit in fits], np.float64) for fate in _FATES}
+        {fate: np.array([getattr(getattr(fit, fate), end) for fit in fits], np.float64) for fate in FATE_COLOURS}
         for end in ("low", "high")
     )
     doubt = {"subnormal": high["subnormal"] - low["subnormal"], "kept": high["overflow"] - low["overflow"]}
     parts: list[tuple[str | None, str, Floats]] = []
-    for fate, colour in _FATES.items():
+    for fate, colour in FATE_COLOURS.items():
         parts.append((fate, colour, low[fate]))
         if fate in doubt:
             parts.append((None, colour, doubt[fate]))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradkern.plot import _figure
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -23,11 +25,13 @@ def plot_contributions(contributions: Contributions, ax: Axes | None = None) -> 
     Returns
     -------
     Axes
-    """
-    if ax is None:
-        from matplotlib import pyplot
 
-        ax = pyplot.figure(figsize=(8, 4), layout="constrained").add_subplot()
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    ax = _figure().subplots() if ax is None else ax
     c = contributions
     lines = [("share of the step", c.log2_norm, "black", "-"), ("as stored", c.stored_log2_norm, "#D55E00", "--")]
     if np.isfinite(c.running_log2_norm).any():

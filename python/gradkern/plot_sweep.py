@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradkern._colours import LINE_COLOURS
 from gradkern.plot import _figure
 from gradkern.sweep_point import PARAMETERS
 
@@ -25,8 +26,6 @@ _LABELS = {
     "death_probability": "networks without any gradient", "gain": "gain", "bias_std": "standard deviation of the biases",
     "log2_scale_best": "log2 of the loss scale to take",
 }  # fmt: skip
-# Okabe and Ito's colours, which colour-blind readers can tell apart
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 _MOST_LINES = 16
 _NUMERIC = ("depth", "gain", "bias_std", "scale", "width", "batch")
 
@@ -117,7 +116,7 @@ def _lines(typical: SweepResult, ax: Axes, value: str, x: str) -> None:
         across, middle, low, high = np.array(sorted(points)).T
         words = (f"{n} {v:g}" if isinstance(v, float) else str(v) if isinstance(v, str) else f"{n} {v}"
                  for n, v in zip(others, values, strict=True))  # fmt: skip
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = LINE_COLOURS[index % len(LINE_COLOURS)]
         ax.plot(across, middle, marker="o", ms=3, color=colour, label=", ".join(words), ls="-" if index < 8 else "--")
         ax.fill_between(across, low, high, color=colour, alpha=0.15, lw=0)
     if x == "depth" and value in ("trainable_depth", "effective_depth"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradkern._arguments import positive_integer
+from gradkern._arguments import finite, positive_integer
 from gradkern._arrays import Bits
 from gradkern.activation import activation_code
 from gradkern.init import INITIALISATIONS
@@ -99,7 +99,7 @@ class RNN:
         Raises
         ------
         TypeError, ValueError
-            If a size is no integer or below 1, or a name is unknown.
+            If a size is no integer or below 1, a gain or bias_std no finite number, bias_std negative, or a name unknown.
         """
         for argument, name in (("init", init), ("input_init", input_init)):
             if name not in INITIALISATIONS:
@@ -108,6 +108,8 @@ class RNN:
             positive_integer(hidden, "RNN.random", "hidden"),
             positive_integer(inputs, "RNN.random", "inputs"),
         )
+        gain, input_gain = finite(gain, "RNN.random", "gain"), finite(input_gain, "RNN.random", "input_gain")
+        bias_std = finite(bias_std, "RNN.random", "bias_std", negative=False)
         generator = np.random.default_rng(seed)
         recurrent = INITIALISATIONS[init](hidden, hidden, gain=gain, seed=generator)
         from_input = INITIALISATIONS[input_init](hidden, inputs, gain=input_gain, seed=generator)

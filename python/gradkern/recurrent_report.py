@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gradkern._arguments import fraction
 from gradkern._result import Result, plain
 from gradkern.formats import FormatLike
 from gradkern.layer_row import LayerRow
@@ -166,6 +167,8 @@ class RecurrentReport(ChainReport):
 
         Raises
         ------
+        TypeError
+            If p is no number.
         ValueError
             Without a reference, or if p is not between 0 and 1.
         """
@@ -173,12 +176,11 @@ class RecurrentReport(ChainReport):
             return self.effective_depth(p=p)
         if not self.has_reference:
             raise ValueError("effective_horizon: needs the reference chain; run probe(..., reference=True)")
-        if not 0 <= p <= 1:
-            raise ValueError(f"effective_horizon: p must be between 0 and 1, got {p}")
+        share = fraction(p, "effective_horizon", "p")
         horizon = 0
         for stats in self.contributions.truths:
             fit = stats.fit(fmt or self.arithmetic.storage, self.scale if scale is None else scale)
-            if stats.nonzero == 0 or 1 - (fit.flushed.high + fit.overflow.high) / stats.nonzero < p:
+            if stats.nonzero == 0 or 1 - (fit.flushed.high + fit.overflow.high) / stats.nonzero < share:
                 break
             horizon += 1
         return horizon

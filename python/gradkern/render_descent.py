@@ -7,6 +7,7 @@ import math
 import textwrap
 from typing import TYPE_CHECKING
 
+from gradkern._text import arrowed
 from gradkern.render import Table, _finding_lines, log2_norm, number, percent, power
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ _HEADER = [
 
 def headline(run: Trajectory) -> str:
     """Network, arithmetic and remedies in one line."""
-    sizes = run.widths
-    shape = " -> ".join(map(str, sizes)) if len(sizes) <= 6 else f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
+    shape = arrowed(run.widths)
     layers = f"{run.depth} layer{'s' if run.depth > 1 else ''}"
     names = ", ".join(dict.fromkeys(run.activations))
     text = f"{layers} {shape} ({names}), batch {run.batch}, in {run.arithmetic}, lr {run.lr:g}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gradkern._text import arrowed
 from gradkern.render import log2_norm
 
 if TYPE_CHECKING:
@@ -33,8 +34,7 @@ def _between(values: list[float], unit: str, digits: str = "+.3f") -> str:
 
 def headline(spectrum: Spectrum) -> str:
     """Sizes in one line."""
-    sizes = spectrum.widths
-    shape = " -> ".join(map(str, sizes)) if len(sizes) <= 6 else f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
+    shape = arrowed(spectrum.widths)
     return f"Jacobian of {spectrum.depth} {spectrum.unit}{'s' if spectrum.depth > 1 else ''}, {shape}"
 
 

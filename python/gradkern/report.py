@@ -14,6 +14,7 @@ import numpy as np
 from gradkern import _core
 from gradkern._arguments import fraction
 from gradkern._result import Result, plain
+from gradkern._text import arrowed
 from gradkern.arithmetic import Arithmetic
 from gradkern.fit import ScaleWindow, window
 from gradkern.formats import FormatLike, finfo
@@ -126,8 +127,7 @@ class ChainReport(Result):
 
     def describe(self) -> str:
         """Return the network in words."""
-        sizes = self.widths
-        shape = " -> ".join(map(str, sizes)) if len(sizes) <= 6 else f"{sizes[0]} -> {sizes[1]} -> ... -> {sizes[-1]}"
+        shape = arrowed(self.widths)
         names = ", ".join(dict.fromkeys(self.activations))
         return f"{self.depth} layer{'s' if self.depth > 1 else ''} {shape} ({names})"
 
@@ -187,6 +187,8 @@ class ChainReport(Result):
 
         Raises
         ------
+        TypeError
+            If p is no number.
         ValueError
             Without a reference, if p is not between 0 and 1, or for another role.
         """
@@ -196,11 +198,10 @@ class ChainReport(Result):
             raise ValueError(
                 f"effective_depth: role must be grad_pre_activation, grad_weight or grad_bias, got {role!r}"
             )
-        if not 0 <= p <= 1:
-            raise ValueError(f"effective_depth: p must be between 0 and 1, got {p}")
+        share = fraction(p, "effective_depth", "p")
         depth = 0
         for row in reversed(self.rows(role)):
-            if self._survival(row, fmt, scale) < p:
+            if self._survival(row, fmt, scale) < share:
                 break
             depth += 1
         return depth
@@ -357,7 +358,15 @@ class ChainReport(Result):
         return pandas.DataFrame(lines)
 
     def save(self, path: str | Path) -> None:
-        """Write the report as JSON (gzip if the name ends in .gz). Kept tensors are not written."""
+        """Write the report as JSON (gzip if the name ends in .gz), or as .npz. Kept tensors are not written.
+
+        Raises
+        ------
+        ValueError
+            If the name ends in none of .json, .json.gz and .npz.
+        OSError
+            If the file cannot be written.
+        """
         from gradkern._saved_report import write
 
         write(self, Path(path))

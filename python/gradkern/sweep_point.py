@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradkern._arguments import log2_of_scale, number, positive_integer
+from gradkern._arguments import finite, log2_of_scale, positive_integer
 from gradkern.activation import activation_code
 from gradkern.arithmetic import arithmetic
 from gradkern.chain import probe
@@ -78,10 +78,7 @@ def checked(name: str, value: Any) -> Any:
     if name == "scale":
         return math.ldexp(1.0, log2_of_scale(value, "sweep"))
     if name in ("gain", "bias_std"):
-        found = number(value, "sweep", name) + 0.0  # -0.0 is 0.0
-        if not math.isfinite(found) or (name == "bias_std" and found < 0):
-            raise ValueError(f"sweep: {name} must be finite{' and not negative' * (name == 'bias_std')}, got {value}")
-        return found
+        return finite(value, "sweep", name, negative=name == "gain") + 0.0  # -0.0 is 0.0
     if name == "arithmetic":
         return str(arithmetic(value))
     if not isinstance(value, str):

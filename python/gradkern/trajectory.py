@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gradkern import _saved_file
 from gradkern._arrays import Bits
 from gradkern._result import Result, plain
 from gradkern.arithmetic import Arithmetic
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
 
     from gradkern.findings import Finding
 
+_KEY = "gradkern_trajectory"
 _BY_STEP = ("step", "loss", "log2_weight_norm", "log2_gradient_norm", "lost_share", "scale", "skipped", "coefficient")
 
 
@@ -225,12 +224,16 @@ class Trajectory(Result):
         return pandas.DataFrame(lines)
 
     def save(self, path: str | Path) -> None:
-        """Write everything but the weights as JSON (gzip if the name ends in .gz)."""
-        path, text = Path(path), json.dumps({"gradkern_trajectory": 1, **self.to_dict()}, allow_nan=False)
-        if path.suffix == ".gz":
-            path.write_bytes(gzip.compress(text.encode(), mtime=0))
-        else:
-            path.write_text(text, encoding="utf-8")
+        """Write everything but the weights as JSON (gzip if the name ends in .gz), or as .npz.
+
+        Raises
+        ------
+        ValueError
+            If the name ends in none of .json, .json.gz and .npz.
+        OSError
+            If the file cannot be written.
+        """
+        _saved_file.write(Path(path), _KEY, self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Trajectory:
@@ -241,16 +244,13 @@ class Trajectory(Result):
         ValueError
             If the file is not a trajectory.
         """
-        path = Path(path)
-        try:
-            saved = json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
-            if saved["gradkern_trajectory"] != 1:
-                raise ValueError(f"version {saved['gradkern_trajectory']}, this gradkern reads version 1")
-            fields = {name: saved[name] for name in cls.__dataclass_fields__ if name != "parameters"}
-            fields["steps"] = [DescentStep.from_dict(step) for step in saved["steps"]]
-            return cls(**{**fields, "arithmetic": arithmetic_of(saved["arithmetic"]), "parameters": {}})
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zlib.error) as error:
-            raise ValueError(f"Trajectory.load: {path} is not a saved trajectory ({error})") from None
+        return _saved_file.read(Path(path), _KEY, cls.__name__, cls._from_dict)
+
+    @classmethod
+    def _from_dict(cls, saved: dict[str, Any]) -> Trajectory:
+        fields = {name: saved[name] for name in cls.__dataclass_fields__ if name != "parameters"}
+        fields["steps"] = [DescentStep.from_dict(step) for step in saved["steps"]]
+        return cls(**{**fields, "arithmetic": arithmetic_of(saved["arithmetic"]), "parameters": {}})
 
     def __repr__(self) -> str:
         return self.summary()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradkern import _core
-from gradkern._arguments import log2_of_scale, number
+from gradkern._arguments import log2_of_scale, number, seed_of
 from gradkern._arrays import Bits, as_bits_view, empty_stored, read
 from gradkern._backend import takes_device
 from gradkern._result import Result
@@ -175,9 +175,10 @@ def sgd_update(
     Raises
     ------
     TypeError
-        If an argument is no array of real numbers, or no number.
+        If an argument is no array of real numbers, no number, or a seed that is no integer.
     ValueError
-        If the shapes differ, an option is unknown, the rate is not finite or the scale no power of two.
+        If the shapes differ, an option is unknown, the rate is not finite, the scale no power of two, or the seed negative or
+        of more than 64 bits.
 
     Notes
     -----
@@ -196,10 +197,9 @@ def sgd_update(
     if w.shape != g.shape:
         raise ValueError(f"sgd_update: weight has shape {w.shape}, gradient {g.shape}")
     mode = rounding_mode("sgd_update", rounding, overflow, subnormals)
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"sgd_update: seed must be between 0 and 2**64 - 1, got {seed}")
+    rate, seed = rate_of(lr, scale, "sgd_update"), seed_of(seed, "sgd_update")
     updated = empty_stored(w.shape, w.format)
-    report = update_into(w, g, updated, rate_of(lr, scale, "sgd_update"), mode, seed, 0)
+    report = update_into(w, g, updated, rate, mode, seed, 0)
     return UpdateResult(w.restore(updated), report)
 
 

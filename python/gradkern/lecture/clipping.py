@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gradkern._colours import FATE_COLOURS
 from gradkern.lecture._draw import powers_of_two
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = {"flushed": "#D55E00", "subnormal": "#F0E442", "kept": "#56B4E9", "overflow": "#000000"}
-
 
 def draw(ax: Axes, found: dict[str, Any]) -> None:
     """Draw the shares of the entries, and the window of scales."""
     scales, size, window = list(found["fits"]), found["total"].nonzero, found["window"]
-    shares = [[100 * int(getattr(found["fits"][k], fate)) / size for k in scales] for fate in _COLOURS]
-    ax.stackplot(scales, *shares, colors=list(_COLOURS.values()), labels=list(_COLOURS), lw=0)
+    shares = [[100 * int(getattr(found["fits"][k], fate)) / size for k in scales] for fate in FATE_COLOURS]
+    ax.stackplot(scales, *shares, colors=list(FATE_COLOURS.values()), labels=list(FATE_COLOURS), lw=0)
     for end in (window.log2_low, window.log2_high):
         ax.axvline(end, color="black", lw=1.0, ls="--")
     ax.annotate(

@@ -1,6 +1,7 @@
 """Drop-in replacements for what PyTorch offers against exploding and vanishing gradients. Importing this imports torch.
 
-Signatures and kinds of results are those of `torch.nn.utils` and `torch.amp`; CPU tensors are worked on where they lie.
+Signatures and kinds of results are those of `torch.nn.utils` and `torch.amp`; tensors, on the CPU or all on one CUDA device,
+are worked on where they lie.
 What differs is what goes wrong there, and `docs/remedies.md` has both side by side.
 
 >>> from gradkern.torch import GradScaler, clip_grad_norm_

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from gradkern._arguments import number
+from gradkern._arrays import on_host
 from gradkern._clip_survey import coefficients_of, survey
 from gradkern._clipping import everywhere, settle
 from gradkern._names import Numerous
@@ -70,7 +71,7 @@ def _clip_other(group: GradientGroup, max_norm: float, p: float, function: str) 
     found = survey(group, math.inf, 1.0, function)
     amax, units, norm = float(found.total["amax"][0]), group._units, 0.0
     if amax > 0:
-        sources = islice(units.sources, units.counted)
+        sources = map(on_host, islice(units.sources, units.counted))
         norm = amax * math.fsum(float(((np.abs(s.astype(np.float64)) / amax) ** p).sum()) for s in sources) ** (1 / p)
     coefficient = coefficients_of(max_norm, norm, 0, 0.0)
     settle(found, everywhere(found, coefficient), norm, "skip", function)
@@ -113,7 +114,8 @@ def clip_grad_norm_(
     Parameters
     ----------
     parameters : iterable of torch.Tensor, or torch.Tensor
-        Those whose ``.grad`` is clipped; None is passed over. Any mixture of floating-point formats.
+        Those whose ``.grad`` is clipped; None is passed over. Any mixture of floating-point formats, on the CPU or all on one
+        CUDA device, where nothing is copied to the host but for a `norm_type` that the kernels do not have.
     max_norm : float
         Not negative. The coefficient is ``max_norm / norm``; if the norm is no larger, nothing is written.
     norm_type : float or "inf"
@@ -129,7 +131,8 @@ def clip_grad_norm_(
     Returns
     -------
     torch.Tensor
-        The norm before clipping, 0-d; at least float32, so that a norm of float16 gradients beyond 65504 is one.
+        The norm before clipping, 0-d, on the CPU (torch's own number where the gradients lie); at least float32, so that a norm
+        of float16 gradients beyond 65504 is one.
 
     Raises
     ------
@@ -139,7 +142,8 @@ def clip_grad_norm_(
     ValueError
         If max_norm is negative or NaN, or norm_type is not positive.
     TypeError
-        If a gradient is not a dense floating-point tensor on the CPU.
+        If a gradient is no dense floating-point tensor, or they do not lie in one place: the CPU or one device, there
+        C-contiguous.
     """
     listed = _listed(parameters, "parameters")
     grads = _gradients(listed)
@@ -167,7 +171,8 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     ValueError
         If clip_value is negative or NaN.
     TypeError
-        If a gradient is not a dense floating-point tensor on the CPU.
+        If a gradient is no dense floating-point tensor, or they do not lie in one place: the CPU or one device, there
+        C-contiguous.
     """
     bound = _bound(clip_value, "clip_grad_value_", "clip_value")
     grads = _gradients(_listed(parameters, "parameters"))
@@ -195,7 +200,7 @@ def get_total_norm(
     Returns
     -------
     torch.Tensor
-        0-d; at least float32.
+        0-d, on the CPU; at least float32.
 
     Raises
     ------
@@ -204,7 +209,8 @@ def get_total_norm(
     ValueError
         If norm_type is not positive.
     TypeError
-        If a tensor is not dense, floating-point and on the CPU.
+        If a tensor is no dense floating-point tensor, or they do not lie in one place: the CPU or one device, there
+        C-contiguous.
     """
     named = Numerous.of(_listed(tensors, "tensors"), "tensors[{}]")
     return _clip(named, math.inf, norm_type, error_if_nonfinite, "get_total_norm")

@@ -20,7 +20,7 @@ _ENTRIES = {
 
 
 class GradScaler:
-    """A drop-in replacement for `torch.amp.GradScaler`, on CPU tensors.
+    """A drop-in replacement for `torch.amp.GradScaler`; the gradients of an optimizer lie on the CPU, or all on one CUDA device.
 
     It follows the same scales. What differs: factors and scales are powers of two; the scale stays between floor and
     ceiling, and an overflow at the floor raises in `update`; gradients that hold NaN or inf stay as they are, scaled;
@@ -216,6 +216,8 @@ class GradScaler:
         ------
         RuntimeError
             If it is empty, as a disabled scaler's is.
+        TypeError
+            If an entry is no number; names it.
         ValueError
             If an entry is missing, no power of two, or beyond floor and ceiling; names it.
         """
