@@ -4,6 +4,8 @@
 // of k the chain is stored and loaded again, in the lane type that holds it exactly.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/pack.inl.hpp"
 #include "ops/dense.hpp"
 #include "simd/half.hpp"
@@ -29,7 +31,7 @@ __attribute__((noinline)) void product_tile(const ops::scalar_t<V>* a, std::int6
   const auto lanes_in = [&](int v) { return columns - v * lanes < lanes ? columns - v * lanes : lanes; };
   const auto load = [&](const T* p, int v) {
     if (whole) return V::load(p + v * lanes);
-    return lanes_in(v) > 0 ? V::load_partial(p + v * lanes, lanes_in(v)) : V(T(0));
+    return V::load_partial(p + v * lanes, lanes_in(v));
   };
   V sum[Rows][Vectors];
 #pragma GCC unroll 16
@@ -58,7 +60,7 @@ __attribute__((noinline)) void product_tile(const ops::scalar_t<V>* a, std::int6
       }
       if (whole) {
         result.store(c + r * c_row + v * lanes);
-      } else if (lanes_in(v) > 0) {
+      } else {
         result.store_partial(c + r * c_row + v * lanes, lanes_in(v));
       }
     }
@@ -87,7 +89,7 @@ struct TileRange {
 template <class V, int Rows, int Vectors>
 struct ProductBlock {
   using T = ops::scalar_t<V>;
-  static constexpr int panel = Vectors * static_cast<int>(sizeof(V) / sizeof(T));
+  static constexpr int lanes = static_cast<int>(sizeof(V) / sizeof(T)), panel = Vectors * lanes;
   const ProductLanes<T>& p;
   const ProductRange& range;
   Tiles tiles;
@@ -140,10 +142,17 @@ struct ProductBlock {
       for (std::int64_t t = block.first; t < block.last; ++t) {
         const std::int64_t first = tiles.start(t), rows = tiles.start(t + 1) - first;
         const T* a = a_is_packed ? packed_tile(block, t) : rows_of_a(first);
-        product_rows<Acc, V, Rows, Vectors>(rows, a, a_is_packed ? 1 : p.a_row, a_is_packed ? rows : p.a_step,
-                                            direct ? source(j) : packed(j), direct ? p.b_step : panel,
-                                            p.bias ? p.bias + first * p.bias_row + j : nullptr, p.bias_row,
-                                            p.c + first * p.n + j, p.n, columns(j), depth);
+        const auto run = [&](auto vectors) {
+          product_rows<Acc, V, Rows, decltype(vectors)::value>(
+              rows, a, a_is_packed ? 1 : p.a_row, a_is_packed ? rows : p.a_step, direct ? source(j) : packed(j),
+              direct ? p.b_step : panel, p.bias ? p.bias + first * p.bias_row + j : nullptr, p.bias_row,
+              p.c + first * p.n + j, p.n, columns(j), depth);
+        };
+        if (columns(j) > lanes) {
+          run(std::integral_constant<int, Vectors>());
+        } else {
+          run(std::integral_constant<int, 1>());
+        }
       }
     }
   }

@@ -61,12 +61,36 @@ struct vec {
   }
   GRADKERN_HD void store(T* p) const { __builtin_memcpy(p, &v, sizeof v); }
 
+  // The first lanes, at most N; others are zero, or stay as they are in memory.
   static GRADKERN_HD vec load_partial(const T* p, std::int64_t count) {
+#if defined(GRADKERN_SIMD_AVX512)
+    if constexpr (N * sizeof(T) == 64 && sizeof(T) == 2) return wrap(_mm512_maskz_loadu_epi16(first_lanes(count), p));
+    if constexpr (N * sizeof(T) == 64 && sizeof(T) == 4) return wrap(_mm512_maskz_loadu_epi32(first_lanes(count), p));
+    if constexpr (N * sizeof(T) == 64 && sizeof(T) == 8) return wrap(_mm512_maskz_loadu_epi64(first_lanes(count), p));
+#elif defined(GRADKERN_SIMD_AVX2)
+    if constexpr (N * sizeof(T) == 32 && sizeof(T) == 4)
+      return wrap(_mm256_maskload_epi32(reinterpret_cast<const int*>(p), first_lanes(count)));
+    if constexpr (N * sizeof(T) == 32 && sizeof(T) == 8)
+      return wrap(_mm256_maskload_epi64(reinterpret_cast<const long long*>(p), first_lanes(count)));
+#endif
     vec r(T(0));
     __builtin_memcpy(&r.v, p, static_cast<unsigned long>(count) * sizeof(T));
     return r;
   }
   GRADKERN_HD void store_partial(T* p, std::int64_t count) const {
+#if defined(GRADKERN_SIMD_AVX512)
+    if constexpr (N * sizeof(T) == 64 && sizeof(T) == 2)
+      return _mm512_mask_storeu_epi16(p, first_lanes(count), (__m512i)v);
+    if constexpr (N * sizeof(T) == 64 && sizeof(T) == 4)
+      return _mm512_mask_storeu_epi32(p, first_lanes(count), (__m512i)v);
+    if constexpr (N * sizeof(T) == 64 && sizeof(T) == 8)
+      return _mm512_mask_storeu_epi64(p, first_lanes(count), (__m512i)v);
+#elif defined(GRADKERN_SIMD_AVX2)
+    if constexpr (N * sizeof(T) == 32 && sizeof(T) == 4)
+      return _mm256_maskstore_epi32(reinterpret_cast<int*>(p), first_lanes(count), (__m256i)v);
+    if constexpr (N * sizeof(T) == 32 && sizeof(T) == 8)
+      return _mm256_maskstore_epi64(reinterpret_cast<long long*>(p), first_lanes(count), (__m256i)v);
+#endif
     __builtin_memcpy(p, &v, static_cast<unsigned long>(count) * sizeof(T));
   }
 
@@ -125,6 +149,18 @@ struct vec {
   friend GRADKERN_HD auto operator!=(vec a, vec b) { return mask::wrap(a.v != b.v); }
 
  private:
+#if defined(GRADKERN_SIMD_AVX512)
+  using lane_mask =
+      std::conditional_t<N == 32, std::uint32_t, std::conditional_t<N == 16, std::uint16_t, std::uint8_t>>;
+  static GRADKERN_HD lane_mask first_lanes(std::int64_t count) {
+    return static_cast<lane_mask>((std::uint64_t(1) << count) - 1);
+  }
+#elif defined(GRADKERN_SIMD_AVX2)
+  static GRADKERN_HD __m256i first_lanes(std::int64_t count) {
+    if constexpr (sizeof(T) == 8) return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+#endif
   using mask_integer = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   using mask = vec<mask_integer, N>;
 };
