@@ -1,4 +1,5 @@
-// Panels of b: so many columns side by side, k after k, as the tile loop reads them; ragged ones are padded with zeros.
+// Panels of b: so many columns side by side, k after k, as the tile loop reads them; what a ragged one has
+// beyond its columns is no result's.
 #pragma once
 
 #include "cpu/kernels.hpp"
@@ -17,9 +18,43 @@ GRADKERN_HD void copy_rows(const ops::scalar_t<V>* b, std::int64_t step, std::in
     if (count == columns) {
       for (int j = 0; j < columns; j += lanes) V::load(b + j).store(panel + j);
     } else {
-      for (int j = 0; j < columns; ++j) panel[j] = j < count ? b[j] : T(0);
+      for (int j = 0; j < columns; j += lanes)
+        V::load_partial(b + j, count - j < 0 ? 0 : count - j < lanes ? count - j : lanes).store(panel + j);
     }
   }
+}
+
+// A square of `side` columns, k after k.
+template <class T, int side>
+GRADKERN_HD void copy_square(const T* b, std::int64_t column, T* panel, int columns) {
+  simd::vec<T, side> rows[side];
+  if constexpr (sizeof(T) >= 4) {
+    simd::load_transposed(b, column, rows);
+  } else {
+    for (int r = 0; r < side; ++r) rows[r] = simd::vec<T, side>::load(b + r * column);
+    simd::transpose(rows);
+  }
+  for (int r = 0; r < side; ++r) rows[r].store(panel + r * columns);
+}
+
+// One that has fewer columns, of which the last then repeats, or fewer k.
+template <class T, int side>
+__attribute__((noinline)) void copy_edge(const T* b, std::int64_t column, std::int64_t count, std::int64_t depth,
+                                         T* panel, int columns) {
+  using Row = simd::vec<T, side>;
+  Row rows[side];
+  for (int r = 0; r < side; ++r) {
+    const T* const row = b + (r < count ? r : count - 1) * column;
+    rows[r] = depth < side ? Row::load_partial(row, depth) : Row::load(row);
+  }
+  if constexpr (side == 2) {
+    const Row first = rows[0];
+    rows[0] = simd::interleave_low(first, rows[1]);
+    rows[1] = simd::interleave_high(first, rows[1]);
+  } else {
+    simd::transpose(rows);
+  }
+  for (int r = 0; r < side && r < depth; ++r) rows[r].store(panel + r * columns);
 }
 
 // Rows of memory are columns of the panel.
@@ -27,25 +62,15 @@ template <class T, int columns>
 GRADKERN_HD void copy_columns(const T* b, std::int64_t column, std::int64_t depth, std::int64_t count, T* panel) {
   constexpr int lanes = simd::vector_bytes / static_cast<int>(sizeof(T));
   constexpr int side = sizeof(T) >= 4 && columns % lanes == 0 ? lanes : 32 / static_cast<int>(sizeof(T));
-  using Row = simd::vec<T, side>;
-  std::int64_t whole = 0;
+  std::int64_t k = 0;
   if (count == columns) {
-    whole = depth / side * side;
-    for (std::int64_t k = 0; k < whole; k += side) {
-      for (int j = 0; j < columns; j += side) {
-        Row rows[side];
-        if constexpr (sizeof(T) >= 4) {
-          simd::load_transposed(b + j * column + k, column, rows);
-        } else {
-          for (int r = 0; r < side; ++r) rows[r] = Row::load(b + (j + r) * column + k);
-          simd::transpose(rows);
-        }
-        for (int r = 0; r < side; ++r) rows[r].store(panel + (k + r) * columns + j);
-      }
-    }
+    for (; k + side <= depth; k += side)
+      for (int j = 0; j < columns; j += side)
+        copy_square<T, side>(b + j * column + k, column, panel + k * columns + j, columns);
   }
-  for (std::int64_t k = whole; k < depth; ++k)
-    for (int j = 0; j < columns; ++j) panel[k * columns + j] = j < count ? b[j * column + k] : T(0);
+  for (; k < depth; k += side)
+    for (int j = 0; j < count; j += side)
+      copy_edge<T, side>(b + j * column + k, column, count - j, depth - k, panel + k * columns + j, columns);
 }
 
 // Rows of a, a tile's beside one another, k after k. Whole vectors are stored: what they bring too much is overwritten by
