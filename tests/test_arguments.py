@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gradkern as gk
+from gradkern import _backend
 
 NAN = math.nan
 NET = gk.MLP.random(depth=1, width=3)
@@ -115,3 +116,8 @@ def test_names_and_formats_are_checked():
         for fmt in ("float12", None, 3, "mixed"):
             with pytest.raises(ValueError, match=r"^format: must be one of"):
                 call(fmt)
+
+
+def test_an_instruction_set_is_refused_by_who_asked_for_it():
+    with pytest.raises(gk.UnsupportedIsaError, match=r"^select_isa: 'nope' cannot be used here; built in: base"):
+        _backend.select_isa("nope")

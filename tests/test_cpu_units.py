@@ -42,6 +42,13 @@ def model(unit, a, b, c):
     return _core.mma_model(_units.unit_ids()[unit], ids["bfloat16"], ids["bfloat16"], ids["float32"], 0, *words)
 
 
+def test_model_refuses_what_torch_sums_in_an_unknown_way():
+    ids, unit = format_ids(), _units.unit_ids()["torch_cpu"]
+    a, b, c = (np.zeros(shape, np.uint32) for shape in ((3, 600), (3, 600), (3, 3)))
+    with pytest.raises(ValueError, match="how torch_cpu sums"):
+        _core.mma_model(unit, ids["float16"], ids["float16"], ids["float32"], 0, a, b, c)
+
+
 @pytest.mark.parametrize("unit", ["x86.amx", "x86.avx512_bf16"])
 @pytest.mark.parametrize("way", ["software", "processor"])
 def test_bfloat16_instructions_are_their_model(unit, way, isa, threads, monkeypatch):

@@ -1,6 +1,6 @@
 // Compiler facts that every layer shares.
 //
-// GRADKERN_HD marks a function that is compiled into every instruction set's object (and, later, for the device).
+// GRADKERN_HD marks a function that is compiled into every instruction set's object, and for the device.
 // It is always inlined: an out-of-line copy would be a weak symbol, and the linker could hand AVX-512 code to an old
 // processor.
 #pragma once

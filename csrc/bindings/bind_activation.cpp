@@ -5,12 +5,13 @@
 #include "cpu/kernels.hpp"
 
 namespace gradkern::bindings {
-namespace {
 
 ops::ActivationId activation_from(int id) {
   base::expects(id >= 0 && id < ops::activation_count, "activation: unknown id");
   return static_cast<ops::ActivationId>(id);
 }
+
+namespace {
 
 py::object forward(const ArrayView& pre_activation, int format, int activation, double alpha) {
   const Run run({&pre_activation});

@@ -192,7 +192,7 @@ class ClipGroup {
                   const std::vector<py::tuple>& back) {
     const auto surveys = surveys_;  // another thread may make its own meanwhile
     base::expects(surveys->size() == tensors_.size(), "ClipGroup: a survey comes first");
-    std::vector<ops::ClipFactor> factors(checked_count(first, second, write));
+    std::vector<ops::ClipFactor> factors(checked_count(first, second, write, "factors"));
     for (std::size_t i = 0; i < factors.size(); ++i) factors[i] = {first.data()[i], second.data()[i], write.data()[i]};
     return finish(
         back,
@@ -205,7 +205,7 @@ class ClipGroup {
   // The same for moving entries between low and high, which are values of each tensor's format.
   py::tuple clamp(const Floats& low, const Floats& high, const Flags& write, bool zero,
                   const std::vector<py::tuple>& back) {
-    std::vector<ops::ClipBounds> bounds(checked_count(low, high, write));
+    std::vector<ops::ClipBounds> bounds(checked_count(low, high, write, "bounds"));
     for (std::size_t i = 0; i < bounds.size(); ++i) bounds[i] = {low.data()[i], high.data()[i], write.data()[i]};
     return finish(
         back,
@@ -247,11 +247,11 @@ class ClipGroup {
     });
   }
 
-  std::size_t checked_count(const Floats& a, const Floats& b, const Flags& write) const {
+  std::size_t checked_count(const Floats& a, const Floats& b, const Flags& write, const char* what) const {
     base::expects(writable_ || a.size() == 0, "ClipGroup: there are no targets");
     base::expects(
         a.size() <= static_cast<py::ssize_t>(tensors_.size()) && b.size() == a.size() && write.size() == a.size(),
-        "ClipGroup: factors do not fit the tensors");
+        (std::string("ClipGroup: ") + what + " do not fit the tensors").c_str());
     return static_cast<std::size_t>(a.size());
   }
 

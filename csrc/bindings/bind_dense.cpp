@@ -64,9 +64,8 @@ void bind_dense(py::module_& m) {
         py::arg("b_format"), py::arg("b_transposed"), py::arg("bias").none(true), py::arg("bias_format"),
         py::arg("operands"), py::arg("accumulate"), py::arg("unit") = 0, py::arg("instruction_k") = 0,
         py::arg("start").none(true) = py::none(),
-        "a (m, k) times b (k, n) plus bias (n,), one fma a step in `accumulate`, or on a matrix unit, from `start` or "
-        "+0, "
-        "before rounding to storage.");
+        "a (m, k) times b (k, n) plus bias (n,), one fma a step in `accumulate`, or on a matrix unit, from `start` "
+        "or +0, before rounding to storage.");
 }
 
 }  // namespace gradkern::bindings

@@ -1,5 +1,4 @@
 // The formats' constants, and convert: the cast with its report.
-#include <cmath>
 
 #include "base/expects.hpp"
 #include "bindings/array_view.hpp"

@@ -64,11 +64,10 @@ std::vector<py::array_t<double>> slopes(const std::vector<LayerTuple>& layers, c
   std::vector<chain::Layer> list;
   for (const auto& [weight, bias, activation, alpha] : layers) {
     base::expects(weight.first.ndim() == 2, "jacobian: a weight must be a matrix");
-    base::expects(activation >= 0 && activation < ops::activation_count, "jacobian: unknown activation");
     const std::int64_t n_in = list.empty() ? x.size() : list.back().n_out;
     base::expects(weight.first.shape(1) == n_in, "jacobian: layers do not chain");
     list.push_back({n_in, weight.first.shape(0), source_of(weight), bias ? source_of(*bias) : chain::Source{},
-                    static_cast<ops::ActivationId>(activation), alpha});
+                    activation_from(activation), alpha});
   }
   std::vector<chain::Values> found;
   {

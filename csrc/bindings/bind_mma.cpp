@@ -63,6 +63,7 @@ Words mma_model(int unit, int a_format, int b_format, int accumulate, int instru
                 "mma_model: shapes must be (m, k), (n, k) and (m, n)");
   if (instruction.form == mma::Form::torch)
     instruction = mma::torch_instruction(instruction, a.shape(0), a.shape(1), b.shape(0), false, right_by_columns);
+  base::expects(instruction.k > 0, "mma_model: how torch_cpu sums this product is not known");
   Words d({c.shape(0), c.shape(1)});
   const auto k = static_cast<std::int64_t>(a.shape(1));
   for (py::ssize_t i = 0; i < c.shape(0); ++i)

@@ -26,10 +26,7 @@ inline py::array_t<double> array_of(const chain::Values& values) {
 
 inline chain::Values vector_of(const Doubles& array) { return {array.data(), array.data() + array.size()}; }
 
-inline chain::Activation activation_from(int activation, double alpha) {
-  base::expects(activation >= 0 && activation < ops::activation_count, "probe: unknown activation");
-  return {static_cast<ops::ActivationId>(activation), alpha};
-}
+inline chain::Activation activation_from(int activation, double alpha) { return {activation_from(activation), alpha}; }
 
 // Between layers: let Ctrl-C through, and tell progress(done, total) where one was given.
 inline chain::Poll poll_of(const py::object& progress) {

@@ -26,6 +26,7 @@ void bind_update(py::module_& m);
 void bind_jacobian(py::module_& m);
 
 formats::FormatId format_from(int id);
+ops::ActivationId activation_from(int id);
 
 // An array for a wide result (executor::wide_format).
 py::array wide_array(formats::FormatId computed_in, std::vector<py::ssize_t> shape);

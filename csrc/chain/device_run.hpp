@@ -1,7 +1,8 @@
 // The probe that stays on a device. The host rounds the arguments, part by part, into page-locked memory, and enqueues each
 // part's copy and then the layers that it is for, while the device works on those before. It waits for the output, if it
 // is asked for it, at the end for the partial results of every tensor, which it merges in index order, so that the records
-// are those of chain::Run, and in between only where more arguments are on their way than DevicePlan lets it hold. A graph of the launches would be launched once, and cost more than they do.
+// are those of chain::Run, and in between only where more arguments are on their way than DevicePlan lets it hold. A graph
+// of the launches would be launched once, and cost more than they do.
 #pragma once
 
 #include <vector>

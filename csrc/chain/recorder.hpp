@@ -170,6 +170,8 @@ class Recorder {
   };
   static std::int64_t stalled_since(Before& before, const Stored& stored, const Reference& reference,
                                     const Attribution& attribution);
+  // Whether storing an argument changes nothing, nor how it is measured.
+  bool is_exact(const Stored& stored, const Source& source) const;
   // A NaN that was given may have a payload, which storing drops.
   void drop_payloads(Stored& stored, Record& record);
   executor::ActivationArgs activation_forward_args(Activation, const Stored& z, Stored& wide) const;
@@ -180,8 +182,6 @@ class Recorder {
   Arithmetic arithmetic_;
   double loss_scale_, log2_loss_scale_;
   bool with_reference_, keep_tensors_, measured_;
-  // Whether storing an argument changes nothing, nor how it is measured.
-  bool is_exact(const Stored& stored, const Source& source) const;
   std::uint64_t stream_ = 0;
   std::vector<Stored> wide_{1};  // of the operations in work
   Stored slope_;

@@ -1,5 +1,4 @@
 // Recurrence by spans of steps: each thread takes some samples through a span, and what they make is recorded whole.
-#include <algorithm>
 
 #include "base/thread_pool.hpp"
 #include "chain/recurrence.hpp"

@@ -1,6 +1,5 @@
 #include "chain/run.hpp"
 
-#include <memory>
 #include <utility>
 
 #include "base/expects.hpp"

@@ -62,7 +62,7 @@ GRADKERN_HD vec_f64 add_power(vec_f64 x, vec_f64 sum) {
   return sum + ops::abs(x);
 }
 
-// op over the lanes of a and b by halves: lane j with lane j + half of them.
+// op over the lanes of v by halves: lane j with lane j + half of them.
 template <class T, int N, class Op>
 GRADKERN_HD T halved(simd::vec<T, N> v, Op op) {
   if constexpr (N == 1) {

@@ -11,6 +11,6 @@ bool has_amx_bf16();  // and the system lets this process use its tiles
 
 bool is_amd();
 bool halves_avx512();  // computes on registers of 512 bits half by half: Zen 4
-long l2_bytes();  // of one core, or what is usual where nobody says
+long l2_bytes();       // of one core, or what is usual where nobody says
 
 }  // namespace gradkern::cpu

@@ -100,7 +100,7 @@ class CodeHistogram {
     const bool inside = most <= top_ && least > top_ - window;
     std::int64_t i = 0;
     for (; i + joined <= n && (inside || note_few_outside<joined>(codes + i)); i += joined)
-      inside&& top_ == window - 1 ? count_joined<true>(codes + i) : count_joined<false>(codes + i);
+      (inside && top_ == window - 1) ? count_joined<true>(codes + i) : count_joined<false>(codes + i);
     for (; i < n; i += codes_turn) count_turn(codes + i);
   }
 

@@ -8,7 +8,7 @@
 
 namespace gradkern::cpu {
 
-// The instruction of a product on a unit. Raises std::invalid_argument where there is none.
+// The instruction of a product on a unit. Throws std::invalid_argument where there is none.
 mma::Instruction unit_instruction(const executor::ProductArgs& args);
 
 // run(block) for the blocks of k that torch cuts a sum into, one after another; for other units, of the whole.

@@ -284,8 +284,9 @@ class Batch {
     share<T>(m, p.n, p.k, [=](const ProductRange& range) { kernel(p, range, scratch<T>()); });
   }
 
-  // Ranges of columns for each thread, each of which then packs its own of b. Ranges of rows where there are too few columns,
-  // or so many rows that packing all of b is little beside them: their results lie together, for whoever reads them next.
+  // Ranges of columns for each thread, each of which then packs its own of b. Ranges of rows where there are too few
+  // columns, or so many rows that packing all of b is little beside them: their results lie together, for whoever reads
+  // them next.
   template <class T, class Body>
   void share(std::int64_t m, std::int64_t n, std::int64_t k, Body body) {
     if (threads_ == 1) return body(ProductRange{0, m, 0, n});

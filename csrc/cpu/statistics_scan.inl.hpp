@@ -3,7 +3,6 @@
 #pragma once
 
 #include <limits>
-#include <type_traits>
 
 #include "cpu/histogram.inl.hpp"
 #include "simd/looked.hpp"

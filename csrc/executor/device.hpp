@@ -31,8 +31,8 @@ struct StatisticsChunk {
 template <class F>
 struct BinadeRange {
   static constexpr int first = formats::Layout<F>::min_quantum;
-  static constexpr int last =
-      F::bias + (F::has_inf ? 1 : 2);  // one past the largest; e4m3fn has no binade of infinities
+  // One past the largest; e4m3fn has no binade of infinities.
+  static constexpr int last = F::bias + (F::has_inf ? 1 : 2);
   static constexpr int cells = (last - first) * ops::cell_count;
 };
 

@@ -1,6 +1,4 @@
 // The executor over a device's table: arguments on the host are copied there, results and partial results back.
-#include <algorithm>
-#include <memory>
 #include <vector>
 
 #include "base/expects.hpp"

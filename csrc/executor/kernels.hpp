@@ -1,7 +1,8 @@
 // What every executor offers: one table of whole-tensor operations, over plain structs and pointers.
 //
 // A `wide` result is in wide_format: float32, or float64 where the accumulator (or the storage of an activation) is. It
-// holds the value before rounding to storage, exactly; `convert` then rounds it and reports. Tensors are row-major and contiguous unless strides are given.
+// holds the value before rounding to storage, exactly; `convert` then rounds it and reports. Tensors are row-major and
+// contiguous unless strides are given.
 #pragma once
 
 #include <cstdint>
@@ -87,8 +88,8 @@ struct StatisticsArgs {
   std::int64_t size;
   FormatId format;
   const void* data;
-  const void* next =
-      nullptr;  // as many bytes that will be wanted soon: fetched from memory meanwhile, where that helps
+  // As many bytes that will be wanted soon: fetched from memory meanwhile, where that helps.
+  const void* next = nullptr;
 };
 
 // Called once for each tensor, on any thread; the statistics are the callee's for as long as it runs.

@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <mutex>
 
 #include "base/expects.hpp"
 
@@ -27,11 +26,11 @@ std::string names() {
   return text;
 }
 
-const Executor& find(const std::string& name) {
+const Executor& find(const std::string& name, const char* asked_by) {
   for (const Candidate& c : all()) {
     if (name == c.executor.name && c.usable) return c.executor;
   }
-  throw base::UnsupportedIsa("GRADKERN_ISA: '" + name + "' cannot be used here; built in: " + names());
+  throw base::UnsupportedIsa(std::string(asked_by) + ": '" + name + "' cannot be used here; built in: " + names());
 }
 
 }  // namespace
@@ -50,7 +49,7 @@ const Executor& host() {
   if (const Executor* executor = chosen) return *executor;
   const char* forced = std::getenv("GRADKERN_ISA");
   if (forced && *forced) {
-    chosen = &find(forced);
+    chosen = &find(forced, "GRADKERN_ISA");
   } else {
     for (const Candidate& c : all()) {
       if (c.usable) chosen = &c.executor;
@@ -59,6 +58,6 @@ const Executor& host() {
   return *chosen.load();
 }
 
-void select(const std::string& name) { chosen = &find(name); }
+void select(const std::string& name) { chosen = &find(name, "select_isa"); }
 
 }  // namespace gradkern::executor

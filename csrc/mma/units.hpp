@@ -77,7 +77,7 @@ struct Step {
 
 // chain: k / L steps, k ascending, each taking the accumulator of the one before. halves: the operands become float16;
 // the pairs 0 1, 4 5, 8 9, ... run from +0, then 2 3, 6 7, ... from their result, and C is added by one rounding.
-// The others round each operation, products one by one: see cpu_units.hpp. torch is what torch_form makes of it.
+// The others round each operation, products one by one: see cpu_units.hpp. torch is what torch_instruction makes of it.
 enum class Form : int {
   chain,
   halves,

@@ -68,9 +68,9 @@ struct ScaledNorm {
 
 GRADKERN_HD ScaledNorm norm_of(const Survey& s, Norm p) {
   if (p == Norm::infinity) return {s.amax, 0};
-  const double step = p == Norm::two ? 0 : 0x1p-600;  // squares of the next range are 2^-1200 of this one's
   const double big = s.big.value(), medium = s.medium.value(), small = s.small.value();
-  const auto down = [&](double x) { return p == Norm::two ? x * 0x1p-600 * 0x1p-600 : x * step; };
+  // Of the next range squares are 2^-1200 of this one's, magnitudes 2^-600.
+  const auto down = [&](double x) { return p == Norm::two ? x * 0x1p-600 * 0x1p-600 : x * 0x1p-600; };
   const int range = big != 0 ? 1 : medium != 0 ? 0 : -1;
   const double sum = range > 0 ? big + down(medium) : range == 0 ? medium + down(small) : small;
   return {p == Norm::two ? __builtin_sqrt(sum) : sum, 600 * range};
@@ -88,12 +88,12 @@ struct ClipBounds {
   bool write;
 };
 
-// Of a clamp: changed are the entries beyond their bounds, flushed those that were not finite and set to zero.
+// What multiplying did to entries, or clamping them.
 struct ClipCounts {
-  std::int64_t flushed = 0;    // not zero before, zero after
-  std::int64_t subnormal = 0;  // normal before, below the smallest normal after
-  std::int64_t overflow = 0;   // finite before, not after
-  std::int64_t changed = 0;    // non-finite entries set to zero; entries that were beyond their bounds
+  std::int64_t flushed = 0;    // multiplied: not zero before, zero after; clamped: not finite, and set to zero
+  std::int64_t subnormal = 0;  // multiplied: normal before, below the smallest normal after
+  std::int64_t overflow = 0;   // multiplied: finite before, not after
+  std::int64_t changed = 0;    // multiplied: not finite, and set to zero; clamped: were beyond their bounds
 
   GRADKERN_HD void merge(const ClipCounts& other) {
     flushed += other.flushed;

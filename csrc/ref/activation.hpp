@@ -5,7 +5,6 @@
 // T is float, or double for float64 storage.
 #pragma once
 
-#include <cstdint>
 #include <vector>
 
 #include "ops/activation.hpp"

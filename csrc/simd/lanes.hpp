@@ -162,11 +162,5 @@ GRADKERN_HD bytes narrow(words a, words b, words c, words d) {
 #endif
 }
 
-// Whether any lane of a mask is set.
-template <class T, int N>
-GRADKERN_HD bool any(vec<T, N> mask) {
-  return bits_of(bytes::wrap(mask.v), 7) != 0;
-}
-
 }  // namespace
 }  // namespace gradkern::simd

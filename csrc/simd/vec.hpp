@@ -1,8 +1,8 @@
 // vec<T, N>: N lanes of T over GNU vector types, with the primitives of ops/number.hpp.
 //
 // Compiled once per instruction set. Everything lives in an anonymous namespace, so that instantiations are local to
-// their object and two instruction sets never share a function. Only fma is an intrinsic: the compilers lower the rest
-// well.
+// their object and two instruction sets never share a function. fma, max, min and what is partial are intrinsics: compilers
+// lower the rest well.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
 // Vectors that change width between memory and registers: float32 lanes to float64 and back, float32 or int32 lanes to
-// narrower elements in memory. Exact, but narrow_f16, which rounds to nearest even.
+// narrower elements in memory. Exact, but for narrow to float32 and narrow_f16, which round to nearest even.
 //
 // AVX-512 conversions are the zero-masked forms with every lane set, the same instructions: g++ 12 warns of the others.
 // load_lanes and store_lanes move the low bits of N elements; a stored lane must be a sign-extended element.
@@ -27,7 +27,8 @@ GRADKERN_HD void prefetch_page(const void* p) {
   __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + 4096));
 }
 
-// v, and memory is asked for what lies at p, for the second cache: here and now. Compilers would gather fetches, which then take twice as long.
+// v, and memory is asked for what lies at p, for the second cache: here and now. Compilers would gather fetches, which
+// then take twice as long.
 template <class T, int N>
 GRADKERN_HD vec<T, N> fetch_after(vec<T, N> v, const char* p) {
 #if defined(GRADKERN_SIMD_AVX512)

@@ -1,7 +1,5 @@
 #include "simt/memory.hpp"
 
-#include <algorithm>
-
 namespace gradkern::simt {
 
 void access(const Site& site, const void* address, unsigned bytes) {

@@ -1,5 +1,4 @@
 // The kernels of clipping against the CPU's executor, bit by bit, in three orders of threads.
-#include <algorithm>
 
 #include "base/expects.hpp"
 #include "base/thread_pool.hpp"

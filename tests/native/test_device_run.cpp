@@ -1,7 +1,6 @@
 // A run that stays on a device: every record equal to that of the CPU's run in every field and bit, for many arithmetics
 // and shapes, with ordinary and non-finite inputs, with arguments in one part or in many, and whether the device works at
 // once or only when somebody waits.
-#include <cstring>
 
 #include "base/expects.hpp"
 #include "base/thread_pool.hpp"

@@ -2,8 +2,6 @@
 // host under several thread orders and with blocks on several threads; on a GPU where nvcc compiles this file (-x cu).
 #include <bit>
 #include <cmath>
-#include <functional>
-#include <string>
 
 #include "check.hpp"
 #include "kernel_array.hpp"
