@@ -14,7 +14,7 @@ namespace {
 
 template <class F>
 struct HalfScanner;
-template <class F>
+template <class F, bool summed_later>
 struct Halves;
 
 #if defined(GRADKERN_SIMD_AVX512) || defined(GRADKERN_SIMD_AVX2)
@@ -36,7 +36,8 @@ struct HalfScanner {
   explicit HalfScanner(std::uint16_t* next) : taken(next) {}
   GRADKERN_HD void begin(const HalfScanner& at) { taken = at.taken; }
 
-  GRADKERN_HD void step(const Halves<F>& source, std::int64_t i, Scan<float>&, std::uint8_t* codes) {
+  template <bool summed_later>
+  GRADKERN_HD void step(const Halves<F, summed_later>& source, std::int64_t i, Scan<float>&, std::uint8_t* codes) {
     V v[2];
     std::uint64_t found = 0;
 #pragma GCC unroll 2
@@ -91,7 +92,8 @@ struct HalfScanner {
   }
 };
 
-template <class F>
+// summed_later: by a loop of its own, which then asks memory for every other line.
+template <class F, bool summed_later>
 struct Halves {
   static constexpr bool halves = true;
   static constexpr bool parted = F::significand_bits == 8;  // bfloat16 is the upper half of a float32
@@ -104,7 +106,8 @@ struct Halves {
   GRADKERN_HD void load(std::int64_t) const {}
   GRADKERN_HD simd::halves entries(std::int64_t i, int j) const {
     using words = simd::vec<std::uint32_t, lanes>;
-    const simd::halves v = ahead.fetch(simd::halves::load(stored + i + j), i, j);
+    const simd::halves stored_lanes = simd::halves::load(stored + i + j);
+    const simd::halves v = summed_later && j > 0 ? stored_lanes : ahead.fetch(stored_lanes, i, j);
     float* const widened = x + i + j;
     if constexpr (parted) {
       const words pairs = words::wrap(v.v);
@@ -118,13 +121,16 @@ struct Halves {
   }
 };
 
-template <class F, int width>
-GRADKERN_HD void add_group(const Halves<F>& source, std::int64_t i, Summer<float, false, width>& sums) {
-  constexpr int vectors = Summer<float, false, width>::vectors, of_parity = Halves<F>::lanes / width;
+template <class F, bool summed_later, int width>
+GRADKERN_HD void add_group(const Halves<F, summed_later>& source, std::int64_t i, Summer<float, false, width>& sums) {
+  using H = Halves<F, summed_later>;
+  constexpr int vectors = Summer<float, false, width>::vectors, of_parity = H::lanes / width;
 #pragma GCC unroll 16
   for (int g = 0; g < simd::vector_bytes / width; ++g) {
     const int parted = g / of_parity % 2 * vectors / 2 + g % of_parity % (vectors / 2);
-    sums.add(Halves<F>::parted ? parted : g % vectors, simd::widen<width>(source.x + i + g * width));
+    auto v = simd::widen<width>(source.x + i + g * width);
+    if (summed_later && g == 0) v = source.ahead.fetch(v, i, simd::vector_bytes / 2);
+    sums.add(H::parted ? parted : g % vectors, v);
   }
 }
 

@@ -92,8 +92,8 @@ __attribute__((noinline)) void scan(Source source, std::int64_t first, std::int6
 
 // Where both fit into the registers, what waits in one is done in the other; where those are cut in halves, units are
 // what is short, and halves of a format of 16 bits are summed later.
-template <class Source, int width>
-inline constexpr bool scans_with_sums = simd::vector_bytes == 64 && (width == 8 || !Source::halves);
+template <bool halves, int width>
+inline constexpr bool scans_with_sums = simd::vector_bytes == 64 && (width == 8 || !halves);
 template <class T, class Scanner, class S, class Source>
 __attribute__((noinline)) void scan_and_sum(Source source, std::int64_t end, Scanner& scanner, S& sums, Scan<T>& s,
                                             std::uint8_t* codes) {
@@ -115,7 +115,7 @@ GRADKERN_HD ops::BlockSums look(Scanner& scanner, const Source& source, std::int
                                 std::uint8_t* codes) {
   source.load(n);
   Summer<T, false, width> sums;
-  if constexpr (scans_with_sums<Source, width>) {
+  if constexpr (scans_with_sums<Source::halves, width>) {
     scan_and_sum(source, n, scanner, sums, s, codes);
   } else {
     constexpr std::int64_t turn = simd::vector_bytes == 64 ? statistics_block : 1024 / std::int64_t(sizeof(T));
@@ -192,7 +192,7 @@ class BlockMeter {
     zeros_ = s.zero > n - count;  // in the next block, too
     const auto in_order = [&] {
       if constexpr (Source::halves)
-        if (taken && Halves<F>::order != Order::natural) widen_f32<F>(source.stored, n, source.x);
+        if (taken && Halves<F, false>::order != Order::natural) widen_f32<F>(source.stored, n, source.x);
       return x;
     };
     if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal))
@@ -238,8 +238,9 @@ class BlockMeter {
       if (crowded_ > 0) {
         --crowded_;
       } else if (!zeros) {
+        using H = Halves<F, simd::vector_bytes == 64 && !scans_with_sums<true, width>>;
         HalfScanner<F> scanner(half_cells_.next());
-        const ops::BlockSums sums = look<width>(scanner, Halves<F>{source.stored, source.x, source.ahead}, n, s, codes);
+        const ops::BlockSums sums = look<width>(scanner, H{source.stored, source.x, source.ahead}, n, s, codes);
         zeros = s.amin == 0;
         taken = scanner.taken;
         if (!zeros && !half_cells_.is_crowded(taken)) return sums;
