@@ -33,6 +33,7 @@ void any_unit_product(const UnitProduct& u, const ProductRange& range, char* scr
 }
 
 constexpr Kernels table(const char* name) {
+  constexpr int lanes = simd::vector_bytes / 8, half_of_lanes = lanes == 8 ? 4 : lanes;
   return {
       name,
       simd::vector_bytes,
@@ -53,8 +54,8 @@ constexpr Kernels table(const char* name) {
       matvec,
       activation_forward,
       activation_backward,
-      measure<simd::vector_bytes / 8>,
-      measure<simd::vector_bytes == 64 ? 4 : simd::vector_bytes / 8>,
+      measure<lanes>,
+      measure<half_of_lanes>,
       errors,
       clip_survey,
       clip_scale,
