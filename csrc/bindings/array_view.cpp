@@ -71,9 +71,7 @@ Run::Made Run::wide(formats::FormatId computed_in, std::vector<py::ssize_t> shap
 namespace {
 
 void check_bits(const ArrayView& array, formats::FormatId format) {
-  const py::ssize_t bytes =
-      formats::visit(format, [](auto f) { return static_cast<py::ssize_t>(sizeof(typename decltype(f)::container)); });
-  base::expects(array.itemsize() == bytes, "array: the item size does not fit the format");
+  base::expects(array.itemsize() == formats::container_bytes(format), "array: the item size does not fit the format");
   base::expects(array.contiguous(), "array: must be C-contiguous");
 }
 

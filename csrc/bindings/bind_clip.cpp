@@ -37,10 +37,6 @@ void for_each(std::size_t count, Body body) {
   });
 }
 
-std::int64_t container_bytes(formats::FormatId format) {
-  return formats::visit(format, [](auto f) -> std::int64_t { return sizeof(typename decltype(f)::container); });
-}
-
 // One survey a tensor, in memory that is not cleared.
 class Surveys {
  public:

@@ -10,8 +10,6 @@ namespace {
 
 constexpr std::int64_t alignment = 256;  // of a device's transactions
 
-std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
-
 }  // namespace
 
 DevicePlan::DevicePlan(const Arithmetic& arithmetic, const std::vector<Layer>& net, const Source& input,

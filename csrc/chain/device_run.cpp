@@ -133,7 +133,7 @@ void DeviceRun::prepare() {
   memory_ = static_cast<std::uint8_t*>(memory);
   if (plan_.cleared) check(table_.clear(memory_, plan_.cleared, stream_), "probe: clear");
   send_tables();
-  for (const DeviceTensor& t : plan_.tensors) records_.push_back({t.layer, t.role, {}, {}, {}, {}, 0, 0, {}, {}});
+  for (const DeviceTensor& t : plan_.tensors) records_.push_back({t.layer, t.role});
 }
 
 // A result, where rounding its values does anything.

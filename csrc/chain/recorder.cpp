@@ -81,7 +81,7 @@ Stored& Recorder::wide_for(Stored& result, Stored& scratch, FormatId format, std
 
 void Recorder::store(Stored& stored, const Source& wide, double scale, std::int64_t layer, Role role,
                      const Reference* truth, double log2_scale, const JudgeOf& judge_of) {
-  Record record{layer, role, {}, {}, {}, {}, 0, 0, {}, {}};
+  Record record{layer, role};
   const Rounded how{arithmetic_.mode, stream_++};
   const bool in_place = wide.data == stored.data();
   if (!in_place) round(stored, wide, scale, how, record.rounding);
@@ -256,7 +256,7 @@ void Recorder::settle(Stored& stored, const Stored& wide) const {
 
 void Recorder::record(const std::vector<Complete>& tensors) {
   const std::size_t first = records_.size();
-  for (const Complete& t : tensors) records_.push_back({t.layer, t.role, {}, {}, {}, {}, 0, 0, {}, {}});
+  for (const Complete& t : tensors) records_.push_back({t.layer, t.role});
   base::parallel_for(static_cast<std::int64_t>(tensors.size()), [&](std::int64_t i) {
     const Complete& t = tensors[static_cast<std::size_t>(i)];
     if (t.make) t.make();

@@ -48,15 +48,15 @@ inline constexpr const char* role_names[] = {
 inline constexpr int role_count = 12;
 
 struct Record {
-  std::int64_t layer;
-  Role role;
-  ops::RoundingCounts rounding;
-  Attribution attribution;  // all zero without a reference
-  Summary stored, reference;
+  std::int64_t layer = 0;
+  Role role = Role::weight;
+  ops::RoundingCounts rounding = {};
+  Attribution attribution = {};  // all zero without a reference
+  Summary stored = {}, reference = {};
   std::int64_t reference_exponent = 0;
   double relative_error = 0;
-  Stored tensor;  // kept only on request
-  Reference truth;
+  Stored tensor = {};  // kept only on request
+  Reference truth = {};
 };
 
 // a (m, k) times b (k, n): the shapes, the rest is the recorder's.
@@ -158,6 +158,8 @@ class Recorder {
  private:
   using JudgeOf = std::function<Judge(const Source& wide, const Stored&, const Rounded&, const Reference&)>;
 
+  // Whether storing an argument changes nothing, nor how it is measured.
+  bool is_exact(const Stored& stored, const Source& source) const;
   // Where a result before rounding goes: straight to storage where it is of that format.
   Stored& wide_for(Stored& result, Stored& scratch, FormatId format, std::int64_t size);
   void round(Stored& stored, const Source& wide, double scale, const Rounded& how, ops::RoundingCounts& counts);
@@ -170,8 +172,6 @@ class Recorder {
   };
   static std::int64_t stalled_since(Before& before, const Stored& stored, const Reference& reference,
                                     const Attribution& attribution);
-  // Whether storing an argument changes nothing, nor how it is measured.
-  bool is_exact(const Stored& stored, const Source& source) const;
   // A NaN that was given may have a payload, which storing drops.
   void drop_payloads(Stored& stored, Record& record);
   executor::ActivationArgs activation_forward_args(Activation, const Stored& z, Stored& wide) const;

@@ -11,8 +11,6 @@
 namespace gradkern::chain {
 namespace {
 
-std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
-
 // The parts of a block that belong to steps first .. T, the last step's first.
 std::vector<Stored> by_step(Stored& block, std::int64_t steps, std::int64_t size, std::int64_t first) {
   std::vector<Stored> parts(at(steps + 1));

@@ -8,8 +8,6 @@ namespace {
 
 constexpr std::int64_t rows_worth_a_thread = 8;  // so many rows share each load of the weights
 
-std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
-
 }  // namespace
 
 bool Recurrence::goes_by_rows() const {

@@ -6,11 +6,6 @@
 #include "chain/reference.hpp"
 
 namespace gradkern::chain {
-namespace {
-
-std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
-
-}  // namespace
 
 void check_shapes(const std::vector<Layer>& layers, const Source& input, std::int64_t batch) {
   base::expects(!layers.empty(), "probe: a net needs at least one layer");

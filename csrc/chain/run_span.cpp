@@ -11,8 +11,6 @@ namespace {
 constexpr std::int64_t few_weights = 128 * 128;  // of a layer: packing them costs every thread little
 constexpr std::int64_t rows_worth_a_thread = 8;
 
-std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
-
 }  // namespace
 
 bool Run::goes_by_spans() const {

@@ -13,10 +13,7 @@ namespace gradkern::chain {
 using executor::Executor;
 using formats::FormatId;
 
-inline std::int64_t container_bytes(FormatId format) {
-  return formats::visit(format,
-                        [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
-}
+inline std::size_t at(std::int64_t index) { return static_cast<std::size_t>(index); }
 
 // Borrowed values in any format: an argument.
 struct Source {

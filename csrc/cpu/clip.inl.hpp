@@ -36,8 +36,7 @@ GRADKERN_HD const T* lanes_of(const executor::ClipTensor& t, std::int64_t first,
 class Ahead {
  public:
   Ahead(const executor::ClipTensor& t, const ClipRange& range) : at_(reinterpret_cast<std::uintptr_t>(range.next)) {
-    const std::uintptr_t size =
-        formats::visit(t.format, [](auto f) { return sizeof(typename decltype(f)::container); });
+    const auto size = static_cast<std::uintptr_t>(formats::container_bytes(t.format));
     const std::uintptr_t bytes = group * size;
     other_ = at_ + (range.next_is_whole ? ops::clip_chunk / 2 * size : bytes);
     step_ = range.next_is_whole ? bytes : 2 * bytes;
@@ -62,7 +61,8 @@ GRADKERN_HD vec_f64 add_power(vec_f64 x, vec_f64 sum) {
   return sum + ops::abs(x);
 }
 
-// op over the lanes of v by halves: lane j with lane j + half of them.
+// op over the lanes of v by halves: lane j with lane j + half of them. As simd::reduce, but of an array of halves: with
+// two variables g++ 12 copies one register more in each turn of the loop of look().
 template <class T, int N, class Op>
 GRADKERN_HD T halved(simd::vec<T, N> v, Op op) {
   if constexpr (N == 1) {

@@ -140,11 +140,6 @@ bool scale_source(const executor::ConvertArgs& args, const float* source, Range 
   return scale_wide(padded, range.whole, args.scale, scaled);
 }
 
-// Whether multiplying float32 values by this scale can be exact, both ways.
-bool fits_f32(double scale) {
-  return scale >= 0x1p-126 && scale <= 0x1p126 && (ops::to_bits(scale) & 0xFFFFFFFFFFFFF) == 0;
-}
-
 // special: set where a value is beyond F's largest, or not finite.
 template <class F, bool flush, bool counted>
 bool narrow_block(Conversion<F>& c, const float* source, Range range, typename F::container* stored, bool& special) {
@@ -191,7 +186,7 @@ void lane_block(Conversion<F>& c, Range range) {
   const float* source = c.args.source_format == FormatId::float64 ? nullptr : source_f32(c.args, range, c.source);
   bool done = false, special = false;
   if constexpr (F::id != FormatId::float64) {
-    done = source && fits_f32(c.args.scale) && narrow_block<F, flush, counted>(c, source, range, stored, special);
+    done = source && ops::fits_f32(c.args.scale) && narrow_block<F, flush, counted>(c, source, range, stored, special);
   }
   done = done || wide_block<F, flush>(c, source, range, stored, special);
   if (!done) return scalar_block(c, range);

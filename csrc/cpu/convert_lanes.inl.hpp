@@ -13,6 +13,8 @@
 namespace gradkern::cpu {
 namespace {
 
+using formats::holder;
+
 // What one block counted; elements that are none of these are exact.
 struct BlockCounts {
   std::int64_t inexact = 0, overflow = 0, subnormal = 0, flushed = 0, nan = 0, inf = 0;
@@ -111,10 +113,6 @@ bool round_f32(const float* x, std::int64_t count, typename F::container* stored
   counts.max_ulp = largest(ulp) * formats::exp2i(formats::Layout<F>::fraction_bits - 1);
   return true;
 }
-
-// What holds any value of F, infinity and NaN.
-template <class F>
-using holder = std::conditional_t<F::id == formats::FormatId::float64, double, float>;
 
 // Rounds whole groups of float64 values: zero, or with magnitudes in [2^-420, 2^500). False, and nothing counted, where
 // one is beyond F's largest or not finite; with `special` none is refused, infinity and NaN are taken too, and the error

@@ -270,17 +270,13 @@ int start(const ConvertArgs& args, Stream stream) {
   return launch(convert_kernel<F, T, nearest>, tiles, dim3(tile_threads), 0, s, args, plan, scale);
 }
 
-// Whether multiplying float32 values by this scale can be exact, both ways.
-bool fits_f32(double scale) {
-  return scale >= 0x1p-126 && scale <= 0x1p126 && (ops::to_bits(scale) & 0xFFFFFFFFFFFFF) == 0;
-}
-
 }  // namespace
 
 int convert(const ConvertArgs* args, Stream stream) {
   if (args->size == 0) return 0;
   // In place, float32 lanes would look at entries that are overwritten.
-  const bool narrow = args->source_format != FormatId::float64 && fits_f32(args->scale) && args->source != args->stored;
+  const bool narrow =
+      args->source_format != FormatId::float64 && ops::fits_f32(args->scale) && args->source != args->stored;
   return formats::visit(args->format, [&](auto f) {
     using F = decltype(f);
     if (args->mode.rounding != formats::Rounding::nearest_even) return start<F, double, false>(*args, stream);

@@ -12,10 +12,7 @@
 namespace gradkern::cuda {
 
 using formats::FormatId;
-
-// What holds any value of F.
-template <class F>
-using holder = std::conditional_t<F::id == FormatId::float64, double, float>;
+using formats::holder;
 
 inline bool aligned(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; }
 

@@ -15,15 +15,13 @@ namespace gradkern::cuda {
 
 using executor::TensorChunks;
 using formats::FormatId;
+using formats::holder;
 
 inline constexpr int list_lanes = folded_lanes, list_block = 2048, list_blocks = 8,
                      list_chunk = list_block * list_blocks;
 inline constexpr int list_threads = list_lanes * list_blocks;
 inline constexpr int stage_bytes = 256;
 
-// What holds a value of F exactly, and its bits.
-template <class F>
-using holder = std::conditional_t<F::id == FormatId::float64, double, float>;
 template <class T>
 using bits_of = std::conditional_t<sizeof(T) == 8, unsigned long long, unsigned>;
 

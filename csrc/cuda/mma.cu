@@ -10,10 +10,6 @@ namespace {
 
 using executor::ProductArgs;
 
-int element_bytes(FormatId format) {
-  return formats::visit(format, [](auto f) { return static_cast<int>(sizeof(typename decltype(f)::container)); });
-}
-
 // One operand: where it lies, and what the instruction multiplies it as.
 struct Operand {
   MmaSource at;
@@ -23,7 +19,8 @@ struct Operand {
 
   // By 16 aligned bytes, all of which belong to it.
   bool is_copied() const {
-    const std::int64_t bytes = element_bytes(format), contiguous = along_outer() ? at.outer_stride : at.k_stride,
+    const std::int64_t bytes = formats::container_bytes(format),
+                       contiguous = along_outer() ? at.outer_stride : at.k_stride,
                        count = along_outer() ? at.outer : at.k, line = along_outer() ? at.k_stride : at.outer_stride;
     return format == unit && contiguous == 1 && count * bytes % 16 == 0 && line * bytes % 16 == 0 &&
            reinterpret_cast<std::uintptr_t>(at.data) % 16 == 0;
@@ -48,7 +45,7 @@ MmaPlan plan_of(const Operand& a, const Operand& b, bool default_instruction) {
   const std::int64_t tiles_m = (a.at.outer + MmaLarge::m - 1) / MmaLarge::m,
                      tiles_n = (b.at.outer + MmaLarge::n - 1) / MmaLarge::n;
   // Only 16-bit entries can be transposed on their way out of shared memory.
-  const bool transposed = element_bytes(a.unit) == 2, a_outer = a.along_outer(), b_outer = b.along_outer();
+  const bool transposed = formats::container_bytes(a.unit) == 2, a_outer = a.along_outer(), b_outer = b.along_outer();
   const bool copied = default_instruction && a.is_copied() && b.is_copied() &&
                       (transposed ? !a_outer || b_outer : !a_outer && !b_outer);
   const MmaLayout layout = a_outer ? MmaLayout::outer_outer : b_outer ? MmaLayout::k_outer : MmaLayout::k_k;
@@ -58,7 +55,7 @@ MmaPlan plan_of(const Operand& a, const Operand& b, bool default_instruction) {
 int multiply(const MmaTask& task, const mma::Instruction& instruction, const MmaPlan& plan, Stream stream) {
   if (instruction.form == mma::Form::halves) return mma_halves(task, instruction, plan, stream);
   if (instruction.a == FormatId::tfloat32) return mma_tfloat32(task, instruction, plan, stream);
-  if (element_bytes(instruction.a) == 1) return mma_float8(task, instruction, plan, stream);
+  if (formats::container_bytes(instruction.a) == 1) return mma_float8(task, instruction, plan, stream);
   return mma_half(task, instruction, plan, stream);
 }
 
@@ -113,7 +110,7 @@ int mma_product(const ProductArgs* args, Stream stream) {
   task.n = static_cast<int>(args->n);
   task.k = static_cast<int>(args->k);
   task.out = epilogue_of(*args);
-  const bool halved = instruction.k * element_bytes(a_format) == 16;
+  const bool halved = instruction.k * formats::container_bytes(a_format) == 16;
   const MmaPlan plan = plan_of(a, b, !halved);
   if (plan.layout == MmaLayout::packed) return multiply_packed(task, a, b, instruction, plan, stream);
   return multiply(task, instruction, plan, stream);

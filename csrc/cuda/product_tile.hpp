@@ -31,8 +31,7 @@ inline TileSource tile_source(const executor::Operand& operand, FormatId operand
   s.outer_stride = outer_stride;
   s.k_stride = k_stride;
   s.format = operand.format;
-  s.bytes =
-      formats::visit(operand.format, [](auto f) { return static_cast<int>(sizeof(typename decltype(f)::container)); });
+  s.bytes = static_cast<int>(formats::container_bytes(operand.format));
   s.outer = static_cast<int>(outer);
   s.k = static_cast<int>(k);
   s.along_outer = outer_stride == 1 && k_stride != 1;

@@ -11,10 +11,7 @@ namespace {
 
 const DeviceTable& table_of(const Executor& e) { return *e.device; }
 
-std::int64_t bytes_of(FormatId format, std::int64_t count) {
-  return formats::visit(
-      format, [&](auto f) { return count * static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
-}
+std::int64_t bytes_of(FormatId format, std::int64_t count) { return count * formats::container_bytes(format); }
 
 // The partial results of a tensor's chunks, merged in index order.
 template <class T>

@@ -7,11 +7,6 @@
 
 namespace gradkern::executor {
 
-inline std::int64_t container_bytes(FormatId format) {
-  return formats::visit(format,
-                        [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
-}
-
 using Group = std::vector<std::int64_t>;  // indices of tensors
 
 inline std::int64_t count_of(const Group& group) { return static_cast<std::int64_t>(group.size()); }

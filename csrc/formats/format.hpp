@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "base/platform.hpp"
 
@@ -103,6 +104,15 @@ template <class Visitor>
 GRADKERN_HD auto visit(FormatId id, Visitor&& visitor) {
   return AllFormats::visit(id, visitor);
 }
+
+// Of one stored value.
+GRADKERN_HD std::int64_t container_bytes(FormatId id) {
+  return visit(id, [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
+}
+
+// What holds any value of F, infinity and NaN.
+template <class F>
+using holder = std::conditional_t<F::id == FormatId::float64, double, float>;
 
 // 2^exponent as a double, for any exponent in [-1074, 1023].
 GRADKERN_HD constexpr double exp2i(int exponent) {

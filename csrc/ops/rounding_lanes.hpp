@@ -147,4 +147,9 @@ GRADKERN_HD V value_of(int_t<V> pattern) {
   }
 }
 
+// Whether multiplying float32 values by this scale can be exact, both ways.
+GRADKERN_HD bool fits_f32(double scale) {
+  return scale >= 0x1p-126 && scale <= 0x1p126 && (to_bits(scale) & 0xFFFFFFFFFFFFF) == 0;
+}
+
 }  // namespace gradkern::ops

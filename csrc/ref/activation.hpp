@@ -51,36 +51,8 @@ std::vector<double> activation_backward(const std::vector<double>& grad_output, 
 
 // The elementary function with this number in the executor's table.
 template <class T>
-T raw_elementary(int function, T x) {
-  switch (function) {
-    case 0:
-      return ops::exp(x);
-    case 1:
-      return ops::expm1(x);
-    case 2:
-      return ops::log1p(x);
-    case 3:
-      return ops::tanh(x);
-    case 4:
-      return ops::sigmoid(x);
-    case 5:
-      return ops::erf(x);
-    case 6:
-      return ops::erfc(x);
-    case 7:
-      return ops::normal_cdf(x);
-    case 8:
-      return ops::normal_pdf(x);
-    case 9:
-      return ops::sigmoid_derivative(x);
-    default:
-      return ops::tanh_derivative(x);
-  }
-}
-
-template <class T>
 T elementary(int function, T x) {
-  return ops::canonical_nan(raw_elementary(function, x));
+  return ops::canonical_nan(ops::elementary(function, x));
 }
 
 }  // namespace gradkern::ref

@@ -42,9 +42,7 @@ void multiply_add(const mma::Instruction& instruction, Tile& tile) {
   }
 }
 
-int bits_of(formats::FormatId id) {
-  return formats::visit(id, [](auto f) { return static_cast<int>(8 * sizeof(typename decltype(f)::container)); });
-}
+int bits_of(formats::FormatId id) { return static_cast<int>(8 * formats::container_bytes(id)); }
 
 struct Fragments {
   const std::uint32_t *a, *b;

@@ -23,7 +23,7 @@ struct PlacedMatrix {
 
 template <class Bytes>
 PlacedMatrix<Bytes> place(const Tensor& t, std::int64_t rows, std::int64_t columns, const Placement& p) {
-  const std::size_t bytes = formats::visit(t.format, [](auto f) { return sizeof(typename decltype(f)::container); });
+  const auto bytes = static_cast<std::size_t>(formats::container_bytes(t.format));
   const std::int64_t step = 1 + p.gap, line = (p.transposed ? rows : columns) * step + p.extra;
   const std::int64_t row = p.transposed ? step : line, column = p.transposed ? line : step;
   const auto at = [&](std::int64_t i, std::int64_t j) {
