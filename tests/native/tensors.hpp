@@ -100,4 +100,17 @@ inline std::vector<executor::Executor> usable_executors() {
   return list;
 }
 
+// Every way of rounding.
+inline std::vector<formats::Mode> modes() {
+  using formats::Overflow;
+  using formats::Rounding;
+  using formats::Subnormals;
+  std::vector<formats::Mode> list;
+  for (const Rounding rounding : {Rounding::nearest_even, Rounding::toward_zero, Rounding::stochastic})
+    for (const Overflow overflow : {Overflow::ieee, Overflow::saturate})
+      for (const Subnormals subnormals : {Subnormals::keep, Subnormals::flush})
+        list.push_back({rounding, overflow, subnormals, 42});
+  return list;
+}
+
 }  // namespace gradkern::test

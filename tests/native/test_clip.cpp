@@ -4,6 +4,7 @@
 #include "base/thread_pool.hpp"
 #include "check.hpp"
 #include "ops/clip.hpp"
+#include "same.hpp"
 #include "tensors.hpp"
 
 namespace gradkern {
@@ -12,22 +13,10 @@ namespace {
 using executor::ClipTensor;
 using executor::Executor;
 using test::FormatId;
+using test::same;
 using test::Tensor;
 
 constexpr std::int64_t sizes[] = {0, 1, 15, 16, 17, 511, 513, 2047, 2049, 16383, 16384, 16401, 49159};
-
-bool same(const ops::TwoWords& a, const ops::TwoWords& b) {
-  return test::same(a.high, b.high) && test::same(a.low, b.low);
-}
-
-bool same(const ops::Survey& a, const ops::Survey& b) {
-  return a.nan == b.nan && a.inf == b.inf && a.first_nonfinite == b.first_nonfinite && test::same(a.amax, b.amax) &&
-         same(a.big, b.big) && same(a.medium, b.medium) && same(a.small, b.small);
-}
-
-bool same(const ops::ClipCounts& a, const ops::ClipCounts& b) {
-  return a.flushed == b.flushed && a.subnormal == b.subnormal && a.overflow == b.overflow && a.changed == b.changed;
-}
 
 // Tensors as the executors take them, each writing to memory of its own.
 struct Batch {

@@ -3,6 +3,7 @@
 #include "base/thread_pool.hpp"
 #include "check.hpp"
 #include "ref/convert.hpp"
+#include "same.hpp"
 #include "tensors.hpp"
 
 namespace gradkern {
@@ -14,27 +15,9 @@ using formats::Overflow;
 using formats::Rounding;
 using formats::Subnormals;
 using test::FormatId;
+using test::modes;
+using test::same;
 using test::Tensor;
-
-std::vector<Mode> modes() {
-  std::vector<Mode> list;
-  for (const Rounding rounding : {Rounding::nearest_even, Rounding::toward_zero, Rounding::stochastic})
-    for (const Overflow overflow : {Overflow::ieee, Overflow::saturate})
-      for (const Subnormals subnormals : {Subnormals::keep, Subnormals::flush})
-        list.push_back({rounding, overflow, subnormals, 42});
-  return list;
-}
-
-bool same(const ops::SquareSum& a, const ops::SquareSum& b) {
-  return test::same(a.big, b.big) && test::same(a.medium, b.medium) && test::same(a.small, b.small);
-}
-
-bool same(const ops::RoundingCounts& a, const ops::RoundingCounts& b) {
-  for (int event = 0; event < formats::event_count; ++event)
-    if (a.events[event] != b.events[event]) return false;
-  return a.first_overflow == b.first_overflow && a.first_flushed == b.first_flushed &&
-         test::same(a.max_ulp, b.max_ulp) && same(a.signal, b.signal) && same(a.noise, b.noise);
-}
 
 template <class F>
 void compare(const executor::Executor& e, const Tensor& source, double scale, const Mode& mode,

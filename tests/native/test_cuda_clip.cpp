@@ -1,10 +1,10 @@
 // The kernels of clipping against the CPU's executor, bit by bit, in three orders of threads.
-
 #include "base/expects.hpp"
 #include "base/thread_pool.hpp"
 #include "check.hpp"
 #include "cuda/kernels.hpp"
 #include "device_table.hpp"
+#include "same.hpp"
 #include "tensors.hpp"
 
 namespace gradkern {
@@ -13,25 +13,8 @@ namespace {
 using executor::ClipTensor;
 using executor::Executor;
 using test::FormatId;
+using test::same;
 using test::Tensor;
-
-bool same(const ops::TwoWords& a, const ops::TwoWords& b) {
-  return test::same(a.high, b.high) && test::same(a.low, b.low);
-}
-
-bool same(const ops::Survey& a, const ops::Survey& b) {
-  return a.nan == b.nan && a.inf == b.inf && a.first_nonfinite == b.first_nonfinite && test::same(a.amax, b.amax) &&
-         same(a.big, b.big) && same(a.medium, b.medium) && same(a.small, b.small);
-}
-
-bool same(const ops::ClipCounts& a, const ops::ClipCounts& b) {
-  return a.flushed == b.flushed && a.subnormal == b.subnormal && a.overflow == b.overflow && a.changed == b.changed;
-}
-
-std::int64_t width_of(FormatId format) {
-  return formats::visit(format,
-                        [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
-}
 
 // Tensors that begin some entries into the kernels' memory, each with a target of its own.
 struct Batch {
@@ -50,7 +33,7 @@ struct Batch {
   void restart(bool in_place) {
     targets = sources;
     for (std::size_t i = 0; i < args.size(); ++i) {
-      const std::int64_t offset = shifts[i] * width_of(args[i].format);
+      const std::int64_t offset = shifts[i] * formats::container_bytes(args[i].format);
       args[i].target = targets[i].data() + offset;
       args[i].source = in_place ? args[i].target : sources[i].data() + offset;
     }

@@ -1,6 +1,7 @@
 // The element-wise CUDA kernels on the host, through the device executor, against the CPU's executor: every bit.
 #include "check.hpp"
 #include "device_table.hpp"
+#include "same.hpp"
 #include "tensors.hpp"
 
 namespace gradkern {
@@ -8,10 +9,9 @@ namespace {
 
 using executor::Executor;
 using formats::Mode;
-using formats::Overflow;
-using formats::Rounding;
-using formats::Subnormals;
 using test::FormatId;
+using test::modes;
+using test::same;
 
 constexpr std::int64_t sizes[] = {0, 1, 15, 16, 17, 2047, 2048, 2049, 16383, 16384, 16385, 50000};
 
@@ -47,24 +47,6 @@ class Placed {
   std::size_t bytes_;
 };
 
-bool same(const ops::SquareSum& a, const ops::SquareSum& b) {
-  return test::same(a.big, b.big) && test::same(a.medium, b.medium) && test::same(a.small, b.small);
-}
-
-bool same(const ops::RoundingCounts& a, const ops::RoundingCounts& b) {
-  for (int event = 0; event < formats::event_count; ++event)
-    if (a.events[event] != b.events[event]) return false;
-  return a.first_overflow == b.first_overflow && a.first_flushed == b.first_flushed &&
-         test::same(a.max_ulp, b.max_ulp) && same(a.signal, b.signal) && same(a.noise, b.noise);
-}
-
-bool same(const ops::UpdateCounts& a, const ops::UpdateCounts& b) {
-  return a.unchanged == b.unchanged && a.applied == b.applied && a.lost == b.lost && a.overflow == b.overflow &&
-         a.nonfinite == b.nonfinite && a.flushed == b.flushed && a.subnormal == b.subnormal &&
-         a.first_overflow == b.first_overflow && a.first_nonfinite == b.first_nonfinite && same(a.wanted, b.wanted) &&
-         same(a.made, b.made);
-}
-
 // Ordinary values, and special ones from the second chunk on.
 std::vector<double> late_specials(FormatId to) {
   std::vector<double> values(70000, 1.25);
@@ -95,15 +77,6 @@ void convert(const Executors& e, FormatId from, FormatId to, const std::vector<d
   CHECK(got.same(expected), what(), size, scale, shift, static_cast<int>(mode.rounding));
   CHECK(got.intact(), what(), size, shift);
   if (counted) CHECK(same(counts, truth), what(), size, scale, shift, static_cast<int>(mode.rounding));
-}
-
-std::vector<Mode> modes() {
-  std::vector<Mode> list;
-  for (const Rounding rounding : {Rounding::nearest_even, Rounding::toward_zero, Rounding::stochastic})
-    for (const Overflow overflow : {Overflow::ieee, Overflow::saturate})
-      for (const Subnormals subnormals : {Subnormals::keep, Subnormals::flush})
-        list.push_back({rounding, overflow, subnormals, 42});
-  return list;
 }
 
 void conversions(const Executors& e) {

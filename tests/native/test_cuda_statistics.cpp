@@ -7,6 +7,7 @@
 #include "check.hpp"
 #include "cuda/kernels.hpp"
 #include "device_table.hpp"
+#include "same.hpp"
 #include "tensors.hpp"
 
 namespace gradkern {
@@ -14,15 +15,7 @@ namespace {
 
 using executor::StatisticsArgs;
 using test::FormatId;
-
-bool same(const ops::SquareSum& a, const ops::SquareSum& b) {
-  return test::same(a.big, b.big) && test::same(a.medium, b.medium) && test::same(a.small, b.small);
-}
-
-bool same(const ops::Moments& m, const ops::Moments& n) {
-  return m.finite == n.finite && test::same(m.mean, n.mean) && test::same(m.mean_rest, n.mean_rest) &&
-         test::same(m.l1, n.l1) && same(m.deviations, n.deviations) && same(m.squares, n.squares);
-}
+using test::same;
 
 bool same_cells(const ops::Statistics& a, const ops::Statistics& b) {
   const auto count = [](const ops::Statistics& s, int binade, int cell) {
@@ -43,11 +36,7 @@ struct Shifted {
   Shifted(const test::Tensor& t, std::int64_t at)
       : format(t.format), size(t.size() - at), shift(at), bytes(test::on_device(t.bytes)) {}
 
-  StatisticsArgs args() const {
-    const std::int64_t width = formats::visit(
-        format, [](auto f) { return static_cast<std::int64_t>(sizeof(typename decltype(f)::container)); });
-    return {size, format, bytes.data() + shift * width};
-  }
+  StatisticsArgs args() const { return {size, format, bytes.data() + shift * formats::container_bytes(format)}; }
 };
 
 using Measured = std::vector<std::unique_ptr<ops::Statistics>>;

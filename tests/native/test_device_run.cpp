@@ -1,7 +1,6 @@
 // A run that stays on a device: every record equal to that of the CPU's run in every field and bit, for many arithmetics
 // and shapes, with ordinary and non-finite inputs, with arguments in one part or in many, and whether the device works at
 // once or only when somebody waits.
-
 #include "base/expects.hpp"
 #include "base/thread_pool.hpp"
 #include "chain/device_run.hpp"
@@ -9,6 +8,7 @@
 #include "device_table.hpp"
 #include "host_table.hpp"
 #include "mma/units.hpp"
+#include "same.hpp"
 
 namespace gradkern {
 namespace {
@@ -65,19 +65,8 @@ Net net(const Case& c) {
   return n;
 }
 
-bool same(double a, double b) { return test::same(a, b); }
-bool same(const ops::SquareSum& a, const ops::SquareSum& b) {
-  return same(a.big, b.big) && same(a.medium, b.medium) && same(a.small, b.small);
-}
-bool same(const ops::RoundingCounts& a, const ops::RoundingCounts& b) {
-  return std::equal(std::begin(a.events), std::end(a.events), std::begin(b.events)) &&
-         a.first_overflow == b.first_overflow && a.first_flushed == b.first_flushed && same(a.max_ulp, b.max_ulp) &&
-         same(a.signal, b.signal) && same(a.noise, b.noise);
-}
-bool same(const ops::Moments& a, const ops::Moments& b) {
-  return same(a.finite, b.finite) && same(a.mean, b.mean) && same(a.mean_rest, b.mean_rest) && same(a.l1, b.l1) &&
-         same(a.deviations, b.deviations) && same(a.squares, b.squares);
-}
+using test::same;
+
 bool same(const chain::Summary& a, const chain::Summary& b) {
   return a.size == b.size && a.nan == b.nan && a.pos_inf == b.pos_inf && a.neg_inf == b.neg_inf && a.zero == b.zero &&
          a.negative == b.negative && a.subnormal == b.subnormal && a.first_nonfinite == b.first_nonfinite &&

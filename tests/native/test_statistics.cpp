@@ -8,12 +8,14 @@
 #include "check.hpp"
 #include "cpu/kernels.hpp"
 #include "ref/statistics.hpp"
+#include "same.hpp"
 #include "tensors.hpp"
 
 namespace gradkern {
 namespace {
 
 using test::FormatId;
+using test::same;
 using test::Tensor;
 
 std::unique_ptr<ops::Statistics> measured(const executor::Executor& e, const Tensor& t) {
@@ -54,17 +56,11 @@ void against_truth(const Tensor& t, const ops::Statistics& s) {
   CHECK(close(total(m.squares), truth.squares, truth.squares), name, t.size(), total(m.squares));
 }
 
-bool same(const ops::SquareSum& a, const ops::SquareSum& b) {
-  return test::same(a.big, b.big) && test::same(a.medium, b.medium) && test::same(a.small, b.small);
-}
-
 bool same(const ops::Statistics& a, const ops::Statistics& b) {
-  const auto &m = a.moments, &n = b.moments;
   bool equal = a.size == b.size && a.nan == b.nan && a.pos_inf == b.pos_inf && a.neg_inf == b.neg_inf &&
                a.zero == b.zero && a.negative == b.negative && a.subnormal == b.subnormal &&
                a.first_nonfinite == b.first_nonfinite && a.amax == b.amax && a.amin == b.amin;
-  equal &= m.finite == n.finite && test::same(m.mean, n.mean) && test::same(m.mean_rest, n.mean_rest) &&
-           test::same(m.l1, n.l1) && same(m.deviations, n.deviations) && same(m.squares, n.squares);
+  equal &= same(a.moments, b.moments);
   const auto count = [](const ops::Statistics& s, int binade, int cell) {
     return s.binades.first <= binade && binade < s.binades.last ? s.binades.row(binade)[cell] : 0;
   };

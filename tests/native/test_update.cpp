@@ -3,6 +3,7 @@
 #include "base/thread_pool.hpp"
 #include "check.hpp"
 #include "ref/update.hpp"
+#include "same.hpp"
 #include "tensors.hpp"
 
 namespace gradkern {
@@ -13,27 +14,9 @@ using formats::Overflow;
 using formats::Rounding;
 using formats::Subnormals;
 using test::FormatId;
+using test::modes;
+using test::same;
 using test::Tensor;
-
-std::vector<Mode> modes() {
-  std::vector<Mode> list;
-  for (const Rounding rounding : {Rounding::nearest_even, Rounding::toward_zero, Rounding::stochastic})
-    for (const Overflow overflow : {Overflow::ieee, Overflow::saturate})
-      for (const Subnormals subnormals : {Subnormals::keep, Subnormals::flush})
-        list.push_back({rounding, overflow, subnormals, 42});
-  return list;
-}
-
-bool same(const ops::SquareSum& a, const ops::SquareSum& b) {
-  return test::same(a.big, b.big) && test::same(a.medium, b.medium) && test::same(a.small, b.small);
-}
-
-bool same(const ops::UpdateCounts& a, const ops::UpdateCounts& b) {
-  return a.unchanged == b.unchanged && a.applied == b.applied && a.lost == b.lost && a.overflow == b.overflow &&
-         a.nonfinite == b.nonfinite && a.flushed == b.flushed && a.subnormal == b.subnormal &&
-         a.first_overflow == b.first_overflow && a.first_nonfinite == b.first_nonfinite && same(a.wanted, b.wanted) &&
-         same(a.made, b.made);
-}
 
 template <class F>
 void compare(const executor::Executor& e, const Tensor& weight, const Tensor& gradient, double rate, const Mode& mode,
