@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 #include <vector>
 
 #include "base/thread_pool.hpp"
@@ -169,17 +170,15 @@ executor::Candidate candidate(const Kernels& k, bool usable) {
   return {e, usable, usable ? "" : "not on this processor"};
 }
 
-// As suits a processor whose units are half as wide as its widest registers.
-Kernels in_halves(Kernels k) {
-  k.measure = k.measure_in_halves;
-  return k;
-}
-
 }  // namespace
 
 void register_executors() {
 #if defined(GRADKERN_HAS_X86_KERNELS)
-  static const Kernels avx512 = halves_avx512() ? in_halves(kernels_avx512) : kernels_avx512;
+  static const Kernels avx512 = [] {
+    Kernels k = kernels_avx512;
+    if (halves_avx512()) std::swap(k.measure, k.measure_otherwise);  // its units are half as wide as its registers
+    return k;
+  }();
 #endif
   executor::register_candidates({
       candidate(kernels_base, true),

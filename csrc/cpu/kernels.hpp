@@ -128,8 +128,9 @@ struct Kernels {
   // The moments of each piece, a block or a chunk; begin is the start of one.
   void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, std::int64_t piece,
                   ops::Statistics& counts, ops::Moments* moments);
-  // The same, with sums in registers of half the width where those are 512 bits.
-  void (*measure_in_halves)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, std::int64_t piece,
+  // The same, with sums in registers of half the width where those are 512 bits; the two change places where that suits
+  // the processor.
+  void (*measure_otherwise)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, std::int64_t piece,
                             ops::Statistics& counts, ops::Moments* moments);
   void (*errors)(const executor::ErrorArgs&, std::int64_t begin, std::int64_t end, executor::ErrorSums& sums);
   // The range begins a chunk.

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <list>
 #include <memory>
+#include <utility>
 
 #include "base/thread_pool.hpp"
 #include "check.hpp"
@@ -90,8 +91,8 @@ std::vector<executor::Executor> with_both_widths(std::vector<executor::Executor>
   for (std::size_t i = 0, count = executors.size(); i < count; ++i) {
     if (executors[i].device) continue;
     cpu::Kernels& k = tables.emplace_back(*static_cast<const cpu::Kernels*>(executors[i].kernels));
-    if (k.vector_bytes < 64) continue;
-    k.measure = k.measure == k.measure_in_halves ? cpu::kernels_avx512.measure : k.measure_in_halves;
+    if (k.measure == k.measure_otherwise) continue;
+    std::swap(k.measure, k.measure_otherwise);
     executors.push_back(executors[i]);
     executors.back().kernels = &k;
   }
