@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 
 import mpmath
@@ -36,6 +37,23 @@ def exact_log2_singular_values(weights):
 def rounding_bound(weights):
     """Each factor is moved by some n eps of its norm, which moves every log2 sigma by its condition times as much."""
     return sum(4 * max(w.shape) * 2.0**-52 * np.linalg.cond(w) for w in weights)
+
+
+def product_bounds(weights, log2_sigma):
+    """The same where terms may cancel between factors, as they do around a narrow layer.
+
+    By Weyl's inequality no singular value moves by more than the product does.
+    """
+    before = [np.eye(weights[0].shape[1])]
+    for w in weights:
+        before.append(w @ before[-1])
+    after = [np.eye(weights[-1].shape[0])]
+    for w in reversed(weights):
+        after.append(after[-1] @ w)
+    norm = partial(np.linalg.norm, ord=2)
+    moved = sum(4 * max(w.shape) * 2.0**-52 * norm(a) * norm(w) * norm(b)
+                for w, a, b in zip(weights, after[-2::-1], before[:-1], strict=True))  # fmt: skip
+    return np.log2(1 + moved / 2.0**log2_sigma)
 
 
 def exact_rank(weights):
