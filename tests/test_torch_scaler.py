@@ -46,7 +46,7 @@ def test_signatures_are_those_of_torch():
 @settings(max_examples=60, deadline=None)
 def test_the_same_training_as_with_torch(outcomes, interval, start):
     runs = []
-    for kind, options in ((GradScaler, {"floor": 2.0**-60}), (torch.amp.GradScaler, {})):
+    for kind, options in ((GradScaler, {"floor": 2.0**-60, "ceiling": 2.0**60}), (torch.amp.GradScaler, {})):
         scaler = kind("cpu", init_scale=2.0**start, growth_interval=interval, **options)
         parameter, optimizer = problem()
         run = []
