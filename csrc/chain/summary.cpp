@@ -20,7 +20,12 @@ Summary trimmed(const ops::Statistics& s) {
   return result;
 }
 
-Summary summarise(const executor::Executor& e, const Source& tensor) { return summarise(e, std::vector{tensor})[0]; }
+Summary summarise(const executor::Executor& e, const Source& tensor) {
+  const executor::StatisticsArgs args{tensor.size, tensor.format, tensor.data};
+  Summary summary;
+  e.statistics(e, &args, 1, [&](std::int64_t, const ops::Statistics& s) { summary = trimmed(s); });
+  return summary;
+}
 
 std::vector<Summary> summarise(const executor::Executor& e, const std::vector<Source>& tensors, const Source& next) {
   std::vector<executor::StatisticsArgs> args;

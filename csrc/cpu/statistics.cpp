@@ -39,6 +39,13 @@ ops::Moments merge_pieces(const ops::Moments* pieces, std::int64_t count, std::i
   return total;
 }
 
+// What is left once all pieces are measured.
+void complete(const StatisticsArgs& t, const ops::Moments* pieces, ops::Statistics& s) {
+  const std::int64_t piece = piece_of(t);
+  s.moments = merge_pieces(pieces, base::chunk_count(t.size, piece), chunk / piece);
+  formats::visit(t.format, [&](auto f) { ops::count_subnormals(s, formats::Layout<decltype(f)>::min_exponent); });
+}
+
 // Statistics are 100 KB: each thread keeps what it has used.
 ops::Statistics& scratch(std::size_t index) {
   thread_local std::vector<std::unique_ptr<ops::Statistics>> kept;
@@ -127,11 +134,7 @@ class Deal {
   }
 
   void finish(std::int64_t i, ops::Statistics& s) {
-    const std::int64_t piece = piece_of(tensors_[i]);
-    s.moments =
-        merge_pieces(moments_.data() + first_piece_[at(i)], base::chunk_count(tensors_[i].size, piece), chunk / piece);
-    formats::visit(tensors_[i].format,
-                   [&](auto f) { ops::count_subnormals(s, formats::Layout<decltype(f)>::min_exponent); });
+    complete(tensors_[i], moments_.data() + first_piece_[at(i)], s);
     done_(i, s);
   }
 
@@ -152,10 +155,24 @@ class Deal {
   std::vector<Part> parts_;
 };
 
+// A tensor that one thread measures, without a deal: a chain has thousands of small ones.
+void measure_alone(const Kernels& kernels, const StatisticsArgs& t, const executor::StatisticsDone& done) {
+  thread_local std::vector<ops::Moments> pieces;
+  const std::int64_t piece = piece_of(t);
+  pieces.assign(static_cast<std::size_t>(base::chunk_count(t.size, piece)), {});
+  ops::Statistics& s = scratch(0);
+  if (t.size) kernels.measure(t, 0, t.size, piece, s, pieces.data());
+  complete(t, pieces.data(), s);
+  done(0, s);
+}
+
 }  // namespace
 
 void measure_tensors(const Kernels& kernels, const StatisticsArgs* tensors, std::int64_t count,
                      const executor::StatisticsDone& done) {
+  const bool by_one = base::in_parallel_region() || base::num_threads() == 1;
+  if (count == 1 && !by_pattern(*tensors) && (by_one || blocks_of(*tensors) < worth_threads))
+    return measure_alone(kernels, *tensors, done);
   for (std::int64_t i = 0; i < count; ++i) {
     if (!takes_all_threads(tensors[i])) continue;
     ops::Statistics& s = scratch(0);
