@@ -331,3 +331,19 @@ def test_a_group_is_looked_up_once_and_sees_new_values():
         np.testing.assert_allclose(b, 2 * k * result.coefficient, rtol=1e-6)
     assert (len(group), group.names, repr(group)) == (2, ["a", "b"], "GradientGroup of 2 arrays")
     assert gk.global_norm(group) == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("weights", [[math.nan, 1.0], [INF, 1.0], [math.nan, math.nan]])
+@pytest.mark.parametrize("policy", ["raise", "zero"])
+def test_weights_that_bound_nothing_are_refused(weights, policy):
+    grads = {"a": np.ones(2), "w": np.ones(2)}
+    with pytest.raises(gk.NonFiniteError, match="clip_adaptive: weights: w holds NaN or infinity") as caught:
+        gk.clip_adaptive(grads, {"a": np.ones(2), "w": np.array(weights)}, nonfinite=policy)
+    assert caught.value.tensor == "w"
+    assert all((g == 1).all() for g in grads.values())
+
+
+def test_a_weight_that_is_nan_propagates_on_request():
+    grads = {"a": np.full(2, 1e-9), "w": np.ones(2)}
+    gk.clip_adaptive(grads, {"a": np.ones(2), "w": np.array([math.nan, 1.0])}, nonfinite="propagate")
+    assert (grads["a"] == 1e-9).all() and np.isnan(grads["w"]).all()

@@ -232,3 +232,12 @@ def test_progress_rises_to_the_end():
 def test_bad_arguments_are_named(options, error, words):
     with pytest.raises(error, match=words):
         gk.compare(mlp(), batch(), **options)
+
+
+def test_runs_that_hold_nothing_finite_are_not_called_equal():
+    """Both are NaN in the same places: nothing differs there, and nothing can be said."""
+    net = gk.MLP.random(depth=2, width=3, seed=0)
+    comparison = gk.compare(net, np.full((1, 3), np.nan), arithmetics=["float32", "float16"])
+    assert comparison.pairs[0].verdict == "holds NaN or infinity, as the other does"
+    worst = comparison.findings[0]
+    assert (worst.kind, worst.severity) == ("nonfinite", "critical") and "cannot be compared" in worst.evidence

@@ -241,3 +241,14 @@ def test_where_every_entry_may_flush_no_scale_is_too_small():
     assert gk.measure(np.zeros(3)).loss_scale_window("float16", 1.0).high is None
     report = gk.probe(gk.MLP.random(depth=2, width=4, activation="tanh"), np.ones((2, 4)))
     assert report.loss_scale_window(lose=1.0).low is None and report.loss_scale_window(lose=1.0).high is not None
+
+
+@pytest.mark.parametrize(
+    ("value", "fmt"), [(1.7e308, "float64"), (1.7e308, "bfloat16"), (1.7e308, "float16"), (1e305, "float64")]
+)
+def test_a_window_whose_middle_is_beyond_float64(value, fmt):
+    stats = gk.measure(np.array([value]))
+    found = stats.loss_scale_window(fmt)
+    assert found.exists and found.best >= 2.0**-1022 and found.log2_low <= math.log2(found.best) <= found.log2_high
+    assert stats.fit(fmt, scale=found.best).kept == 1
+    assert gk.cast(np.array([value]), fmt, scale=found.best).report.overflow == 0

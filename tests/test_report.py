@@ -340,3 +340,43 @@ def test_first_knows_every_event_and_refuses_others() -> None:
     assert report.first("kept") is report.layers[0]
     with pytest.raises(ValueError, match="first: event must be one of"):
         report.first("explosion")
+
+
+@pytest.mark.parametrize(
+    ("fmt", "value", "advice"),
+    [("float16", 1e30, "scale x down, or a format with more range (bfloat16)"),
+     ("float16", 1e300, "scale x down, or a format with more range (float64)"),
+     ("bfloat16", 1e39, "scale x down, or a format with more range (float64)"),
+     ("float32", 1e39, "scale x down, or a format with more range (float64)")],
+)  # fmt: skip
+def test_advice_for_an_overflow_is_a_format_that_holds_the_number(fmt, value, advice):
+    net = gk.MLP.random(depth=1, width=4, activation="tanh", seed=0)
+    assert gk.probe(net, np.full((1, 4), value), arithmetic=fmt).findings[0].remedy.endswith(advice)
+
+
+def test_no_format_is_advised_beyond_float64():
+    net = gk.MLP.random(depth=50, width=4, activation="identity", gain=1e30, seed=0)
+    worst = gk.probe(net, np.ones((2, 4)), arithmetic="float64").findings[0]
+    assert worst.kind == "overflow" and worst.remedy.endswith("a smaller init or gain")
+
+
+def test_saturated_units_ask_for_smaller_weights():
+    net = gk.MLP.random(depth=40, width=16, activation="tanh", init="normal", gain=30.0, seed=0)
+    (decay,) = (f for f in gk.probe(net, np.ones((4, 16))).findings if f.kind == "vanishing")
+    assert decay.remedy.startswith("smaller weights: ") and "tanh is flat" in decay.remedy
+    smaller = gk.MLP.random(depth=40, width=16, activation="tanh", init="xavier_normal", seed=0)
+    steep = gk.probe(smaller, np.ones((4, 16)))
+    assert not any(f.remedy.startswith("smaller weights") for f in steep.findings)
+    assert steep.decay_rate().bits_per_layer > -2.0
+
+
+@pytest.mark.parametrize("rows", [-np.ones((2, 4)), np.full((2, 4), 2.0), np.full((2, 4), np.nan), np.zeros((2, 4))])
+def test_a_target_that_is_no_probability_is_refused(rows):
+    net = gk.MLP.random(depth=2, width=4, seed=0)
+    with pytest.raises(ValueError, match=r"target of cross_entropy must hold probabilities.*row 0 holds"):
+        gk.probe(net, np.ones((2, 4)), loss="cross_entropy", target=rows)
+
+
+def test_the_name_of_a_loss_and_its_value_are_apart():
+    report = gk.probe(gk.MLP.random(depth=2, width=4, seed=0), np.ones((2, 4)), loss="cross_entropy", target=[0, 1])
+    assert re.search(r"loss \(cross_entropy\) \d", repr(report))

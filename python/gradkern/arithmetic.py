@@ -204,7 +204,7 @@ def arithmetic(name: ArithmeticLike) -> Arithmetic:
         raise ValueError(f"arithmetic: the bracket of {name!r} is not closed")
     changes: dict[str, Any] = {}
     for item in rest.removesuffix("]").split(","):
-        field, _, value = item.partition("=")
+        field, _, value = (part.strip() for part in item.partition("="))
         if field not in preset.__dataclass_fields__:
             known = ", ".join(preset.__dataclass_fields__)
             raise ValueError(f"arithmetic: unknown field {field!r} in {name!r}; known: {known}")

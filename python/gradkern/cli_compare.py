@@ -56,11 +56,11 @@ def compare(
     activation: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Of every layer but the last; needed where the file names none, such as relu."
+            metavar="NAME", help="Of every layer but the last, in place of the file's; needed where it names none."
         ),
     ] = None,
     output_activation: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the last layer, where the file names none.")
+        str, typer.Option(metavar="NAME", help="Of the last layer, where --activation is given.")
     ] = "identity",
     inputs: Annotated[
         Path | None,

@@ -45,7 +45,7 @@ def descend(
         typer.Option(metavar="NAME", help="Of every layer but the last. Default: what the file says; relu if random."),
     ] = None,
     output_activation: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the last layer, where the file names none.")
+        str, typer.Option(metavar="NAME", help="Of the last layer, where --activation is given.")
     ] = "identity",
     depth: Annotated[int, typer.Option(metavar="N", min=1, help="Layers of the random network.")] = 8,
     width: Annotated[int, typer.Option(metavar="N", min=1, help="Units of each of its layers.")] = 32,

@@ -13,6 +13,7 @@ from gradkern._backend import takes_device
 from gradkern._clip_survey import LIFT, Floats, check_policy, limit, scaled, survey_rows
 from gradkern._clipping import norm_of, settle
 from gradkern.clip_result import ClipResult
+from gradkern.errors import NonFiniteError
 from gradkern.gradient_group import NORMS, GradientGroup, named
 
 
@@ -27,7 +28,21 @@ def _weight_norms(group: GradientGroup, weights: Any, function: str) -> Floats:
             raise ValueError(f"{function}: {name} has weights of shape {weight.shape} and grads of {shape}")
     core = _core.ClipGroup([b.bits for b in bits], [], [b.format_id for b in bits]).by_rows(group._units.rows)
     core.survey(NORMS[2], 0)
-    return scaled(*core.norms())
+    nan, inf = core.nonfinite()
+    norms = scaled(*core.norms())
+    norms[inf != 0], norms[nan != 0] = np.inf, np.nan
+    return norms
+
+
+def _check_weights(norms: Floats, group: GradientGroup, function: str) -> None:
+    bad = ~np.isfinite(norms)
+    if bad.any():
+        names = np.repeat(np.asarray(group.names, dtype=object), group._units.rows)
+        error = NonFiniteError(
+            f"{function}: weights: {names[bad][0]} holds NaN or infinity, so its norm bounds nothing"
+        )
+        error.tensor = str(names[bad][0])
+        raise error
 
 
 def _coefficients(allowed: Floats, mantissa: Floats, exponent: NDArray[np.int64]) -> Floats:
@@ -74,7 +89,8 @@ def clip_adaptive(
     ValueError
         If names or shapes differ, grads overlap, a number is negative or NaN, or an array is read-only.
     NonFiniteError
-        If a gradient's entry is not finite and the policy is to raise.
+        If a gradient's entry is not finite and the policy is to raise, or a weight is not and the policy is another
+        than to propagate.
 
     References
     ----------
@@ -93,7 +109,10 @@ def clip_adaptive(
     units = group._units
     if not units.simple or units.counted != len(units.sources):
         raise ValueError(f"{function}: grads overlap, so their rows are not clear")
-    allowed = np.maximum(_weight_norms(group, weights, function), least) * fraction
+    norms = _weight_norms(group, weights, function)
+    if nonfinite != "propagate":
+        _check_weights(norms, group, function)
+    allowed = np.maximum(norms, least) * fraction
     found = survey_rows(group)
     mantissa, exponent = found.core.norms()
     if nonfinite == "propagate" and found.nonfinite:

@@ -58,7 +58,7 @@ def surely_biased(pair: ComparedPair, tensor: ComparedTensor, side: int) -> bool
 def _judged(pair: ComparedPair) -> list[_Judged]:
     if pair.identical:
         return []
-    judged = [*_nonfinite(pair), *_flushed(pair), *_biased(pair), *_unrelated(pair)]
+    judged = [*_nonfinite(pair), *_nonfinite_in_both(pair), *_flushed(pair), *_biased(pair), *_unrelated(pair)]
     if is_model(pair):
         judged.append(_broken_model(pair))
     judged = judged or [_rounding(pair)]
@@ -105,6 +105,20 @@ def _nonfinite(pair: ComparedPair) -> Iterator[_Judged]:
         reached = any(t.nonfinite_only[side] and t.role in GRADIENT_ROLES for t in rows)
         remedy = f"gradkern.probe in {name} tells the cause: a loss scale, a smaller init, or a format with more range"
         yield words, _finding(pair, kind, "critical" if reached else "major", first, evidence, remedy)
+
+
+def _nonfinite_in_both(pair: ComparedPair) -> Iterator[_Judged]:
+    counts = [t.size - t.compared - sum(t.nonfinite_only) for t in pair.tensors]
+    rows = [t for t, count in zip(pair.tensors, counts, strict=True) if count > 0]
+    if not rows:
+        return
+    evidence = (
+        f"{sum(counts):,} of {pair.size:,} values are NaN or infinite in both runs, in {len(rows)} tensors: they cannot be "
+        "compared"
+    )
+    severity = "critical" if any(t.role in GRADIENT_ROLES for t in rows) else "major"
+    remedy = f"gradkern.probe in {pair.reference} tells the cause; compare runs that are finite"
+    yield "holds NaN or infinity, as the other does", _finding(pair, "nonfinite", severity, rows[0], evidence, remedy)
 
 
 def _flushed(pair: ComparedPair) -> Iterator[_Judged]:
@@ -178,11 +192,6 @@ def _broken_model(pair: ComparedPair) -> _Judged:
 
 def _rounding(pair: ComparedPair) -> _Judged:
     apart = [t for t in pair.tensors if t.compared]
-    if not apart:
-        tensor = next(t for t in pair.tensors if not t.identical)
-        return "holds no finite values to compare", _finding(
-            pair, "rounding", "minor", tensor, "all are NaN or infinite", ""
-        )
     worst = max(apart, key=lambda t: t.difference)
     largest = max(apart, key=lambda t: t.max_ulp)
     errors = [max((e for e in values if not math.isnan(e)), default=math.nan) for values in (

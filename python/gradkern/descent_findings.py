@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gradkern.descent_step import DescentStep
-from gradkern.findings import SEVERITIES, Finding, layer_ranges
+from gradkern.findings import SEVERITIES, Finding, layer_ranges, or_more_range
 from gradkern.formats import finfo
 from gradkern.rate import theil_sen
 from gradkern.update import UpdateReport
@@ -151,7 +151,9 @@ def _nonfinite(run: Trajectory) -> list[Finding]:
     loop = _loop(run, origin.step)
     scaler = "" if run.scaled or not origin.role.startswith("grad") else "; a LossScaler skips such steps"
     remedy = (
-        _smaller(run) if loop or origin.step > run.start else "a smaller init, or a format with more range (bfloat16)"
+        _smaller(run)
+        if loop or origin.step > run.start
+        else f"a smaller init{or_more_range(run.arithmetic, above=0.0)}"
     )
     return [Finding("overflow", "critical", where, origin.story + loop, remedy + scaler)]
 
@@ -212,7 +214,7 @@ def _flushed(run: Trajectory) -> list[Finding]:
     layers = [i + 1 for i, n in enumerate(counts) if n >= counts.mean()]
     evidence = f"{int(counts.sum()):,} entries flushed to zero over the run"
     evidence += f"; in {gone} of {len(run.steps)} steps no gradient was left" if gone else ""
-    remedy = "a loss scale (scaler=gk.LossScaler()), or a format with more range (bfloat16)"
+    remedy = f"a loss scale (scaler=gk.LossScaler()){or_more_range(run.arithmetic)}"
     return [Finding("flushed", "major" if gone else "minor", f"layers {layer_ranges(layers)}", evidence, remedy)]
 
 

@@ -12,6 +12,7 @@ from gradkern.render import scales
 from gradkern.report import GRADIENT_ROLES
 
 if TYPE_CHECKING:
+    from gradkern.arithmetic import Arithmetic
     from gradkern.rate import Rate
     from gradkern.report import ChainReport, LayerRow
 
@@ -19,6 +20,7 @@ SEVERITIES = ("critical", "major", "minor")
 _MAJOR_LOSS = 0.5  # a tensor that lost more than this fraction of its live entries has lost its signal
 _MINOR_LOSS = 0.01
 _FEW_DIGITS = 0.25
+_FLAT = 3.0  # tanh and sigmoid tell few values beyond it apart
 _SLOW, _TOTAL_BITS = 0.1, 8.0  # a decay is reported from 0.1 bits/layer that add up to 8 bits over the depth
 
 
@@ -145,7 +147,22 @@ def _overflow_remedy(report: ChainReport, first: LayerRow, kind: str) -> str:
         return scale_advice(report)
     largest = first.reference.log2_amax if first.reference else first.stats.log2_amax
     need = f"the largest true magnitude there is 2^{largest:.1f}"
-    return f"a loss scale cannot help the forward pass; {need}: a smaller init or gain, or a format with more range (bfloat16)"
+    smaller = "scale x down" if first.layer == 0 else "a smaller init or gain"
+    return (
+        f"a loss scale cannot help the forward pass; {need}: {smaller}{or_more_range(report.arithmetic, above=largest)}"
+    )
+
+
+def or_more_range(arithmetic: Arithmetic, *, above: float | None = None) -> str:
+    """Name a format that holds what the storage format does not: the largest, as log2, or smaller numbers; or none."""
+    mine = finfo(arithmetic.storage)
+    for name in ("bfloat16", "float64"):
+        info = finfo(name)
+        if above is not None and max(above, mine.max_exponent + 1) < info.max_exponent + 1:
+            return f", or a format with more range ({name})"
+        if above is None and info.min_exponent < mine.min_exponent:
+            return f", or a format with more range ({name})"
+    return ""
 
 
 def _lost(report: ChainReport) -> list[Finding]:
@@ -167,7 +184,7 @@ def _lost(report: ChainReport) -> list[Finding]:
             if gradient and kind == "flushed":
                 remedy = scale_advice(report)
             elif kind == "flushed":
-                remedy = "a larger init or gain, or a format with more range (bfloat16)"
+                remedy = f"a larger init or gain{or_more_range(report.arithmetic)}"
             else:
                 exact = report.arithmetic.derivative == "exact"
                 remedy = "more digits in accumulation or storage" if exact else "derivative='exact'"
@@ -187,7 +204,7 @@ def _stalled(report: ChainReport) -> list[Finding]:
             f"{sum(r.stalled for r in rows):,} entries keep one subnormal value of {name} from tensor to tensor while the "
             "true value shrinks: the stored chain shows a plateau that does not exist"
         )
-        remedy = scale_advice(report) if gradient else "a format with more range (bfloat16)"
+        remedy = scale_advice(report) if gradient else f"a larger init or gain{or_more_range(report.arithmetic)}"
         findings.append(Finding("stalled", "major", _where(rows), evidence, remedy))
     return findings
 
@@ -228,6 +245,18 @@ def _course(rate: Rate, depth: int) -> str:
     return f"{verb} {abs(bits):.2f} bits per {rate.unit}, {bits * (depth - 1):+.0f} over the {over}"
 
 
+def _saturated(report: ChainReport) -> float | None:
+    """Return the root mean square of the pre-activations where most layers' lie beyond what their activation tells apart."""
+    if not set(report.activations) & {"tanh", "sigmoid"}:
+        return None
+    rows = [row.reference or row.stats for row in report.rows("pre_activation")]
+    sizes = sorted(
+        2.0 ** min(s.log2_l2 - math.log2(s.size) / 2, 1000.0) for s in rows if s.size and math.isfinite(s.log2_l2)
+    )
+    middle = sizes[len(sizes) // 2] if sizes else 0.0
+    return middle if middle > _FLAT else None
+
+
 def _decay(report: ChainReport) -> list[Finding]:
     """Find gradients that change with depth: those of the activations and those of the weights, which need not agree."""
     signal, weights, depth = report.decay_rate(), report.weight_rate(), report.depth
@@ -239,7 +268,13 @@ def _decay(report: ChainReport) -> list[Finding]:
     evidence = f"activation gradients {_course(signal, depth)}; {report.weight_words} {_course(weights, depth)}"
     where = "the whole chain"
     remedy = f"multiply the weights by {2.0 ** max(-60.0, min(60.0, -bits)):.3g}, or take the init that matches {phi}"
-    if kind == "vanishing" and phi == "sigmoid":
+    flat = _saturated(report)
+    if kind == "vanishing" and flat is not None:
+        remedy = (
+            f"smaller weights: the pre-activations are {flat:.3g} in the root mean square, where {phi} is flat; "
+            f"take the init that matches {phi}"
+        )
+    elif kind == "vanishing" and phi == "sigmoid":
         remedy = (
             f"sigmoid loses at least 2 bits a {report.unit} at unit gain, whatever the init: "
             "use tanh or relu with a matching init"

@@ -156,11 +156,14 @@ def power_of_two(k: int) -> float:
 
 
 def _best(low: int | None, high: int) -> int:
-    """Return a scale inside with headroom to overflow: the middle, or the nearest to 1 where nothing bounds it from below."""
+    """Return a scale inside with headroom to overflow: the middle, or the nearest to 1 where nothing bounds it from below.
+
+    Where float64 has no such number, the nearest that it has, if that lies inside.
+    """
     if low is None:
-        return min(high - 2, 0)
+        return max(min(high - 2, 0), min(high, -1022))
     best = max(low, high - max(2, (high - low) // 2)) if high - low >= 2 else high
-    return max(low, min(best, 1023))
+    return max(low, min(max(best, -1022), high, 1023))
 
 
 def window(fmt: str, low: int | None, high: int | None, low_name: str, high_name: str | None = None) -> ScaleWindow:

@@ -19,6 +19,7 @@ from gradkern._arrays import read
 Wide: TypeAlias = NDArray[np.float64]
 
 LOSSES = ("sum", "mse", "cross_entropy")
+_OF_ROUNDING = 2.0**-4  # probabilities in float8 add up to 1 no better
 
 
 def check_target(loss: str, target: Any, shape: tuple[int, int], function: str = "probe") -> Wide | None:
@@ -27,7 +28,8 @@ def check_target(loss: str, target: Any, shape: tuple[int, int], function: str =
     Raises
     ------
     ValueError
-        If the loss is unknown, the target is missing or superfluous, has the wrong shape, or a class is out of range.
+        If the loss is unknown, the target is missing or superfluous, has the wrong shape, a class is out of range, or rows are
+        no probabilities.
     """
     if loss not in LOSSES:
         raise ValueError(f"{function}: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
@@ -43,8 +45,22 @@ def check_target(loss: str, target: Any, shape: tuple[int, int], function: str =
     if values.shape != shape and values.size == shape[0] * shape[1] and values.ndim <= 2 and 1 in shape:
         values = values.reshape(shape)
     if values.shape != shape:
-        raise ValueError(f"{function}: target has shape {values.shape}, the output {shape}")
+        wanted = ": class numbers (batch,) or probabilities of that shape" if loss == "cross_entropy" else ""
+        raise ValueError(f"{function}: target has shape {values.shape}, the output {shape}{wanted}")
+    if loss == "cross_entropy":
+        _check_probabilities(values, function)
     return values
+
+
+def _check_probabilities(rows: Wide, function: str) -> None:
+    sums = rows.sum(axis=1)
+    bad = ~((rows >= 0).all(axis=1) & (np.abs(sums - 1) <= _OF_ROUNDING))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"{function}: target of cross_entropy must hold probabilities, not negative and with sum 1 in each row; "
+            f"row {row} holds {rows[row].min():g} to {rows[row].max():g} with sum {sums[row]:g}"
+        )
 
 
 def _one_hot(classes: Wide, shape: tuple[int, int], function: str) -> Wide:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +153,7 @@ def named_arrays(source: Any) -> NamedArrays:
     ValueError
         If two arrays have one name, or the file is not a file of tensors.
     """
-    if isinstance(source, str | Path):
+    if isinstance(source, str | os.PathLike):
         return _of_file(Path(source))
     if callable(getattr(source, "state_dict", None)):
         source = source.state_dict()

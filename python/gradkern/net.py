@@ -120,11 +120,12 @@ class MLP:
                 raise TypeError(f"MLP: layer {index} must be a Dense, got {type(layer).__name__}")
         if not self.layers:
             raise ValueError("MLP: needs at least one layer, got none")
-        for before, after in pairwise(self.layers):
+        for index, (before, after) in enumerate(pairwise(self.layers)):
             if before.n_out != after.n_in:
                 raise ValueError(
-                    f"MLP: layers do not chain: {before.name}.weight has shape {(before.n_out, before.n_in)}, "
-                    f"{after.name}.weight {(after.n_out, after.n_in)}: {before.n_out} outputs into {after.n_in} inputs"
+                    f"MLP: layers do not chain: {before.name}.weight of layer {index} has shape "
+                    f"{(before.n_out, before.n_in)}, {after.name}.weight of layer {index + 1} {(after.n_out, after.n_in)}: "
+                    f"{before.n_out} outputs into {after.n_in} inputs"
                 )
 
     @classmethod
@@ -203,9 +204,9 @@ class MLP:
         path : path
             A file saved by `save`, or a state dict of dense layers in order (``0.weight``, ``0.bias``, ``2.weight``, ...).
         activation : str, optional
-            Of every layer but the last; needed where the file does not say.
+            Of every layer but the last, in place of what the file says; needed where it names none.
         output_activation : str
-            Of the last layer, where the file does not say.
+            Of the last layer, where `activation` is given: a file's own activations are taken all or none.
 
         Raises
         ------

@@ -66,7 +66,8 @@ def plot_descent(run: Trajectory, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"$2^{{{value:.0f}}}$"))
     ax.set_xlim(steps[0] - 0.5, steps[-1] + 0.5)
     ax.set_title(f"{headline(run)}\n{conclusion(run)}", fontsize=9, loc="left", pad=22)
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=5, frameon=False, fontsize=8, borderaxespad=0.2)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=5, frameon=False, fontsize=8, borderaxespad=0.2)
     if below is not None:
         _draw_map(run, below, steps)
     (below or ax).set_xlabel("step")

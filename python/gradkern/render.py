@@ -160,7 +160,7 @@ def summary_text(report: ChainReport) -> str:
     """
     lines = textwrap.wrap(headline(report), _WIDTH, subsequent_indent="  ")
     for name, value in facts(report):
-        lines += textwrap.wrap(f"{name:<20}{value}", _WIDTH, initial_indent="  ", subsequent_indent=" " * 22)
+        lines += textwrap.wrap(f"{name:<19} {value}", _WIDTH, initial_indent="  ", subsequent_indent=" " * 22)
     header, rows = gradient_table(report)
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines += ["", *textwrap.wrap(table_title(report), _WIDTH, initial_indent="  ", subsequent_indent="    ")]
