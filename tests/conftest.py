@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,6 +17,10 @@ import pytest
 from gradkern import _backend, _core
 
 INF, NAN = math.inf, math.nan
+
+# Started in the background by a shell, Python inherits that Ctrl-C is ignored; some tests press it.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=_backend.usable_isas())

@@ -145,23 +145,11 @@ def _to_numpy(x: Any, argument: str) -> tuple[NDArray[Any], Callable[[NDArray[An
     raise TypeError(f"{argument}: not an array, got {type(x).__name__}")
 
 
-def _check_whole(array: NDArray[Any], argument: str) -> None:
-    """Refuse integers that float64 does not hold: they would be rounded twice, and the first time unseen."""
-    if array.dtype.itemsize < 8 or not array.size:
-        return
-    if max(-int(array.min()), int(array.max())) <= 2**53:
-        return
-    for index, number in enumerate(array.ravel().tolist()):
-        if int(float(number)) != number:
-            raise ValueError(f"{argument}: entry {index} is {number}, an integer that float64 does not hold")
-
-
 def _stored(array: NDArray[Any], argument: str) -> tuple[NDArray[Any], str]:
     """Raw bits of any array of numbers and its format, copied only where the kernels could not walk through it."""
     dtype = array.dtype
     if dtype.kind in "iu":
         dtype = np.dtype(np.float64)
-        _check_whole(array, argument)
     elif dtype.kind == "f":
         dtype = dtype.newbyteorder("=")
     if dtype not in STORED_DTYPES:
@@ -182,8 +170,6 @@ def read(x: Any, argument: str) -> Bits:
     ------
     TypeError
         If it is not an array of real numbers that the host can read.
-    ValueError
-        If an integer is none that float64 holds.
     """
     if type(x) is np.ndarray:
         stored = TYPE_NUMBERS.get(x.dtype.num)

@@ -19,7 +19,6 @@ from gradkern._arrays import read
 Wide: TypeAlias = NDArray[np.float64]
 
 LOSSES = ("sum", "mse", "cross_entropy")
-_OF_ROUNDING = 2.0**-4  # probabilities in float8 add up to 1 no better
 
 
 def check_target(loss: str, target: Any, shape: tuple[int, int], function: str = "probe") -> Wide | None:
@@ -53,13 +52,12 @@ def check_target(loss: str, target: Any, shape: tuple[int, int], function: str =
 
 
 def _check_probabilities(rows: Wide, function: str) -> None:
-    sums = rows.sum(axis=1)
-    bad = ~((rows >= 0).all(axis=1) & (np.abs(sums - 1) <= _OF_ROUNDING))
+    bad = ~((rows >= 0) & np.isfinite(rows)).all(axis=1)
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(
-            f"{function}: target of cross_entropy must hold probabilities, not negative and with sum 1 in each row; "
-            f"row {row} holds {rows[row].min():g} to {rows[row].max():g} with sum {sums[row]:g}"
+            f"{function}: target of cross_entropy must hold class numbers (batch,) or probabilities; row {row} holds "
+            f"{rows[row].min():g}"
         )
 
 
