@@ -19,10 +19,14 @@ def checked(given: Mapping[str, Any], function: str, scale: str) -> dict[str, An
     Raises
     ------
     TypeError
-        If an entry is no number.
+        If it is no mapping, or an entry is no number.
     ValueError
         If an entry is missing, unknown, no power of two or out of range; names it.
     """
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"{function}: the state must be a mapping, as state_dict returns it, got {type(given).__name__}"
+        )
     known = (*POWERS, *COUNTS, *TALLIES)
     wrong = [f"no {name}" for name in known if name not in given]
     wrong += [f"an unknown entry {name!r}" for name in given if name not in known]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -217,7 +217,7 @@ class GradScaler:
         RuntimeError
             If it is empty, as a disabled scaler's is.
         TypeError
-            If an entry is no number; names it.
+            If it is no mapping, or an entry is no number; names it.
         ValueError
             If an entry is missing, no power of two, or beyond floor and ceiling; names it.
         """
@@ -225,6 +225,11 @@ class GradScaler:
             return
         if not state_dict:
             raise RuntimeError("The source state dict is empty, possibly because it was saved from a disabled scaler.")
+        if not isinstance(state_dict, Mapping):
+            kind = type(state_dict).__name__
+            raise TypeError(
+                f"GradScaler.load_state_dict: the state must be a mapping, as state_dict returns it, got {kind}"
+            )
         missing = [name for name in _ENTRIES if name not in state_dict]
         if missing:
             raise ValueError(f"GradScaler.load_state_dict: no {missing[0]}")
