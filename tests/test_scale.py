@@ -347,3 +347,16 @@ def test_records_that_are_none(records, what):
 def test_a_state_that_is_no_mapping(state):
     with pytest.raises(TypeError, match=r"^LossScaler\.load_state_dict: the state must be a mapping, as "):
         gk.LossScaler().load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("grads", "options", "words"),
+    [
+        ([np.ones(2)], {"max_norm": -1}, "max_norm must not be negative, got -1"),
+        ([np.ones(2)], {"p": 3}, "p must be 1, 2 or inf, got 3"),
+        ([3], {}, r"grads\[0\]: not an array, got int"),
+    ],
+)
+def test_a_step_is_refused_by_its_own_name(grads, options, words):
+    with pytest.raises((TypeError, ValueError), match=rf"^LossScaler\.step: {words}$"):
+        gk.LossScaler().step(grads, **options)

@@ -116,7 +116,7 @@ class LossScaler:
         TypeError, ValueError
             As `clip_by_global_norm` does; the scaler is as it was.
         """
-        return self.after(unscale(grads, self.scale, max_norm, p, format))
+        return self.after(unscale(grads, self.scale, max_norm, p, format, function="LossScaler.step"))
 
     def after(self, outcome: Outcome) -> StepRecord:
         """Choose the next scale after gradients were unscaled elsewhere; `step` does both."""

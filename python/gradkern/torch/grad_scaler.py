@@ -112,7 +112,7 @@ class GradScaler:
         if half:
             raise ValueError(f"Attempting to unscale FP16 gradients: {half[0]}; keep parameters in float32.")
         with torch.no_grad():
-            self._found[id(optimizer)] = unscale(grads, self.get_scale())
+            self._found[id(optimizer)] = unscale(grads, self.get_scale(), function="GradScaler.unscale_")
 
     def step(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> float | None:
         """Unscale, unless `unscale_` has, and step the optimizer if every gradient is finite; gives back what it does.
