@@ -72,7 +72,7 @@ class LossScaler:
             "scale": initial, "growth": growth, "backoff": backoff, "interval": interval, "floor": floor,
             "ceiling": ceiling, "hysteresis": hysteresis, "clean": 0, "overflows": 0, "steps": 0,
         }  # fmt: skip
-        self._state = checked(settings, "LossScaler", "initial")
+        self._state = checked(settings, "LossScaler", {"scale": "initial"})
 
     @property
     def scale(self) -> float:
@@ -206,7 +206,7 @@ class LossScaler:
         ValueError
             If an entry is missing, unknown, no power of two or out of range; names it. The scaler is as it was.
         """
-        self._state = checked(state, "LossScaler.load_state_dict", "scale")
+        self._state = checked(state, "LossScaler.load_state_dict", {})
 
     @classmethod
     def from_stats(cls, stats: _HasWindow, format: FormatLike, lose: float = 1e-3, **options: Any) -> LossScaler:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from gradkern._arguments import number
+from gradkern._scaler_state import checked
 from gradkern._unscale import Outcome, together, unscale
 from gradkern.errors import LossScaleFloorError
 from gradkern.scale import LossScaler
@@ -17,6 +19,7 @@ _ENTRIES = {
     "scale": "scale", "growth_factor": "growth", "backoff_factor": "backoff", "growth_interval": "interval",
     "_growth_tracker": "clean",
 }  # fmt: skip
+_NAMES = {ours: theirs for theirs, ours in _ENTRIES.items()}
 
 
 class GradScaler:
@@ -68,10 +71,12 @@ class GradScaler:
         if enabled and device == "cuda" and not torch.cuda.is_available():
             warnings.warn("GradScaler is enabled, but CUDA is not available. Disabling.", stacklevel=2)
             self._enabled = False
-        ceiling = max(2.0**24, float(init_scale)) if ceiling is None else ceiling
-        self._scaler = LossScaler(
-            init_scale, growth_factor, backoff_factor, growth_interval, floor, ceiling, hysteresis
-        )
+        ceiling = max(2.0**24, number(init_scale, "GradScaler", "init_scale")) if ceiling is None else ceiling
+        self._scaler = LossScaler()
+        self._set(
+            {**_NAMES, "scale": "init_scale"}, scale=init_scale, growth=growth_factor, backoff=backoff_factor,
+            interval=growth_interval, floor=floor, ceiling=ceiling, hysteresis=hysteresis,
+        )  # fmt: skip
         self._found: dict[int, Outcome] = {}
         self._stepped: set[int] = set()
         self.record: StepRecord | None = None
@@ -166,8 +171,8 @@ class GradScaler:
             self.record = error.record
             raise
 
-    def _set(self, **entries: Any) -> None:
-        self._scaler.load_state_dict({**self._scaler.state_dict(), **entries})
+    def _set(self, names: Mapping[str, str] = _NAMES, **entries: Any) -> None:
+        self._scaler.load_state_dict(checked({**self._scaler.state_dict(), **entries}, "GradScaler", names))
 
     def get_scale(self) -> float:
         """Return the scale; 1.0 if disabled."""
