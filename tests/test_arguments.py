@@ -121,3 +121,55 @@ def test_names_and_formats_are_checked():
 def test_an_instruction_set_is_refused_by_who_asked_for_it():
     with pytest.raises(gk.UnsupportedIsaError, match=r"^select_isa: 'nope' cannot be used here; built in: base"):
         _backend.select_isa("nope")
+
+
+@pytest.mark.parametrize("value, error", [(-1, ValueError), ("a", TypeError), (1.5, TypeError)])
+def test_seeds_of_draws_that_are_none(value, error):
+    for function, draw in (("MLP.random", gk.MLP.random), ("RNN.random", gk.RNN.random)):
+        with pytest.raises(error, match=rf"^{function}: seed must be .*, got {value!r}$"):
+            draw(seed=value)
+    with pytest.raises(error, match=r"^he_normal: seed must be "):
+        gk.init.he_normal(2, 2, seed=value)
+
+
+def test_a_generator_is_a_seed_that_goes_on():
+    generator = np.random.default_rng(3)
+    drawn = gk.init.normal(2, 2, seed=generator)
+    np.testing.assert_array_equal(drawn, gk.init.normal(2, 2, seed=3))
+    assert not np.array_equal(drawn, gk.init.normal(2, 2, seed=generator))
+
+
+@pytest.mark.parametrize("load, kind", [(gk.MLP.load, "MLP"), (gk.RNN.load, "RNN")])
+@pytest.mark.parametrize("value", [{"0.weight": np.ones((2, 2))}, None, 3])
+def test_models_that_are_no_path(load, kind, value):
+    got = type(value).__name__
+    with pytest.raises(
+        TypeError, match=rf"^{kind}\.load: path must be a str or a Path, got {got}; .* go into {kind}\("
+    ):
+        load(value)
+
+
+def test_callbacks_that_are_none():
+    x = np.ones((2, 3))
+    calls = {
+        "probe: progress": lambda: gk.probe(NET, x, progress=3),
+        "compare: progress": lambda: gk.compare(NET, x, arithmetics=["float32", "float16"], progress=3),
+        "descend: progress": lambda: gk.descend(NET, x, x, lr=0.1, steps=1, progress=3),
+        "descend: callback": lambda: gk.descend(NET, x, x, lr=0.1, steps=1, callback=3),
+        "measure_many: progress": lambda: gk.measure_many([x], progress=3),
+        "sweep: progress": lambda: gk.sweep({"depth": 1, "width": 2}, progress=3),
+    }  # fmt: skip
+    for start, call in calls.items():
+        with pytest.raises(TypeError, match=f"^{start} must be a (bool, a )?callable or None, got 3$"):
+            call()
+
+
+@pytest.mark.parametrize("value", [None, 3])
+def test_runs_that_are_no_sequence(value):
+    with pytest.raises(TypeError, match=f"^compare: arithmetics must be a sequence .*, got {type(value).__name__}$"):
+        gk.compare(NET, np.ones((2, 3)), arithmetics=value)
+
+
+def test_devices_that_are_no_sequence():
+    with pytest.raises(TypeError, match=r"^compare: device must be a string, a sequence of them or None, got int$"):
+        gk.compare(NET, np.ones((2, 3)), arithmetics="float16", device=3)

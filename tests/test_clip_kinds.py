@@ -347,3 +347,24 @@ def test_a_weight_that_is_nan_propagates_on_request():
     grads = {"a": np.full(2, 1e-9), "w": np.ones(2)}
     gk.clip_adaptive(grads, {"a": np.ones(2), "w": np.array([math.nan, 1.0])}, nonfinite="propagate")
     assert (grads["a"] == 1e-9).all() and np.isnan(grads["w"]).all()
+
+
+def test_messages_name_the_array_in_its_argument():
+    shut, x = np.ones(2), np.ones(2)
+    shut.flags.writeable = False
+    cases = [
+        (shut, None, "arrays: is read-only"), ([x, shut], None, r"arrays\[1\]: is read-only"),
+        ([None, 3], None, r"arrays\[1\]: not an array, got int"), ({"w": shut}, None, "w: is read-only"),
+        ([("w", shut)], None, "w: is read-only"), ({"a": {"w": shut}}, None, r"a\.w: is read-only"),
+        ((a for a in [shut]), None, r"arrays\[0\]: is read-only"), ([x], [shut], r"out\[0\]: is read-only"),
+        (x, shut, "out: is read-only"), ([x], [np.ones(3)], r"out\[0\] must have dtype float64 and shape \(2,\)"),
+        (x, np.ones(3), "out must have dtype"), ({"w": x}, {"w": shut}, "out: w: is read-only"),
+        ([x.view(np.int64)], None, r"arrays\[0\]: dtype must be a floating-point format"),
+    ]  # fmt: skip
+    for arrays, out, message in cases:
+        with pytest.raises((TypeError, ValueError), match=f"^clip_by_global_norm: {message}"):
+            gk.clip_by_global_norm(arrays, 1.0, out=out)
+    with pytest.raises(ValueError, match=r"^clip_adaptive: grads\[0\]: is read-only$"):
+        gk.clip_adaptive([shut], [x])
+    with pytest.raises(ValueError, match=r"^GradientGroup: arrays\[0\]: is read-only$"):
+        gk.GradientGroup([shut])

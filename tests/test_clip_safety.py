@@ -281,3 +281,11 @@ def test_out_may_be_the_neighbours():
 def test_two_of_one_name():
     with pytest.raises(ValueError, match="two arrays are named 'a'"):
         gk.clip_by_global_norm([("a", np.ones(2)), ("a", np.ones(2))], 1.0)
+
+
+@pytest.mark.parametrize(
+    "low, high, name", [(math.nan, 1.0, "low"), (-1.0, math.nan, "high"), (math.nan, math.nan, "low")]
+)
+def test_a_bound_that_is_nan_is_named(low, high, name):
+    with pytest.raises(ValueError, match=f"^clip_by_value: {name} must not be NaN$"):
+        gk.clip_by_value([np.ones(2)], low, high)

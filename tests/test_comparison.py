@@ -90,8 +90,8 @@ def test_files_and_dicts_keep_everything(found, tmp_path):
         assert again.to_dict() == found.to_dict() and repr(again) == repr(found)
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False)) == found.to_dict()
     (tmp_path / "c.json").write_text('{"gradkern_comparison": 1, "runs": []}')
-    for broken in ("c.json", "missing.json"):
-        with pytest.raises(ValueError, match="holds no saved Comparison"):
+    for broken, words in (("c.json", "holds no saved Comparison"), ("missing.json", "missing.json: no such file")):
+        with pytest.raises(ValueError, match=words):
             gk.Comparison.load(tmp_path / broken)
 
 

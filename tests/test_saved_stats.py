@@ -180,6 +180,15 @@ def test_files_of_another_kind(tmp_path):
     (tmp_path / "v2.json").write_text('{"gradkern_stats": 2}')
     (tmp_path / "x.json.gz").write_bytes(gzip.compress(b"3"))
     np.savez(tmp_path / "x.npz", x=np.ones(3))
-    for name in ("t.json", "deep.json", "v2.json", "x.json.gz", "x.npz", "absent.json", "absent.npz"):
+    for name in ("t.json", "deep.json", "v2.json", "x.json.gz", "x.npz"):
         with pytest.raises(ValueError, match=f"TensorStats.load: .*{name} holds no saved TensorStats"):
             gk.TensorStats.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", [gk.TensorStats, gk.StatsTable, gk.ChainReport, gk.Comparison, gk.Trajectory])
+def test_files_that_are_missing(kind, tmp_path):
+    for name in ("absent.json", "absent.json.gz", "absent.npz"):
+        with pytest.raises(ValueError, match=rf"^{kind.__name__}\.load: .*{name}: no such file$"):
+            kind.load(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}\.load: .*: not a file$"):
+        kind.load(tmp_path)

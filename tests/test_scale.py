@@ -324,3 +324,39 @@ def test_texts():
     assert "norm 5, clipped by 0.2, 109 binades to overflow" in repr(record)
     assert "\x1b" not in repr(gk.LossScaler().step({"a\x1b[31m": BAD.copy()}))
     assert record.to_frame().loc[0, "norm"] == 5.0
+
+
+@pytest.mark.parametrize("stats", [3, {"weight": gk.measure(np.ones(3))}])
+def test_statistics_that_are_none(stats):
+    got = type(stats).__name__
+    with pytest.raises(
+        TypeError, match=rf"^LossScaler\.from_stats: stats must be a TensorStats, .*, got {got}; measure"
+    ):
+        gk.LossScaler.from_stats(stats, "float16")
+
+
+@pytest.mark.parametrize(
+    "records, what", [([1], r"records\[0\] must be a StepRecord"), (1, "records must be an iterable")]
+)
+def test_records_that_are_none(records, what):
+    with pytest.raises(TypeError, match=rf"^LossScaler\.replay: {what}.*, got int$"):
+        gk.LossScaler().replay(records)
+
+
+@pytest.mark.parametrize("state", [None, 3, ["scale"]])
+def test_a_state_that_is_no_mapping(state):
+    with pytest.raises(TypeError, match=r"^LossScaler\.load_state_dict: the state must be a mapping, as "):
+        gk.LossScaler().load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("grads", "options", "words"),
+    [
+        ([np.ones(2)], {"max_norm": -1}, "max_norm must not be negative, got -1"),
+        ([np.ones(2)], {"p": 3}, "p must be 1, 2 or inf, got 3"),
+        ([3], {}, r"grads\[0\]: not an array, got int"),
+    ],
+)
+def test_a_step_is_refused_by_its_own_name(grads, options, words):
+    with pytest.raises((TypeError, ValueError), match=rf"^LossScaler\.step: {words}$"):
+        gk.LossScaler().step(grads, **options)

@@ -264,3 +264,26 @@ def test_a_norm_that_the_kernels_lack_is_summed_on_the_host(device, p):
     assert norm == pytest.approx(sum((abs(host) ** p).sum() for host in hosts) ** (1 / p), rel=1e-14)
     for host, array in zip(hosts, there, strict=True):
         np.testing.assert_allclose(array.to_host(), host / norm, rtol=1e-6)
+
+
+LINEAR = torch.nn.Linear(2, 2)
+NO_PARAMETERS = [
+    (lambda: [np.ones(3)], r"parameters\[0\] must be a torch.Tensor, got ndarray"),
+    (lambda: [LINEAR.weight, None], r"parameters\[1\] must be a torch.Tensor, got NoneType"),
+    (LINEAR.named_parameters, r"parameters\[0\] must be a torch.Tensor, got a pair; give parameters\(\)"),
+    (lambda: LINEAR, r"parameters must be a tensor or an iterable of tensors, got Linear; give its parameters\(\)"),
+    (lambda: torch.nn.Sequential(LINEAR), r"parameters\[0\] must be a torch.Tensor, got Linear"),
+]
+
+
+@pytest.mark.parametrize("parameters, what", NO_PARAMETERS)
+def test_parameters_that_are_none(parameters, what):
+    for strict in (False, True):
+        with pytest.raises(TypeError, match=f"^clip_grad_norm_: {what}"):
+            gkt.clip_grad_norm_(parameters(), 1.0, strict_torch=strict)
+    with pytest.raises(TypeError, match=f"^clip_grad_value_: {what}"):
+        gkt.clip_grad_value_(parameters(), 1.0)
+    with pytest.raises(
+        TypeError, match=r"^get_total_norm: tensors must be a tensor or an iterable of tensors, got Linear$"
+    ):
+        gkt.get_total_norm(LINEAR)

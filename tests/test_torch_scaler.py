@@ -253,3 +253,17 @@ def test_disabled_it_does_nothing():
     if not torch.cuda.is_available():
         with pytest.warns(UserWarning, match="CUDA is not available"):
             assert not GradScaler().is_enabled()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("init_scale", 3.0), ("init_scale", "a"), ("growth_factor", 1.0), ("backoff_factor", 1.0), ("growth_interval", 0)],
+)
+def test_arguments_are_refused_by_their_names(name, value):
+    with pytest.raises((TypeError, ValueError), match=f"^GradScaler: {name} must be "):
+        GradScaler("cpu", **{name: value})
+
+
+def test_a_state_that_is_no_mapping():
+    with pytest.raises(TypeError, match=r"^GradScaler\.load_state_dict: the state must be a mapping"):
+        GradScaler("cpu").load_state_dict(3)

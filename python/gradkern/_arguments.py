@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +128,50 @@ def seed_of(value: Any, function: str) -> int:
     if not 0 <= found < 2**64:
         raise ValueError(f"{function}: seed must be between 0 and 2**64 - 1, got {found}")
     return found
+
+
+def generator_of(seed: Any, function: str) -> np.random.Generator:
+    """Return NumPy's generator of a seed, or the generator that is given in its place.
+
+    Raises
+    ------
+    TypeError
+        If the seed is nothing that NumPy takes for one.
+    ValueError
+        If it is negative.
+    """
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        positive_integer(seed, function, "seed", least=0)
+        raise
+
+
+def path_of(value: Any, function: str, instead: str = "") -> Path:
+    """Return a path that is given as text or as a path; `instead` says what takes something else.
+
+    Raises
+    ------
+    TypeError
+        If the argument is neither.
+    """
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise TypeError(f"{function}: path must be a str or a Path, got {type(value).__name__}{instead and '; '}{instead}")
+
+
+def check_callback(value: Any, function: str, name: str, switch: bool = False) -> None:
+    """Refuse what is neither callable nor None, nor, where it is a switch too, a bool.
+
+    Raises
+    ------
+    TypeError
+        If the argument is none of these.
+    """
+    if value is None or callable(value) or (switch and isinstance(value, bool | np.bool_)):
+        return
+    wanted = "a bool, a callable or None" if switch else "a callable or None"
+    raise TypeError(f"{function}: {name} must be {wanted}, got {' '.join(repr(value).split())[:60]}")
 
 
 def text_or_none(value: Any, function: str, name: str) -> str | None:

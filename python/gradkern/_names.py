@@ -28,6 +28,10 @@ class Numbered(Sequence[str]):
     def __len__(self) -> int:
         return len(self._numbers)
 
+    def put_into(self, form: str) -> Numbered:
+        """Return the same numbers in another form."""
+        return Numbered(self._numbers, form)
+
 
 @dataclass
 class Numerous:

@@ -58,6 +58,8 @@ def read(path: Path, key: str, kind: str, build: Callable[[dict[str, Any]], T], 
     ValueError
         If the file is missing or damaged, or holds something else.
     """
+    if not path.is_file():
+        raise ValueError(f"{kind}.load: {path}: {'not a file' if path.exists() else 'no such file'}")
     try:
         fields = json.loads(_text(path, key))
         found = fields.pop(key, None) if isinstance(fields, dict) else None

@@ -13,16 +13,20 @@ COUNTS = ("interval", "hysteresis")
 TALLIES = ("clean", "overflows", "steps")
 
 
-def checked(given: Mapping[str, Any], function: str, scale: str) -> dict[str, Any]:
-    """Return a state of which every entry is what it should be; `scale` is what the caller calls the scale.
+def checked(given: Mapping[str, Any], function: str, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a state of which every entry is what it should be; `names` are the caller's own, where they differ.
 
     Raises
     ------
     TypeError
-        If an entry is no number.
+        If it is no mapping, or an entry is no number.
     ValueError
         If an entry is missing, unknown, no power of two or out of range; names it.
     """
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"{function}: the state must be a mapping, as state_dict returns it, got {type(given).__name__}"
+        )
     known = (*POWERS, *COUNTS, *TALLIES)
     wrong = [f"no {name}" for name in known if name not in given]
     wrong += [f"an unknown entry {name!r}" for name in given if name not in known]
@@ -30,22 +34,22 @@ def checked(given: Mapping[str, Any], function: str, scale: str) -> dict[str, An
         raise ValueError(f"{function}: the state has {wrong[0]}")
     state: dict[str, Any] = {}
     for name in POWERS:
-        state[name] = math.ldexp(1.0, log2_of_scale(given[name], function, scale if name == "scale" else name))
+        state[name] = math.ldexp(1.0, log2_of_scale(given[name], function, names.get(name, name)))
     for name in COUNTS:
-        state[name] = positive_integer(given[name], function, name)
+        state[name] = positive_integer(given[name], function, names.get(name, name))
     for name in TALLIES:
-        state[name] = positive_integer(given[name], function, name, least=0)
-    _check_ranges(state, function, scale)
+        state[name] = positive_integer(given[name], function, names.get(name, name), least=0)
+    _check_ranges(state, function, names)
     return state
 
 
-def _check_ranges(state: Mapping[str, Any], function: str, scale: str) -> None:
+def _check_ranges(state: Mapping[str, Any], function: str, names: Mapping[str, str]) -> None:
     if state["growth"] < 2:
-        raise ValueError(f"{function}: growth must be at least 2, got {state['growth']:g}")
+        raise ValueError(f"{function}: {names.get('growth', 'growth')} must be at least 2, got {state['growth']:g}")
     if state["backoff"] > 0.5:
-        raise ValueError(f"{function}: backoff must be at most 0.5, got {state['backoff']:g}")
+        raise ValueError(f"{function}: {names.get('backoff', 'backoff')} must be at most 0.5, got {state['backoff']:g}")
     if state["floor"] > state["ceiling"]:
         raise ValueError(f"{function}: floor {state['floor']:g} is above ceiling {state['ceiling']:g}")
     if not state["floor"] <= state["scale"] <= state["ceiling"]:
         ends = f"floor {state['floor']:g} and ceiling {state['ceiling']:g}"
-        raise ValueError(f"{function}: {scale} must lie between {ends}, got {state['scale']:g}")
+        raise ValueError(f"{function}: {names.get('scale', 'scale')} must lie between {ends}, got {state['scale']:g}")

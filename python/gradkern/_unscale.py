@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradkern._text import printable
-from gradkern.clip import clip_by_global_norm
+from gradkern.clip import clip_together
 from gradkern.clip_result import ClipResult
 from gradkern.errors import NonFiniteError
 from gradkern.fit import headroom
@@ -36,15 +36,16 @@ class Outcome:
 
 
 def unscale(
-    grads: Any, scale: float, max_norm: float | None = None, p: float = 2, format: FormatLike | None = None
-) -> Outcome:
+    grads: Any, scale: float, max_norm: float | None = None, p: float = 2, format: FormatLike | None = None, *,
+    function: str,
+) -> Outcome:  # fmt: skip
     """Divide gradients by the scale in place, check and clip them; nothing is written if one is not finite."""
     computed = None if format is None else finfo(format)
     if isinstance(grads, Iterator):
         grads = list(grads)  # a generator gives its arrays once
-    result = clip_by_global_norm(grads, max_norm, p=p, scale=scale, nonfinite="skip")
+    result = clip_together(grads, max_norm, p, scale, function=function)
     if result.skipped and scale < 1:
-        _refuse_to_enlarge(result, clip_by_global_norm(grads, None, nonfinite="skip"))
+        _refuse_to_enlarge(result, clip_together(grads, None, 2, 1.0, function=function))
     counts = {name: found.count for name, found in result.nonfinite.items()}
     tensor = next(iter(counts), None)
     margin = headroom(result.amax, computed) if computed and result.amax else result.margin

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradkern import _core
-from gradkern._arguments import log2_of_scale
+from gradkern._arguments import check_callback, log2_of_scale
 from gradkern._arrays import Bits, read
 from gradkern._backend import takes_device
 from gradkern.activation import activation_code
@@ -142,6 +142,7 @@ def probe(
     """
     a = _arithmetic(arithmetic)
     log2_of_scale(scale, "probe")
+    check_callback(progress, "probe", "progress")
     if keep not in ("reports", "tensors"):
         raise ValueError(f"probe: keep must be 'reports' or 'tensors', got {keep!r}")
     if given_both(loss, target, grad_output):

@@ -78,7 +78,14 @@ def clip_by_global_norm(
     >>> gk.clip_by_global_norm(grads, 1.0).coefficient
     0.2
     """
-    function = "clip_by_global_norm"
+    return clip_together(arrays, max_norm, p, scale, eps, nonfinite, out)
+
+
+def clip_together(
+    arrays: Any, max_norm: float | None, p: float, scale: float, eps: float = 0.0, nonfinite: str = "skip",
+    out: Any = None, function: str = "clip_by_global_norm",
+) -> ClipResult:  # fmt: skip
+    """Do what `clip_by_global_norm` does for a function of another name, which messages begin with."""
     check_policy(nonfinite, function)
     most = None if max_norm is None else limit(max_norm, function, "max_norm")
     added = limit(eps, function, "eps")

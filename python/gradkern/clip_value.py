@@ -84,7 +84,10 @@ def clip_by_value(
     function = "clip_by_value"
     check_policy(nonfinite, function)
     least, most = number(low, function, "low"), number(high, function, "high")
-    if not least <= most:
+    for name, bound in (("low", least), ("high", most)):
+        if math.isnan(bound):
+            raise ValueError(f"{function}: {name} must not be NaN")
+    if least > most:
         raise ValueError(f"{function}: low must not be above high, got {low} and {high}")
     found = survey(arrays, 2, 1.0, function, out)
     units = found.group._units

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
-from gradkern._arguments import text_or_none
+from gradkern._arguments import check_callback, text_or_none
 from gradkern.arithmetic import Arithmetic, ArithmeticLike, arithmetic
 from gradkern.chain import Progress, probe
 from gradkern.compared_pair import ComparedPair, ComparedRun, Divergence
@@ -89,6 +89,7 @@ def compare(
     """
     for name in _OURS.keys() & probe_options.keys():
         raise TypeError(f"compare: there is no argument {name!r}; give {_OURS[name]}")
+    check_callback(progress, "compare", "progress")
     first, *others = _runs(arithmetics, against, device)
     stages = _Stages(progress, 1 + 2 * len(others))
 
@@ -139,6 +140,10 @@ def _is_one_run(value: Any) -> bool:
 
 def _runs(arithmetics: Any, against: Any, device: Any) -> list[_Spec]:
     """Return arithmetic and device of every run, the reference first."""
+    if not _is_one_run(arithmetics) and not isinstance(arithmetics, Iterable):
+        raise TypeError(f"compare: arithmetics must be a sequence of arithmetics, got {type(arithmetics).__name__}")
+    if device is not None and not isinstance(device, Iterable):
+        raise TypeError(f"compare: device must be a string, a sequence of them or None, got {type(device).__name__}")
     given = [arithmetics] if _is_one_run(arithmetics) else list(arithmetics)
     if device is None or isinstance(device, str):
         runs = [_spec(run, device, "arithmetics") for run in given]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from gradkern._arguments import log2_of_scale, number, positive_integer
+from gradkern._arguments import check_callback, log2_of_scale, number, positive_integer
 from gradkern._backend import takes_device
 from gradkern._descent import Clip, Descent
 from gradkern.arithmetic import STORAGE_FORMATS, ArithmeticLike
@@ -149,6 +149,8 @@ def descend(
     first = positive_integer(start, "descend", "start", least=0)
     if keep not in ("steps", "reports"):
         raise ValueError(f"descend: keep must be 'steps' or 'reports', got {keep!r}")
+    check_callback(callback, "descend", "callback")
+    check_callback(progress, "descend", "progress")
     how, clipping = _clipping(clip)
     scaling = _scaling(scaler)
     rate_of(lr, 1.0 if isinstance(scaling, LossScaler) else scaling, "descend")

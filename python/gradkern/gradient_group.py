@@ -15,13 +15,14 @@ from gradkern._arrays import _to_numpy as to_numpy
 from gradkern._device import is_on_device
 from gradkern._device_group import device_units
 from gradkern._frameworks import is_jax, is_plain_torch, is_torch, plain_torch_view
-from gradkern._names import Numerous
+from gradkern._names import Numbered, Numerous
 from gradkern._overlap import Units, untangle
 from gradkern.formats import format_ids
 from gradkern.named_arrays import _flat as flat
 from gradkern.named_arrays import _is_array as is_array
 
 NORMS = {1: 0, 2: 1, float("inf"): 2}
+_OF_GRADS = ("clip_adaptive", "LossScaler.step")  # functions that call their arrays so
 READ_ONLY = object()  # in place of out: nothing is to be written
 _IDS: dict[int, int] = {number: format_ids()[name] for number, (_, name) in TYPE_NUMBERS.items()}
 
@@ -51,6 +52,15 @@ def named(arrays: Any, function: str) -> tuple[Sequence[str], list[Any]]:
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise ValueError(f"{function}: two arrays are named {twice!r}")
     return names, [value for _, value in pairs]
+
+
+def labels(arrays: Any, names: Sequence[str], argument: str) -> Sequence[str]:
+    """Return what messages call the arrays of an argument: by its name where they have none of their own."""
+    if is_array(arrays):
+        return [argument]
+    if isinstance(names, Numbered) and not isinstance(arrays, Numerous):
+        return names.put_into(argument + "[{}]")
+    return names
 
 
 def writable_view(value: Any, function: str, name: str, place: str = "the host") -> Any:
@@ -88,11 +98,11 @@ def writable_view(value: Any, function: str, name: str, place: str = "the host")
 class Views(Sequence[NDArray[Any]]):
     """Arrays that can be viewed by NumPy, viewed when they are asked for."""
 
-    def __init__(self, values: list[Any], names: Sequence[str], function: str) -> None:
-        self._values, self._names, self._function = values, names, function
+    def __init__(self, values: list[Any], labels: Sequence[str], function: str) -> None:
+        self._values, self._labels, self._function = values, labels, function
 
     def __getitem__(self, index: Any) -> Any:
-        return writable_view(self._values[index], self._function, self._names[index])
+        return writable_view(self._values[index], self._function, self._labels[index])
 
     def __len__(self) -> int:
         return len(self._values)
@@ -154,6 +164,7 @@ class GradientGroup:
         self._given = arrays
         names, self._values = named(arrays, function)
         self.names: Sequence[str] = list(names) if keeps else names
+        self._labels = labels(arrays, names, "grads" if function in _OF_GRADS else "arrays")
         self._result: Callable[[], Any] = lambda: arrays
         if out is READ_ONLY:
             self._units = self._read_only(function)
@@ -178,18 +189,18 @@ class GradientGroup:
         tensor_type = None if keeps else getattr(sys.modules.get("torch"), "Tensor", None)
         core = _core.ClipGroup.in_place(self._values, _IDS, tensor_type)
         if core is not None and not core.overlap():
-            return Units.direct(core, Views(self._values, self.names, function))
+            return Units.direct(core, Views(self._values, self._labels, function))
         if any(map(is_on_device, self._values)):
-            return device_units(self._values, self.names, function)
-        views = [writable_view(value, function, name) for name, value in zip(self.names, self._values, strict=True)]
+            return device_units(self._values, self._labels, function)
+        views = [writable_view(value, function, name) for name, value in zip(self._labels, self._values, strict=True)]
         core = _core.ClipGroup.in_place(views, _IDS, None)
         if core is not None and not core.overlap():
             return Units.direct(core, views)
-        return untangle(views, self.names, function)
+        return untangle(views, self._labels, function)
 
     def _read(self, function: str) -> list[Bits]:
-        found = [read_in_place(v, f"{function}: {name}") for name, v in zip(self.names, self._values, strict=True)]
-        check_places(function, zip(self.names, found, strict=True), numbers=False)
+        found = [read_in_place(v, f"{function}: {name}") for name, v in zip(self._labels, self._values, strict=True)]
+        check_places(function, zip(self._labels, found, strict=True), numbers=False)
         return found
 
     def _read_only(self, function: str) -> Units:
@@ -210,11 +221,14 @@ class GradientGroup:
             names, owners = named(out, function)
             if list(names) != list(self.names):
                 raise ValueError(f"{function}: out must have the arrays' names {self.names[:5]}, got {names[:5]}")
-            for name, owner, target, source in zip(names, owners, targets, bits, strict=True):
-                view = writable_view(owner, f"{function}: out", name, source.place)
+            called = labels(out, names, "out")
+            if called is names:
+                called = [f"out: {name}" for name in names]
+            for label, owner, target, source in zip(called, owners, targets, bits, strict=True):
+                view = writable_view(owner, function, label, source.place)
                 if view.dtype != target.dtype or view.shape != target.shape:
                     raise ValueError(
-                        f"{function}: out: {name} must have dtype {target.dtype} and shape {target.shape}, "
+                        f"{function}: {label} must have dtype {target.dtype} and shape {target.shape}, "
                         f"got {view.dtype} and {view.shape}"
                     )
                 back.append((view, Ellipsis, target))

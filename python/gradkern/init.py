@@ -1,7 +1,8 @@
 """Weight initialisations. Each returns a float64 array (n_out, n_in) from NumPy's PCG64 generator and a seed.
 
 ``n_out`` and ``n_in`` are at least 1, ``gain`` multiplies, ``seed`` is an integer or a ``numpy.random.Generator``, which goes
-on. A size that is no integer and a gain that is no number are a TypeError, a size below 1 is a ValueError.
+on. A size or seed that is no integer and a gain that is no number are a TypeError, a size below 1 and a negative seed a
+ValueError.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gradkern._arguments import number, positive_integer
+from gradkern._arguments import generator_of, number, positive_integer
 from gradkern.activation import activation_code
 
 Weight = NDArray[np.float64]
@@ -27,25 +28,23 @@ def _checked(draw: Draw) -> Draw:
     @wraps(draw)
     def checked(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
         sizes = (positive_integer(n, draw.__name__, name) for n, name in ((n_out, "n_out"), (n_in, "n_in")))
-        return draw(*sizes, gain=number(gain, draw.__name__, "gain"), seed=seed)
+        return draw(*sizes, gain=number(gain, draw.__name__, "gain"), seed=generator_of(seed, draw.__name__))
 
     return cast("Draw", checked)
-
-
-def _generator(seed: Any) -> np.random.Generator:
-    return seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
 
 
 @_checked
 def normal(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
     """N(0, gain^2)."""
-    return gain * _generator(seed).standard_normal((n_out, n_in))
+    drawn: Weight = seed.standard_normal((n_out, n_in))
+    return gain * drawn
 
 
 @_checked
 def uniform(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
     """U(-gain, gain)."""
-    return gain * _generator(seed).uniform(-1.0, 1.0, (n_out, n_in))
+    drawn: Weight = seed.uniform(-1.0, 1.0, (n_out, n_in))
+    return gain * drawn
 
 
 @_checked
@@ -81,7 +80,7 @@ def lecun_normal(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> 
 @_checked
 def orthogonal(n_out: int, n_in: int, *, gain: float = 1.0, seed: Any = 0) -> Weight:
     """Gain times a Haar-distributed matrix with orthonormal rows or columns: Saxe, McClelland, Ganguli 2014."""
-    gaussian = _generator(seed).standard_normal((max(n_out, n_in), min(n_out, n_in)))
+    gaussian = seed.standard_normal((max(n_out, n_in), min(n_out, n_in)))
     q, r = np.linalg.qr(gaussian)
     q = q * np.sign(np.diag(r))
     return gain * np.ascontiguousarray(q if n_out >= n_in else q.T)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from gradkern._arguments import log2_of_scale
+from gradkern._arguments import check_callback, log2_of_scale
 from gradkern._arrays import read_in_place
 from gradkern._backend import takes_device
 from gradkern._progress import byte_bar
@@ -97,6 +97,7 @@ def measure_many(
         If the file cannot be read; names the tensor.
     """
     exponent = -log2_of_scale(scale, "measure_many")
+    check_callback(progress, "measure_many", "progress", switch=True)
     if isinstance(arrays, ChainReport):
         if exponent:
             raise ValueError(f"measure_many: scale must be 1 for a report, whose gradients know theirs, got {scale}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gradkern._arguments import finite, positive_integer
+from gradkern._arguments import finite, generator_of, path_of, positive_integer
 from gradkern._arrays import Bits, read, same_kind
 from gradkern._text import arrowed
 from gradkern.activation import activation_code
@@ -170,10 +170,10 @@ class MLP:
         Raises
         ------
         TypeError
-            If a size is no integer, or gain or bias_std no number.
+            If a size or the seed is no integer, or gain or bias_std no number.
         ValueError
-            If a size is below 1, there are fewer than two widths, gain is not finite, bias_std is negative or not finite, or a
-            name is unknown.
+            If a size is below 1, there are fewer than two widths, gain is not finite, bias_std is negative or not finite, the
+            seed is negative, or a name is unknown.
         """
         if widths is None:
             depth, width = (positive_integer(n, "MLP.random", name) for n, name in ((depth, "depth"), (width, "width")))
@@ -185,7 +185,7 @@ class MLP:
         if init not in INITIALISATIONS:
             raise ValueError(f"MLP.random: init must be one of {', '.join(INITIALISATIONS)}, got {init!r}")
         gain, bias_std = finite(gain, "MLP.random", "gain"), finite(bias_std, "MLP.random", "bias_std", negative=False)
-        generator = np.random.default_rng(seed)
+        generator = generator_of(seed, "MLP.random")
         layers = []
         for index, (n_in, n_out) in enumerate(pairwise(sizes)):
             weight = INITIALISATIONS[init](n_out, n_in, gain=gain, seed=generator)
@@ -212,10 +212,13 @@ class MLP:
         ------
         ModelFileError
             If the file is missing, truncated or not a model, or its layers do not chain; names the tensor.
+        TypeError
+            If path is none, but a state dict itself, say.
         """
         from gradkern.model_file import load_layers
 
-        return cls(load_layers(Path(path), activation, output_activation))
+        instead = "weights in memory go into MLP([Dense(weight, bias, activation), ...])"
+        return cls(load_layers(path_of(path, "MLP.load", instead), activation, output_activation))
 
     def save(self, path: str | Path) -> None:
         """Write a .safetensors or .npz file, by its ending, with the activations beside the weights."""

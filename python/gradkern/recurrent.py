@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradkern._arguments import finite, positive_integer
+from gradkern._arguments import finite, generator_of, path_of, positive_integer
 from gradkern._arrays import Bits
 from gradkern.activation import activation_code
 from gradkern.init import INITIALISATIONS
@@ -99,7 +99,8 @@ class RNN:
         Raises
         ------
         TypeError, ValueError
-            If a size is no integer or below 1, a gain or bias_std no finite number, bias_std negative, or a name unknown.
+            If a size is no integer or below 1, a gain or bias_std no finite number, bias_std negative, the seed no integer or
+            negative, or a name unknown.
         """
         for argument, name in (("init", init), ("input_init", input_init)):
             if name not in INITIALISATIONS:
@@ -110,7 +111,7 @@ class RNN:
         )
         gain, input_gain = finite(gain, "RNN.random", "gain"), finite(input_gain, "RNN.random", "input_gain")
         bias_std = finite(bias_std, "RNN.random", "bias_std", negative=False)
-        generator = np.random.default_rng(seed)
+        generator = generator_of(seed, "RNN.random")
         recurrent = INITIALISATIONS[init](hidden, hidden, gain=gain, seed=generator)
         from_input = INITIALISATIONS[input_init](hidden, inputs, gain=input_gain, seed=generator)
         bias = bias_std * generator.standard_normal(hidden) if bias_std else np.zeros(hidden)
@@ -132,10 +133,13 @@ class RNN:
         ------
         ModelFileError
             If the file is missing, truncated, or holds no or more than one such layer.
+        TypeError
+            If path is none, but a state dict itself, say.
         """
         from gradkern.model_file import load_recurrent
 
-        return load_recurrent(Path(path), activation)
+        instead = "weights in memory go into RNN(recurrent_weight, input_weight, bias)"
+        return load_recurrent(path_of(path, "RNN.load", instead), activation)
 
     def save(self, path: str | Path) -> None:
         """Write a .safetensors or .npz file, by its ending, with the names of torch.nn.RNN."""

@@ -72,7 +72,7 @@ class LossScaler:
             "scale": initial, "growth": growth, "backoff": backoff, "interval": interval, "floor": floor,
             "ceiling": ceiling, "hysteresis": hysteresis, "clean": 0, "overflows": 0, "steps": 0,
         }  # fmt: skip
-        self._state = checked(settings, "LossScaler", "initial")
+        self._state = checked(settings, "LossScaler", {"scale": "initial"})
 
     @property
     def scale(self) -> float:
@@ -116,7 +116,7 @@ class LossScaler:
         TypeError, ValueError
             As `clip_by_global_norm` does; the scaler is as it was.
         """
-        return self.after(unscale(grads, self.scale, max_norm, p, format))
+        return self.after(unscale(grads, self.scale, max_norm, p, format, function="LossScaler.step"))
 
     def after(self, outcome: Outcome) -> StepRecord:
         """Choose the next scale after gradients were unscaled elsewhere; `step` does both."""
@@ -167,11 +167,19 @@ class LossScaler:
 
         Raises
         ------
+        TypeError
+            If records is no iterable, or one is no `StepRecord`.
         ValueError
             If a record is not what this scaler would have done; names the step. The scaler stays at it.
         """
+        if not isinstance(records, Iterable):
+            raise TypeError(
+                f"LossScaler.replay: records must be an iterable of StepRecord, got {type(records).__name__}"
+            )
         states = []
-        for record in records:
+        for i, record in enumerate(records):
+            if not isinstance(record, StepRecord):
+                raise TypeError(f"LossScaler.replay: records[{i}] must be a StepRecord, got {type(record).__name__}")
             self._expect(record, "starts", record.scale)
             self._advance(record.skipped)
             self._expect(record, "goes on", record.next_scale)
@@ -194,11 +202,11 @@ class LossScaler:
         Raises
         ------
         TypeError
-            If an entry is no number.
+            If the state is no mapping, or an entry is no number.
         ValueError
             If an entry is missing, unknown, no power of two or out of range; names it. The scaler is as it was.
         """
-        self._state = checked(state, "LossScaler.load_state_dict", "scale")
+        self._state = checked(state, "LossScaler.load_state_dict", {})
 
     @classmethod
     def from_stats(cls, stats: _HasWindow, format: FormatLike, lose: float = 1e-3, **options: Any) -> LossScaler:
@@ -221,9 +229,16 @@ class LossScaler:
 
         Raises
         ------
+        TypeError
+            If stats is none of these.
         ValueError
             If no scale serves all tensors; names those that conflict, and the formats that would fit.
         """
+        if not callable(getattr(stats, "loss_scale_window", None)):
+            raise TypeError(
+                "LossScaler.from_stats: stats must be a TensorStats, a StatsTable or a ChainReport, got "
+                f"{type(stats).__name__}; measure or measure_many makes one of arrays, StatsTable one of a dict of TensorStats"
+            )
         window = stats.loss_scale_window(format, lose)
         if not window.exists or window.best is None:
             raise ValueError(f"LossScaler.from_stats: {window.why}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from gradkern._arguments import positive_integer
+from gradkern._arguments import check_callback, positive_integer
 from gradkern._progress import Callback, count_bar
 from gradkern.sweep_file import Journal
 from gradkern.sweep_grid import Grid
@@ -74,6 +74,7 @@ def sweep(
             f"sweep: executor must have submit, as those of concurrent.futures, got {type(executor).__name__}"
         )
     in_flight = positive_integer(in_flight, "sweep", "in_flight")
+    check_callback(progress, "sweep", "progress", switch=True)
     journal, finished = Journal(path), False
     try:
         with count_bar(progress, len(points), "sweeping") as tell:

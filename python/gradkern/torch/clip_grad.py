@@ -27,19 +27,29 @@ from gradkern.torch._as_torch import clip_as_torch
 Tensors = torch.Tensor | Iterable[torch.Tensor]
 
 
-def _listed(tensors: Tensors, name: str) -> list[torch.Tensor]:
+def _listed(tensors: Tensors, function: str, name: str) -> list[torch.Tensor]:
     """Return the tensors of an iterable, which may be a generator, or the one tensor."""
     if isinstance(tensors, torch.Tensor):
         return [tensors]
+    if not isinstance(tensors, Iterable):
+        instead = f"; give its {name}()" if name == "parameters" and isinstance(tensors, torch.nn.Module) else ""
+        raise TypeError(
+            f"{function}: {name} must be a tensor or an iterable of tensors, got {type(tensors).__name__}{instead}"
+        )
     found = list(tensors)
     if not found and isinstance(tensors, types.GeneratorType):
         warnings.warn(f"`{name}` is an empty generator, no gradient clipping will occur.", stacklevel=3)
     return found
 
 
-def _gradients(parameters: list[torch.Tensor]) -> Numerous:
+def _gradients(parameters: list[torch.Tensor], function: str) -> Numerous:
     """Gradients by name; parameters without one are left out."""
-    return Numerous.of([p.grad for p in parameters], "parameters[{}].grad")
+    try:
+        return Numerous.of([p.grad for p in parameters], "parameters[{}].grad")
+    except AttributeError:
+        i, wrong = next((i, p) for i, p in enumerate(parameters) if not hasattr(p, "grad"))
+        kind = "a pair; give parameters(), not named_parameters()" if isinstance(wrong, tuple) else type(wrong).__name__
+        raise TypeError(f"{function}: parameters[{i}] must be a torch.Tensor, got {kind}") from None
 
 
 def _order(norm_type: Any, function: str) -> float:
@@ -142,11 +152,10 @@ def clip_grad_norm_(
     ValueError
         If max_norm is negative or NaN, or norm_type is not positive.
     TypeError
-        If a gradient is no dense floating-point tensor, or they do not lie in one place: the CPU or one device, there
-        C-contiguous.
+        If one is no parameter, a gradient is no dense floating-point tensor, or they do not lie in one place: the CPU or one
+        device, there C-contiguous.
     """
-    listed = _listed(parameters, "parameters")
-    grads = _gradients(listed)
+    grads = _gradients(_listed(parameters, "clip_grad_norm_", "parameters"), "clip_grad_norm_")
     if strict_torch:
         return clip_as_torch(grads.values, max_norm, norm_type, error_if_nonfinite)
     bound = _bound(max_norm, "clip_grad_norm_", "max_norm")
@@ -171,11 +180,11 @@ def clip_grad_value_(parameters: Tensors, clip_value: float, foreach: bool | Non
     ValueError
         If clip_value is negative or NaN.
     TypeError
-        If a gradient is no dense floating-point tensor, or they do not lie in one place: the CPU or one device, there
-        C-contiguous.
+        If one is no parameter, a gradient is no dense floating-point tensor, or they do not lie in one place: the CPU or one
+        device, there C-contiguous.
     """
     bound = _bound(clip_value, "clip_grad_value_", "clip_value")
-    grads = _gradients(_listed(parameters, "parameters"))
+    grads = _gradients(_listed(parameters, "clip_grad_value_", "parameters"), "clip_grad_value_")
     if grads.values and bound < math.inf:
         clip_by_value(grads, -bound, bound, nonfinite="propagate")
 
@@ -212,5 +221,5 @@ def get_total_norm(
         If a tensor is no dense floating-point tensor, or they do not lie in one place: the CPU or one device, there
         C-contiguous.
     """
-    named = Numerous.of(_listed(tensors, "tensors"), "tensors[{}]")
+    named = Numerous.of(_listed(tensors, "get_total_norm", "tensors"), "tensors[{}]")
     return _clip(named, math.inf, norm_type, error_if_nonfinite, "get_total_norm")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
+from gradkern._arguments import number
+from gradkern._scaler_state import checked
 from gradkern._unscale import Outcome, together, unscale
 from gradkern.errors import LossScaleFloorError
 from gradkern.scale import LossScaler
@@ -17,6 +19,7 @@ _ENTRIES = {
     "scale": "scale", "growth_factor": "growth", "backoff_factor": "backoff", "growth_interval": "interval",
     "_growth_tracker": "clean",
 }  # fmt: skip
+_NAMES = {ours: theirs for theirs, ours in _ENTRIES.items()}
 
 
 class GradScaler:
@@ -68,10 +71,12 @@ class GradScaler:
         if enabled and device == "cuda" and not torch.cuda.is_available():
             warnings.warn("GradScaler is enabled, but CUDA is not available. Disabling.", stacklevel=2)
             self._enabled = False
-        ceiling = max(2.0**24, float(init_scale)) if ceiling is None else ceiling
-        self._scaler = LossScaler(
-            init_scale, growth_factor, backoff_factor, growth_interval, floor, ceiling, hysteresis
-        )
+        ceiling = max(2.0**24, number(init_scale, "GradScaler", "init_scale")) if ceiling is None else ceiling
+        self._scaler = LossScaler()
+        self._set(
+            {**_NAMES, "scale": "init_scale"}, scale=init_scale, growth=growth_factor, backoff=backoff_factor,
+            interval=growth_interval, floor=floor, ceiling=ceiling, hysteresis=hysteresis,
+        )  # fmt: skip
         self._found: dict[int, Outcome] = {}
         self._stepped: set[int] = set()
         self.record: StepRecord | None = None
@@ -112,7 +117,7 @@ class GradScaler:
         if half:
             raise ValueError(f"Attempting to unscale FP16 gradients: {half[0]}; keep parameters in float32.")
         with torch.no_grad():
-            self._found[id(optimizer)] = unscale(grads, self.get_scale())
+            self._found[id(optimizer)] = unscale(grads, self.get_scale(), function="GradScaler.unscale_")
 
     def step(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> float | None:
         """Unscale, unless `unscale_` has, and step the optimizer if every gradient is finite; gives back what it does.
@@ -166,8 +171,8 @@ class GradScaler:
             self.record = error.record
             raise
 
-    def _set(self, **entries: Any) -> None:
-        self._scaler.load_state_dict({**self._scaler.state_dict(), **entries})
+    def _set(self, names: Mapping[str, str] = _NAMES, **entries: Any) -> None:
+        self._scaler.load_state_dict(checked({**self._scaler.state_dict(), **entries}, "GradScaler", names))
 
     def get_scale(self) -> float:
         """Return the scale; 1.0 if disabled."""
@@ -217,7 +222,7 @@ class GradScaler:
         RuntimeError
             If it is empty, as a disabled scaler's is.
         TypeError
-            If an entry is no number; names it.
+            If it is no mapping, or an entry is no number; names it.
         ValueError
             If an entry is missing, no power of two, or beyond floor and ceiling; names it.
         """
@@ -225,6 +230,11 @@ class GradScaler:
             return
         if not state_dict:
             raise RuntimeError("The source state dict is empty, possibly because it was saved from a disabled scaler.")
+        if not isinstance(state_dict, Mapping):
+            kind = type(state_dict).__name__
+            raise TypeError(
+                f"GradScaler.load_state_dict: the state must be a mapping, as state_dict returns it, got {kind}"
+            )
         missing = [name for name in _ENTRIES if name not in state_dict]
         if missing:
             raise ValueError(f"GradScaler.load_state_dict: no {missing[0]}")
