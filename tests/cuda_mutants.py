@@ -62,6 +62,12 @@ PRODUCT = mutants_of(
         "TileA::fetch(task.a, false, a_at, a_held);",
     ),
     (
+        "product: of a list, the first again",
+        "product.cu",
+        "tasks.task[Shape::together == 1 ? 0 : blockIdx.y]",
+        "tasks.task[0]",
+    ),
+    (
         "product: the swizzle of a store forgotten",
         "product_tile.hpp",
         "k * outer + (o ^ swizzle(k))};",
@@ -232,8 +238,14 @@ ELEMENTWISE = mutants_of(
     (
         "convert: the scaled value rounded to float32 first",
         "convert.cu",
-        "exact = scaled(x, args.scale);",
-        "exact = static_cast<float>(scaled(x, args.scale));",
+        "exact = scaled(x, work.scale);",
+        "exact = static_cast<float>(scaled(x, work.scale));",
+    ),
+    (
+        "convert: of a list, the first again",
+        "convert.cu",
+        "tensors[blockIdx.y]",
+        "tensors[0]",
     ),
     (
         "convert: half of a warp's largest errors",
@@ -252,8 +264,8 @@ ELEMENTWISE = mutants_of(
     (
         "convert: a group over the end of the tensor",
         "convert.cu",
-        "is_whole(begin + slot, end)",
-        "begin + slot < end",
+        "is_whole(begin + thread_anew() % 32 * group_size<T>, end)",
+        "begin + thread_anew() % 32 * group_size<T> < end",
     ),
     (
         "update: indices in the chunk for those in the tensor",

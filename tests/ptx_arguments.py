@@ -21,13 +21,17 @@ def structure(name: str, **fields: Any) -> Any:
 
 
 Mode = structure("Mode", rounding=i32, overflow=i32, subnormals=i32, seed=pointer)
-Convert = structure(
-    "ConvertArgs", size=i64, source_format=i32, format=i32, source=pointer, stored=pointer, scale=f64, mode=Mode,
-    stream=pointer, counts=pointer)  # fmt: skip
-ConvertPlan = structure("Plan", key=pointer, groups=flag, flush=flag, scaled=flag)
 UpdatePlan = structure("Plan", key=pointer, groups=flag, flush=flag)
 Scale32 = structure("Scale<float>", factor=ctypes.c_float, inverse=ctypes.c_float)
 Scale64 = structure("Scale<double>", factor=f64, inverse=f64)
+TOGETHER = 4
+ConvertOwn = structure("Own", size=i64, source=pointer, stored=pointer, key=pointer, counts=pointer)
+ConvertWork = {
+    scale: structure(
+        "Work", source_format=i32, groups=flag, flush=flag, scaled=flag, scale=f64, mode=Mode, lane_scale=scale,
+        tensors=ConvertOwn * TOGETHER)
+    for scale in (Scale32, Scale64)
+}  # fmt: skip
 Update = structure(
     "UpdateArgs", size=i64, format=i32, weight=pointer, gradient_format=i32, gradient=pointer, updated=pointer, rate=f64,
     mode=Mode, stream=pointer, counts=pointer)  # fmt: skip
@@ -52,6 +56,7 @@ TileSource = structure(
     "TileSource", data=pointer, outer_stride=i64, k_stride=i64, format=i32, bytes=i32, outer=i32, k=i32, along_outer=flag,
     vector=flag, to_tfloat32=flag)  # fmt: skip
 Product = structure("ProductTask", a=TileSource, b=TileSource, m=i32, n=i32, k=i32, tiles_n=i32, out=Epilogue)
+Products = structure("ProductTasks", task=Product * TOGETHER)
 MmaSource = structure(
     "MmaSource", data=pointer, outer_stride=i64, k_stride=i64, outer=i32, k=i32, apart=i64, advance=i64)  # fmt: skip
 Mma = structure("MmaTask", a=MmaSource, b=MmaSource, m=i32, n=i32, k=i32, out=Epilogue)

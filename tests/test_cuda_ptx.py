@@ -100,13 +100,15 @@ def test_convert(kernels, source, fmt, scale, rounding, saturate, flush, misalig
         counts = _core.convert(bits(x), c.FORMATS.index(source), bits(want), c.FORMATS.index(fmt), scale, *mode, 3)
         at, chunks = memory.allocate(want.nbytes, misaligned * want.itemsize), -(-size // CHUNK)
         partials = memory.allocate(c.ROUNDING_COUNTS.itemsize * chunks) if reports else 0
-        args = c.Convert(size, c.FORMATS.index(source), c.FORMATS.index(fmt), tensor(memory, x, misaligned), at, scale,
-                         c.Mode(*mode), 3, partials)  # fmt: skip
-        scales = (c.Scale32 if lane == "float" else c.Scale64)(scale, 1 / scale)
+        empty = c.ConvertOwn(0, 0, 0, 0, 0)
+        own = c.ConvertOwn(size, tensor(memory, x, misaligned), at, random_key(mode[3], 3), partials)
+        others = [empty] * (size % 3)  # before it, in the same launch
+        scales = c.Scale32 if lane == "float" else c.Scale64
+        work = c.ConvertWork[scales](c.FORMATS.index(source), not misaligned, flush, scale != 1, scale, c.Mode(*mode),
+                                     scales(scale, 1 / scale), (c.ConvertOwn * c.TOGETHER)(*others, own))  # fmt: skip
         name = f"{'report' if reports else 'convert'}_kernel<{fmt}, {lane}, {str(nearest).lower()}>"
-        plan = c.ConvertPlan(random_key(mode[3], 3), not misaligned, flush, scale != 1)
         grid, threads = (chunks, 512) if reports else (-(-size // (2048 if lane == "float" else 1024)), 256)
-        kernels.launch("convert", name, memory, grid, threads, args, plan, scales)
+        kernels.launch("convert", name, memory, (grid, len(others) + 1), threads, work)
         assert_same(memory.fetch(at, want.dtype, size), want, f"{name} of {size}")
         if reports:
             found = memory.fetch(partials, c.ROUNDING_COUNTS, chunks)

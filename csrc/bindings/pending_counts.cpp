@@ -13,7 +13,7 @@ PendingCounts::PendingCounts(const Place& place, executor::ConvertArgs args)
   args.counts = static_cast<ops::RoundingCounts*>(partials_->pointer());
   const Scope scope(place);
   const py::gil_scoped_release release;
-  place.check(place.table().convert(&args, place.stream), "convert");
+  place.check(place.table().convert(&args, 1, place.stream), "convert");
 }
 
 py::dict PendingCounts::fetch() {

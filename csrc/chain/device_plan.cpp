@@ -148,15 +148,29 @@ void DevicePlan::place_values(const Arithmetic& arithmetic, std::int64_t batch) 
   ones = take<std::uint8_t>(batch * container_bytes(storage));
   tables_end = bytes;
   place_arguments();
-  std::int64_t most = 0;
-  for (DeviceTensor& t : tensors) {
-    if (t.given) continue;
-    t.values = take<std::uint8_t>(t.size * container_bytes(storage));
-    most = std::max(most, t.size);
-  }
+  for (DeviceTensor& t : tensors)
+    if (!t.given) t.values = take<std::uint8_t>(t.size * container_bytes(storage));
+  place_wide(arithmetic);
+}
+
+// Values before they are rounded, of the operations in work: one after another in the same place, but the gradients of a
+// layer, which are made at once, side by side.
+void DevicePlan::place_wide(const Arithmetic& arithmetic) {
   const FormatId sum = executor::wide_format(arithmetic.accumulate), phi = executor::wide_format(storage);
-  if (!arithmetic.is_storage(sum) || !arithmetic.is_storage(phi))
-    wide = take<std::uint8_t>(most * std::max(container_bytes(sum), container_bytes(phi)));
+  const std::int64_t each = std::max(container_bytes(sum), container_bytes(phi));
+  const std::int64_t begin = bytes;
+  std::int64_t end = bytes;
+  const auto place = [&](std::initializer_list<std::int64_t> together) {
+    bytes = begin;
+    for (const std::int64_t t : together)
+      if (t >= 0 && tensor(t).rounded) tensors[at(t)].wide = take<std::uint8_t>(tensor(t).size * each);
+    end = std::max(end, bytes);
+  };
+  for (const DeviceLayer& d : layers) {
+    for (const std::int64_t alone : {d.z, d.h, d.dz}) place({alone});
+    place({d.dw, d.db, d.dh});
+  }
+  bytes = end;
 }
 
 }  // namespace gradkern::chain

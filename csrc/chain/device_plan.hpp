@@ -17,6 +17,7 @@ struct DeviceTensor {
   bool rounded;     // else what makes it makes it in storage
   bool by_pattern;  // how it is measured
   std::int64_t values = 0;
+  std::int64_t wide = 0;    // where its values lie before they are rounded
   std::int64_t counts = 0;  // of rounding on the device: one RoundingCounts per chunk
   // By pattern: how often each occurs, and the first entry that is not finite. Else its binades, and a partial result per
   // chunk.
@@ -73,7 +74,6 @@ struct DevicePlan {
   std::int64_t fetched = 0;                           // what comes back is [0, fetched)
   std::int64_t tables_begin = 0, tables_end = 0;      // what the host says
   std::int64_t ones = 0;                              // in storage, batch of them
-  std::int64_t wide = 0;                              // values before rounding, of the operation in work
   std::int64_t staged_bytes = 0, largest_staged = 0;  // page-locked for the tables, the arguments and the gradient
   std::int64_t bytes = 0;
 
@@ -88,6 +88,7 @@ struct DevicePlan {
   void place_arguments();
   void stage(std::int64_t bytes_of_block);
   void place_values(const Arithmetic&, std::int64_t batch);
+  void place_wide(const Arithmetic&);
 };
 
 }  // namespace gradkern::chain

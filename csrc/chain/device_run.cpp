@@ -1,6 +1,7 @@
 #include "chain/device_run.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -136,28 +137,35 @@ void DeviceRun::prepare() {
   for (const DeviceTensor& t : plan_.tensors) records_.push_back({t.layer, t.role});
 }
 
-// A result, where rounding its values does anything.
-void DeviceRun::round(std::int64_t tensor, FormatId wide) const {
-  const DeviceTensor& t = plan_.tensor(tensor);
-  if (!t.rounded || t.size == 0) return;
-  const executor::ConvertArgs args{t.size,
-                                   wide,
-                                   plan_.storage,
-                                   at<void>(plan_.wide),
-                                   at<void>(t.values),
-                                   1,
-                                   arithmetic_.mode,
-                                   static_cast<std::uint64_t>(tensor),
-                                   plan_.measured ? at<ops::RoundingCounts>(t.counts) : nullptr};
-  check(table_.convert(&args, stream_), "probe: convert");
+// Results, where rounding their values does anything.
+void DeviceRun::round(std::initializer_list<std::int64_t> tensors, FormatId wide) const {
+  std::array<executor::ConvertArgs, most_at_once> list;
+  std::size_t count = 0;
+  for (const std::int64_t tensor : tensors) {
+    if (tensor < 0 || !plan_.tensor(tensor).rounded) continue;
+    const DeviceTensor& t = plan_.tensor(tensor);
+    list[count++] = {t.size,
+                     wide,
+                     plan_.storage,
+                     at<void>(t.wide),
+                     at<void>(t.values),
+                     1,
+                     arithmetic_.mode,
+                     static_cast<std::uint64_t>(tensor),
+                     plan_.measured ? at<ops::RoundingCounts>(t.counts) : nullptr};
+  }
+  check(table_.convert(list.data(), static_cast<int>(count), stream_), "probe: convert");
 }
 
-void DeviceRun::multiply(std::int64_t tensor, const executor::ProductArgs& shape) const {
-  const DeviceTensor& t = plan_.tensor(tensor);
-  if (t.size == 0) return;
-  const executor::ProductArgs args = completed(shape, arithmetic_, t.role, wide_of(t));
-  check(table_.product(&args, stream_), "probe: product");
-  round(tensor, executor::wide_format(arithmetic_.accumulate));
+void DeviceRun::multiply(std::initializer_list<Product> products) const {
+  std::array<executor::ProductArgs, most_at_once> list;
+  std::size_t count = 0;
+  for (const auto& [tensor, args] : products) {
+    if (tensor < 0) continue;
+    const DeviceTensor& t = plan_.tensor(tensor);
+    list[count++] = completed(args, arithmetic_, t.role, wide_of(t));
+  }
+  check(table_.products(list.data(), static_cast<int>(count), stream_), "probe: product");
 }
 
 void DeviceRun::forward_layer(std::int64_t l) const {
@@ -167,13 +175,14 @@ void DeviceRun::forward_layer(std::int64_t l) const {
   executor::ProductArgs dense =
       product(batch_, layer.n_out, layer.n_in, operand(x, layer.n_in, 1), operand(d.weight, 1, layer.n_in));
   dense.bias = d.bias >= 0 ? at<void>(plan_.tensor(d.bias).values) : nullptr;
-  multiply(d.z, dense);
+  multiply({{d.z, dense}});
+  round({d.z}, executor::wide_format(arithmetic_.accumulate));
   const DeviceTensor& h = plan_.tensor(d.h);
   if (h.size == 0) return;
   const executor::ActivationArgs args =
       activation_args(arithmetic_, layer.activation, h.size, at<void>(plan_.tensor(d.z).values), wide_of(h));
   check(table_.activation_forward(&args, stream_), "probe: activation");
-  round(d.h, executor::wide_format(plan_.storage));
+  round({d.h}, executor::wide_format(plan_.storage));
 }
 
 void DeviceRun::backward_layer(std::int64_t l, std::int64_t gradient) const {
@@ -188,12 +197,13 @@ void DeviceRun::backward_layer(std::int64_t l, std::int64_t gradient) const {
     args.grad_output = at<void>(plan_.tensor(gradient).values);
     args.output = arithmetic_.stored_output_derivative ? at<void>(plan_.tensor(d.h).values) : nullptr;
     check(table_.activation_backward(&args, stream_), "probe: activation");
-    round(d.dz, executor::wide_format(plan_.storage));
+    round({d.dz}, executor::wide_format(plan_.storage));
   }
-  multiply(d.dw, product(n_out, n_in, batch_, operand(d.dz, 1, n_out), operand(x, n_in, 1)));
   const executor::Operand ones{plan_.storage, at<void>(plan_.ones), batch_, 1};
-  if (d.db >= 0) multiply(d.db, product(1, n_out, batch_, ones, operand(d.dz, n_out, 1)));
-  multiply(d.dh, product(batch_, n_in, n_out, operand(d.dz, n_out, 1), operand(d.weight, n_in, 1)));
+  multiply({{d.dw, product(n_out, n_in, batch_, operand(d.dz, 1, n_out), operand(x, n_in, 1))},
+            {d.db, product(1, n_out, batch_, ones, operand(d.dz, n_out, 1))},
+            {d.dh, product(batch_, n_in, n_out, operand(d.dz, n_out, 1), operand(d.weight, n_in, 1))}});
+  round({d.dw, d.db, d.dh}, executor::wide_format(arithmetic_.accumulate));
 }
 
 void DeviceRun::measure(const DevicePass& pass) const {

@@ -5,6 +5,7 @@
 // of the launches would be launched once, and cost more than they do.
 #pragma once
 
+#include <initializer_list>
 #include <vector>
 
 #include "chain/device_plan.hpp"
@@ -38,7 +39,7 @@ class DeviceRun final : public Probe {
   void check(int error, const char* doing) const { executor::check(table_, error, doing); }
   void copy(void* to, const void* from, std::int64_t bytes) const;
   executor::Operand operand(std::int64_t tensor, std::int64_t row_stride, std::int64_t column_stride) const;
-  void* wide_of(const DeviceTensor& t) const { return at<void>(t.rounded ? plan_.wide : t.values); }
+  void* wide_of(const DeviceTensor& t) const { return at<void>(t.rounded ? t.wide : t.values); }
 
   void check_units() const;
   void prepare();
@@ -48,11 +49,18 @@ class DeviceRun final : public Probe {
   void send(std::span<const DeviceArgument> arguments, double scale);
   void round_argument(const DeviceArgument& argument, double scale, std::uint8_t* stored);
 
-  // What follows is enqueued.
+  // A tensor, -1 for none, and the product that makes it.
+  struct Product {
+    std::int64_t tensor;
+    executor::ProductArgs args;
+  };
+  static constexpr std::size_t most_at_once = 3;  // the gradients of a layer
+
+  // What follows is enqueued; what is listed, by as few launches as the device can.
   void forward_layer(std::int64_t l) const;
   void backward_layer(std::int64_t l, std::int64_t gradient) const;
-  void round(std::int64_t tensor, FormatId wide) const;
-  void multiply(std::int64_t tensor, const executor::ProductArgs& args) const;
+  void round(std::initializer_list<std::int64_t> tensors, FormatId wide) const;
+  void multiply(std::initializer_list<Product> products) const;
   void measure(const DevicePass& pass) const;
 
   void collect();

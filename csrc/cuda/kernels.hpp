@@ -8,9 +8,9 @@ namespace gradkern::cuda {
 
 using executor::Stream;
 
-int convert(const executor::ConvertArgs* args, Stream stream);
-int product(const executor::ProductArgs* args, Stream stream);
-int mma_product(const executor::ProductArgs* args, Stream stream);  // product's, where a unit is named
+int convert(const executor::ConvertArgs* list, int count, Stream stream);
+int products(const executor::ProductArgs* list, int count, Stream stream);
+int mma_product(const executor::ProductArgs* args, Stream stream);  // where a unit is named
 int matvec(const executor::MatvecArgs* args, Stream stream);
 int activation_forward(const executor::ActivationArgs* args, Stream stream);
 int activation_backward(const executor::ActivationArgs* args, Stream stream);

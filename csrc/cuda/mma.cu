@@ -93,7 +93,7 @@ int mma_product(const ProductArgs* args, Stream stream) {
   if (instruction.form == mma::Form::fused_half) {  // the fma chain by another name
     ProductArgs chain = *args;
     chain.unit = 0;
-    return product(&chain, stream);
+    return products(&chain, 1, stream);
   }
   // mma.m8n8k4 is Volta's own.
   if (instruction.k == 0 || mma::rounds_each(instruction.form) || !is_synchronous(unit) ||

@@ -8,6 +8,7 @@
 #include "cuda/kernels.hpp"
 #include "cuda/product_result.hpp"
 #include "cuda/product_tile.hpp"
+#include "cuda/together.hpp"
 
 namespace gradkern::cuda {
 namespace {
@@ -21,12 +22,20 @@ struct ProductTask {
   Epilogue out;
 };
 
+// blockIdx.y is of one of them.
+template <int count>
+struct ProductTasks {
+  ProductTask task[count];
+};
+
 // Rows x columns of the result a block computes, of which a thread has thread_rows x thread_columns.
 template <int m_, int n_, int k_, int thread_rows_, int thread_columns_, int blocks_>
 struct TileShape {
   static constexpr int m = m_, n = n_, k = k_, rows = thread_rows_, columns = thread_columns_;
   static constexpr int threads_n = n / columns, threads = m / rows * threads_n;
   static constexpr int blocks = blocks_;  // that fit a multiprocessor, at least
+  // In the largest tiles there is no register for which product it is.
+  static constexpr int together = rows == 8 ? 1 : most_together;
   static constexpr int row_group = rows < 4 ? rows : 4, column_group = columns < 4 ? columns : 4;
   static_assert(threads_n % 8 == 0 && m / rows % 4 == 0);
   static_assert(rows <= 4 || 128 <= m);  // the swizzle of a tile stays below the first of its thread's later groups
@@ -97,7 +106,9 @@ __device__ __forceinline__ void multiply(const T* a, const T* b, Row row, Column
 }
 
 template <class Lane, class Shape>
-__global__ __launch_bounds__(Shape::threads, Shape::blocks) void product_tiled(const ProductTask task) {
+__global__ __launch_bounds__(Shape::threads,
+                             Shape::blocks) void product_tiled(const ProductTasks<Shape::together> tasks) {
+  const ProductTask& task = tasks.task[Shape::together == 1 ? 0 : blockIdx.y];
   using T = typename Lane::type;
   using Wide = typename Lane::wide;
   using TileA = Tile<Lane, Shape::m, Shape::k, Shape::threads>;
@@ -111,6 +122,7 @@ __global__ __launch_bounds__(Shape::threads, Shape::blocks) void product_tiled(c
   const int thread_m = warp / warps_n * 4 + lane / 8, thread_n = warp % warps_n * 8 + lane % 8;
   const int first_m = static_cast<int>(blockIdx.x) / task.tiles_n * Shape::m;
   const int first_n = static_cast<int>(blockIdx.x) % task.tiles_n * Shape::n;
+  if (first_m >= task.m) return;
   const auto row = [&](int i) {
     return i / row_group * (Shape::m * row_group / rows) + thread_m * row_group + i % row_group;
   };
@@ -187,25 +199,29 @@ __global__ __launch_bounds__(exact_threads_m* exact_threads_n) void product_exac
 
 constexpr std::int64_t tiles(std::int64_t count, std::int64_t tile) { return (count + tile - 1) / tile; }
 
+ProductTask task_of(const ProductArgs& args, int tile_n) {
+  ProductTask task{};
+  task.a = tile_source(args.a, args.operands, args.m, args.k, args.a.row_stride, args.a.column_stride);
+  task.b = tile_source(args.b, args.operands, args.n, args.k, args.b.column_stride, args.b.row_stride);
+  task.m = static_cast<int>(args.m);
+  task.n = static_cast<int>(args.n);
+  task.k = static_cast<int>(args.k);
+  task.tiles_n = static_cast<int>(tiles(args.n, tile_n));
+  task.out = epilogue_of(args);
+  return task;
+}
+
 template <class Lane, class Shape>
-int launch_tiled(ProductTask task, Stream stream) {
-  task.tiles_n = static_cast<int>(tiles(task.n, Shape::n));
-  const auto blocks = static_cast<unsigned>(tiles(task.m, Shape::m) * task.tiles_n);
-  return launch(product_tiled<Lane, Shape>, dim3(blocks), dim3(Shape::threads), 0, static_cast<stream_t>(stream), task);
-}
-
-// The largest tile with which at least this many blocks run: about as many as a large GPU has multiprocessors.
-inline constexpr std::int64_t enough_blocks = 128;
-
-template <class Lane, class Smallest>
-int launch_fitting(const ProductTask& task, Stream stream) {
-  return launch_tiled<Lane, Smallest>(task, stream);
-}
-template <class Lane, class Large, class Smaller, class... Rest>
-int launch_fitting(const ProductTask& task, Stream stream) {
-  if (tiles(task.m, Large::m) * tiles(task.n, Large::n) >= enough_blocks)
-    return launch_tiled<Lane, Large>(task, stream);
-  return launch_fitting<Lane, Smaller, Rest...>(task, stream);
+int launch_tiled(const ProductArgs* args, int count, Stream stream) {
+  ProductTasks<Shape::together> tasks{};
+  std::int64_t blocks = 0;
+  for (int i = 0; i < count; ++i) {
+    tasks.task[i] = task_of(args[i], Shape::n);
+    const std::int64_t own = tiles(args[i].m, Shape::m) * tasks.task[i].tiles_n;
+    blocks = own > blocks ? own : blocks;
+  }
+  return launch(product_tiled<Lane, Shape>, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(count)),
+                dim3(Shape::threads), 0, static_cast<stream_t>(stream), tasks);
 }
 
 using Large = TileShape<128, 128, 8, 8, 8, 2>;
@@ -213,58 +229,100 @@ using Medium = TileShape<64, 64, 16, 4, 4, 2>;
 using Small = TileShape<16, 32, 32, 1, 4, 4>;
 
 template <class Acc>
-int launch_exact(ProductTask task, bool double_operands, Stream stream) {
-  task.tiles_n = static_cast<int>(tiles(task.n, exact_threads_n));
-  const dim3 grid(static_cast<unsigned>(tiles(task.m, exact_threads_m) * task.tiles_n));
+int launch_exact(const ProductArgs& args, Stream stream) {
+  const ProductTask task = task_of(args, exact_threads_n);
+  const dim3 grid(static_cast<unsigned>(tiles(args.m, exact_threads_m) * task.tiles_n));
   const dim3 block(exact_threads_n, exact_threads_m);
   const auto native = static_cast<stream_t>(stream);
-  if (double_operands) return launch(product_exact<Acc, false>, grid, block, 0, native, task);
+  if (args.operands == FormatId::float64) return launch(product_exact<Acc, false>, grid, block, 0, native, task);
   return launch(product_exact<Acc, true>, grid, block, 0, native, task);
 }
 
 // Whether Half represents every number of the format.
-template <class Half>
-bool is_within(FormatId format) {
-  return format == Half::id || format == FormatId::float8_e4m3fn || format == FormatId::float8_e5m2;
+bool is_within(FormatId half, FormatId format) {
+  return format == half || format == FormatId::float8_e4m3fn || format == FormatId::float8_e5m2;
 }
 
-template <class Half>
-int launch_half(const ProductTask& task, bool double_operands, Stream stream) {
-  const bool within = is_within<Half>(task.a.format) && is_within<Half>(task.b.format) &&
-                      (!task.out.bias || is_within<Half>(task.out.bias_format));
-  if (!within) return launch_exact<Half>(task, double_operands, stream);
-  return launch_fitting<LaneHalf<Half>, Medium, Small>(task, stream);
+// Whether a lane of the accumulator's format represents every operand.
+bool has_lane(const ProductArgs& args) {
+  switch (args.accumulate) {
+    case FormatId::float64:
+      return true;
+    case FormatId::float32:
+      return args.a.format != FormatId::float64 && args.b.format != FormatId::float64;
+    default:
+      return is_within(args.accumulate, args.a.format) && is_within(args.accumulate, args.b.format) &&
+             (!args.bias || is_within(args.accumulate, args.bias_format));
+  }
+}
+
+enum class Way { nothing, unit, exact, large, medium, small };
+
+// The largest tile with which at least this many blocks run: about as many as a large GPU has multiprocessors.
+inline constexpr std::int64_t enough_blocks = 128;
+
+Way way_of(const ProductArgs& args) {
+  if (args.m == 0 || args.n == 0) return Way::nothing;
+  if (args.unit != 0) return Way::unit;
+  if (!has_lane(args)) return Way::exact;
+  const auto fills = [&](auto shape) {
+    return tiles(args.m, decltype(shape)::m) * tiles(args.n, decltype(shape)::n) >= enough_blocks;
+  };
+  if (args.accumulate == FormatId::float32 && fills(Large{})) return Way::large;
+  return fills(Medium{}) ? Way::medium : Way::small;
+}
+
+template <class Lane>
+int launch_lane(Way way, const ProductArgs* args, int count, Stream stream) {
+  if constexpr (std::is_same_v<Lane, LaneFloat32>)
+    if (way == Way::large) return launch_tiled<Lane, Large>(args, count, stream);
+  if (way == Way::medium) return launch_tiled<Lane, Medium>(args, count, stream);
+  return launch_tiled<Lane, Small>(args, count, stream);
+}
+
+inline constexpr int invalid_value = 1;  // CUDA's number
+
+// visit(the lane of an accumulator, its format)
+template <class Visit>
+int visit_accumulator(FormatId accumulate, Visit visit) {
+  switch (accumulate) {
+    case FormatId::float64:
+      return visit(LaneFloat64{}, formats::float64{});
+    case FormatId::float32:
+      return visit(LaneFloat32{}, formats::float32{});
+    case FormatId::float16:
+      return visit(LaneHalf<formats::float16>{}, formats::float16{});
+    case FormatId::bfloat16:
+      return visit(LaneHalf<formats::bfloat16>{}, formats::bfloat16{});
+    default:
+      return invalid_value;
+  }
+}
+
+bool may_join(const ProductArgs& first, const ProductArgs& next) {
+  const Way way = way_of(first);
+  return (way == Way::medium || way == Way::small) && way_of(next) == way && first.accumulate == next.accumulate;
+}
+
+int multiply_alike(const ProductArgs* args, int count, Stream stream) {
+  constexpr std::int64_t largest = (std::int64_t(1) << 31) - 256;
+  for (int i = 0; i < count; ++i)
+    if (args[i].m > largest || args[i].n > largest || args[i].k > largest) return invalid_value;
+  const Way way = way_of(*args);
+  if (way == Way::nothing) return 0;
+  if (way == Way::unit) return mma_product(args, stream);
+  return visit_accumulator(args->accumulate, [&](auto lane, auto format) {
+    if constexpr (decltype(format)::id != FormatId::float64)
+      if (way == Way::exact) return launch_exact<decltype(format)>(*args, stream);
+    return launch_lane<decltype(lane)>(way, args, count, stream);
+  });
 }
 
 }  // namespace
 
-int product(const ProductArgs* args, Stream stream) {
-  constexpr int invalid_value = 1;
-  constexpr std::int64_t largest = (std::int64_t(1) << 31) - 256;
-  if (args->m > largest || args->n > largest || args->k > largest) return invalid_value;
-  if (args->m == 0 || args->n == 0) return 0;
-  if (args->unit != 0) return mma_product(args, stream);
-  ProductTask task{};
-  task.a = tile_source(args->a, args->operands, args->m, args->k, args->a.row_stride, args->a.column_stride);
-  task.b = tile_source(args->b, args->operands, args->n, args->k, args->b.column_stride, args->b.row_stride);
-  task.m = static_cast<int>(args->m);
-  task.n = static_cast<int>(args->n);
-  task.k = static_cast<int>(args->k);
-  task.out = epilogue_of(*args);
-  const bool double_operands = args->operands == FormatId::float64;
-  switch (args->accumulate) {
-    case FormatId::float64:
-      return launch_fitting<LaneFloat64, Medium, Small>(task, stream);
-    case FormatId::float32:
-      if (task.a.bytes == 8 || task.b.bytes == 8) return launch_exact<formats::float32>(task, double_operands, stream);
-      return launch_fitting<LaneFloat32, Large, Medium, Small>(task, stream);
-    case FormatId::float16:
-      return launch_half<formats::float16>(task, double_operands, stream);
-    case FormatId::bfloat16:
-      return launch_half<formats::bfloat16>(task, double_operands, stream);
-    default:
-      return invalid_value;
-  }
+int products(const ProductArgs* list, int count, Stream stream) {
+  return each_together(list, count, may_join,
+                       [&](const ProductArgs* args, int alike) { return multiply_alike(args, alike, stream); });
 }
 
 }  // namespace gradkern::cuda

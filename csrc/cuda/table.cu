@@ -25,7 +25,7 @@ extern "C" __attribute__((visibility("default"))) const gradkern::executor::Devi
       stream_create,
       stream_destroy,
       convert,
-      product,
+      products,
       matvec,
       activation_forward,
       activation_backward,

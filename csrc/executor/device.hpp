@@ -58,7 +58,7 @@ struct ClipList {
 };
 
 // Raised with every change of what lies between the libraries and the module that opens them.
-inline constexpr int device_table_version = 6;
+inline constexpr int device_table_version = 7;
 
 struct DeviceTable {
   int version;
@@ -83,8 +83,10 @@ struct DeviceTable {
   int (*stream_destroy)(Stream);
 
   // counts: one RoundingCounts per ops::rounding_chunk entries, or null.
-  int (*convert)(const ConvertArgs*, Stream);
-  int (*product)(const ProductArgs*, Stream);
+  // Of lists, those that are alike go together: a launch costs the host more than a small tensor takes a device. What one
+  // makes, none of the others reads.
+  int (*convert)(const ConvertArgs* list, int count, Stream);
+  int (*products)(const ProductArgs* list, int count, Stream);
   int (*matvec)(const MatvecArgs*, Stream);
   int (*activation_forward)(const ActivationArgs*, Stream);
   int (*activation_backward)(const ActivationArgs*, Stream);

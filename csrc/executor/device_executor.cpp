@@ -1,4 +1,5 @@
 // The executor over a device's table: arguments on the host are copied there, results and partial results back.
+#include <span>
 #include <vector>
 
 #include "base/expects.hpp"
@@ -30,7 +31,7 @@ void convert(const Executor& e, const ConvertArgs& args) {
   a.source = staging.in(args.source, bytes_of(args.source_format, args.size));
   a.stored = staging.out(args.stored, bytes_of(args.format, args.size));
   a.counts = args.counts ? staging.scratch<ops::RoundingCounts>(chunks) : nullptr;
-  staging.check(table_of(e).convert(&a, staging.stream()), "convert");
+  staging.check(table_of(e).convert(&a, 1, staging.stream()), "convert");
   if (args.counts) *args.counts = merged(staging, a.counts, chunks);
   staging.finish();
 }
@@ -43,22 +44,24 @@ Operand staged(Staging& staging, const Operand& operand, std::int64_t rows, std:
   return o;
 }
 
-void product(const Executor& e, const ProductArgs& args) {
-  check_unit(table_of(e), args);
-  if (args.m * args.n == 0) return;
-  Staging staging(e);
-  ProductArgs p = args;
-  p.a = staged(staging, args.a, args.m, args.k);
-  p.b = staged(staging, args.b, args.k, args.n);
-  if (args.bias) p.bias = staging.in(args.bias, bytes_of(args.bias_format, args.bias_row ? args.m * args.n : args.n));
-  p.wide = staging.out(args.wide, bytes_of(wide_format(args.accumulate), args.m * args.n), args.continued != nullptr);
-  if (args.k == 0) p.a.data = p.b.data = p.wide;  // operands without entries: something to point at
-  staging.check(table_of(e).product(&p, staging.stream()), "product");
-  staging.finish();
-}
-
 void products(const Executor& e, const ProductArgs* args, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) product(e, args[i]);
+  Staging staging(e);
+  std::vector<ProductArgs> list;
+  for (const ProductArgs& given : std::span(args, static_cast<std::size_t>(count))) {
+    check_unit(table_of(e), given);
+    if (given.m * given.n == 0) continue;
+    ProductArgs& p = list.emplace_back(given);
+    p.a = staged(staging, given.a, given.m, given.k);
+    p.b = staged(staging, given.b, given.k, given.n);
+    if (given.bias)
+      p.bias = staging.in(given.bias, bytes_of(given.bias_format, given.bias_row ? given.m * given.n : given.n));
+    p.wide =
+        staging.out(given.wide, bytes_of(wide_format(given.accumulate), given.m * given.n), given.continued != nullptr);
+    if (given.k == 0) p.a.data = p.b.data = p.wide;  // operands without entries: something to point at
+  }
+  if (list.empty()) return;
+  staging.check(table_of(e).products(list.data(), static_cast<int>(list.size()), staging.stream()), "product");
+  staging.finish();
 }
 
 void matvec(const Executor& e, const MatvecArgs& args) {

@@ -67,25 +67,35 @@ void for_chunks(std::int64_t size, std::int64_t chunk, Body body) {
   for (std::int64_t c = 0; c < base::chunk_count(size, chunk); ++c) body(c, c * chunk, std::min(size, (c + 1) * chunk));
 }
 
-inline int convert(const executor::ConvertArgs* args, Stream) {
-  check_device(args->source);
-  check_device(args->stored);
-  if (args->counts) check_device(args->counts);
-  return launch([a = *args] {
-    for_chunks(a.size, ops::rounding_chunk, [&](std::int64_t c, std::int64_t begin, std::int64_t end) {
-      ops::RoundingCounts counts;
-      kernels().convert(a, begin, end, counts);
-      if (a.counts) a.counts[c] = counts;
-    });
+// A list counts as one launch; an empty one is none.
+inline int convert(const executor::ConvertArgs* list, int count, Stream) {
+  const std::vector<executor::ConvertArgs> all(list, list + count);
+  for (const executor::ConvertArgs& a : all) {
+    check_device(a.source);
+    check_device(a.stored);
+    if (a.counts) check_device(a.counts);
+  }
+  if (all.empty()) return 0;
+  return launch([all] {
+    for (const executor::ConvertArgs& a : all) {
+      for_chunks(a.size, ops::rounding_chunk, [&](std::int64_t c, std::int64_t begin, std::int64_t end) {
+        ops::RoundingCounts counts;
+        kernels().convert(a, begin, end, counts);
+        if (a.counts) a.counts[c] = counts;
+      });
+    }
   });
 }
 
-inline int product(const executor::ProductArgs* args, Stream) {
-  check_device(args->a.data);
-  check_device(args->b.data);
-  check_device(args->wide);
-  if (args->bias) check_device(args->bias);
-  return launch([a = *args] { cpu_executor().products(cpu_executor(), &a, 1); });
+inline int products(const executor::ProductArgs* list, int count, Stream) {
+  const std::vector<executor::ProductArgs> all(list, list + count);
+  for (const executor::ProductArgs& a : all) {
+    check_device(a.a.data);
+    check_device(a.b.data);
+    check_device(a.wide);
+    if (a.bias) check_device(a.bias);
+  }
+  return launch([all] { cpu_executor().products(cpu_executor(), all.data(), static_cast<std::int64_t>(all.size())); });
 }
 
 inline int activation(const executor::ActivationArgs* args,
@@ -167,7 +177,7 @@ inline executor::DeviceTable table() {
   t.stream_create = cuda::stream_create;
   t.stream_destroy = stream_destroy;
   t.convert = convert;
-  t.product = product;
+  t.products = products;
   t.activation_forward = activation_forward;
   t.activation_backward = activation_backward;
   t.statistics = statistics;

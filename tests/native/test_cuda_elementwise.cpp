@@ -1,4 +1,6 @@
 // The element-wise CUDA kernels on the host, through the device executor, against the CPU's executor: every bit.
+#include <memory>
+
 #include "check.hpp"
 #include "device_table.hpp"
 #include "same.hpp"
@@ -98,6 +100,56 @@ void conversions(const Executors& e) {
         for (const bool counted : {true, false})
           convert(e, from, to, values_for(to, 11, size, -9, 8, size % 2 ? 999 : 0), 1, {}, 0, counted);
     convert(e, FormatId::float64, to, late_specials(to), 0.25, {}, 0, true);
+  }
+}
+
+// Several tensors at once, of which some go through one launch: alike or not, empty ones between them, more than a launch
+// takes.
+void lists(const executor::DeviceTable& table, const Executor& cpu) {
+  struct Item {
+    std::int64_t size;
+    FormatId from, to;
+    double scale;
+    int shift;
+  };
+  using enum FormatId;
+  const Item items[] = {
+      {50000, float32, float16, 1, 0}, {0, float32, float16, 1, 0},    {17, float32, float16, 1, 0},
+      {33000, float32, float16, 1, 0}, {2049, float32, float16, 1, 0}, {300, float32, float16, 0.5, 0},
+      {40, float32, bfloat16, 0.5, 0}, {1000, float32, float16, 1, 1}, {900, float32, float16, 1, 0},
+      {0, float64, float16, 1, 0},     {70, float64, float16, 1.7, 0}, {0, float64, float16, 1.7, 0},
+  };
+  for (const bool counted : {true, false}) {
+    for (const Mode& mode : modes()) {
+      std::vector<std::unique_ptr<Placed>> sources, expected, got, counts;
+      std::vector<ops::RoundingCounts> truth(std::size(items));
+      std::vector<executor::ConvertArgs> list;
+      for (const Item& item : items) {
+        const std::size_t i = list.size();
+        const std::vector<double> zeros(static_cast<std::size_t>(item.size), 0.0);
+        const std::vector<double> places(static_cast<std::size_t>(item.size / ops::rounding_chunk + 1) * 16, 0.0);
+        sources.push_back(std::make_unique<Placed>(
+            item.from, values_for(item.to, 70 + i, item.size, -20, 14, i % 2 ? 90 : 0), item.shift));
+        expected.push_back(std::make_unique<Placed>(item.to, zeros, item.shift));
+        got.push_back(std::make_unique<Placed>(item.to, zeros, item.shift));
+        static_assert(sizeof(ops::RoundingCounts) <= 16 * 8);
+        counts.push_back(std::make_unique<Placed>(float64, places, 0));
+        executor::ConvertArgs args{item.size,  item.from, item.to, sources[i]->data(), expected[i]->data(),
+                                   item.scale, mode,      i,       &truth[i]};
+        cpu.convert(cpu, args);
+        args.stored = got[i]->data();
+        args.counts = counted ? static_cast<ops::RoundingCounts*>(counts[i]->data()) : nullptr;
+        list.push_back(args);
+      }
+      CHECK(table.convert(list.data(), static_cast<int>(list.size()), nullptr) == 0);
+      for (std::size_t i = 0; i < list.size(); ++i) {
+        CHECK(got[i]->same(*expected[i]) && got[i]->intact(), i, counted, static_cast<int>(mode.rounding));
+        if (!counted) continue;
+        ops::RoundingCounts all;
+        for (std::int64_t c = 0; c * ops::rounding_chunk < items[i].size; ++c) all.merge(list[i].counts[c]);
+        CHECK(same(all, truth[i]), i, static_cast<int>(mode.rounding));
+      }
+    }
   }
 }
 
@@ -263,6 +315,7 @@ void elementwise() {
   const Executors e{test::usable_executors().back(), executor::device_executor(table)};
   test::in_every_order([&] {
     conversions(e);
+    lists(table, e.cpu);
     updates(e);
     all_errors(e);
     activations(e);

@@ -21,7 +21,7 @@ using test::ProductCase;
 executor::Executor device() {
   static executor::DeviceTable table = [] {
     executor::DeviceTable t = test::memory_table();
-    t.product = cuda::product;
+    t.products = cuda::products;
     return t;
   }();
   return executor::device_executor(table);
@@ -229,7 +229,7 @@ void refusals() {
     args.unit = static_cast<int>(row.unit);
     args.instruction_k = row.k;
     args.wide = &wide;
-    CHECK(cuda::product(&args, nullptr) == 801, mma::unit_names[args.unit], row.k);
+    CHECK(cuda::products(&args, 1, nullptr) == 801, mma::unit_names[args.unit], row.k);
     CHECK(wide == 0);
   }
 }

@@ -15,7 +15,7 @@ using test::ProductCase;
 executor::Executor device() {
   static executor::DeviceTable table = [] {
     executor::DeviceTable t = test::memory_table();
-    t.product = cuda::product;
+    t.products = cuda::products;
     return t;
   }();
   return executor::device_executor(table);
@@ -141,6 +141,51 @@ void unaligned_results(const executor::Executor& cpu) {
   }
 }
 
+// Several at once, of which some go through one launch: alike or not, empty ones between them, more than a launch takes.
+void lists(const executor::Executor& cpu) {
+  struct Shape {
+    std::int64_t m, n, k;
+    FormatId format, accumulate;
+  };
+  using enum FormatId;
+  const Shape shapes[] = {
+      {37, 45, 70, float16, float32}, {1, 45, 37, float16, float32},     {64, 33, 45, float16, float32},
+      {0, 45, 9, float16, float32},   {20, 20, 0, float16, float32},     {70, 9, 33, float32, float32},
+      {5, 130, 8, float32, float32},  {5, 0, 8, float32, float32},       {33, 34, 35, float32, float32},
+      {17, 3, 5, bfloat16, float32},  {800, 720, 6, float32, float32},   {810, 700, 7, bfloat16, float32},
+      {9, 9, 9, float64, float64},    {12, 31, 40, float64, float64},    {9, 9, 9, float64, float32},
+      {9, 9, 9, float64, float32},    {1500, 1400, 3, float16, float32}, {1500, 1400, 4, float16, float32},
+      {40, 40, 4, float16, float16},  {3, 40, 4, float8_e5m2, float16},  {3, 40, 4, bfloat16, float16},
+  };
+  std::vector<test::Tensor> operands;
+  std::vector<std::vector<std::uint8_t>> got, truth;
+  for (const Shape& s : shapes) {
+    const auto seed = 100 + operands.size();
+    operands.push_back(test::tensor(s.format, test::random_values(seed, s.m * s.k, -6, 3)));
+    operands.push_back(test::tensor(s.format, test::random_values(seed + 1, s.k * s.n, -6, 3)));
+    const auto bytes = formats::container_bytes(executor::wide_format(s.accumulate));
+    got.emplace_back(static_cast<std::size_t>(s.m * s.n * bytes), 0xAB);
+    truth.push_back(got.back());
+  }
+  std::vector<executor::ProductArgs> list(std::size(shapes)), one;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const Shape& s = shapes[i];
+    executor::ProductArgs& p = list[i];
+    p = {};
+    p.m = s.m, p.n = s.n, p.k = s.k;
+    p.a = {s.format, operands[2 * i].bytes.data(), s.k, 1};
+    p.b = {s.format, operands[2 * i + 1].bytes.data(), s.n, 1};
+    p.operands = s.format;
+    p.accumulate = s.accumulate;
+    p.wide = truth[i].data();
+    cpu.products(cpu, &p, 1);
+    p.wide = got[i].data();
+  }
+  const executor::Executor on = device();
+  on.products(on, list.data(), static_cast<std::int64_t>(list.size()));
+  for (std::size_t i = 0; i < list.size(); ++i) CHECK(got[i] == truth[i], "of a list", i);
+}
+
 }  // namespace
 }  // namespace gradkern
 
@@ -153,6 +198,7 @@ int main() {
     ragged_sizes(cpu);
     unaligned_results(cpu);
     signed_zeros(cpu);
+    lists(cpu);
   }
   large_tiles(cpu);
   return test::report();
