@@ -45,3 +45,16 @@ def test_spans_and_layers_are_the_same(arithmetic, activation, weights, threads)
         assert spans.loss == layers.loss or (np.isnan(spans.loss) and np.isnan(layers.loss))
         for a, b in zip(spans.layers, layers.layers, strict=True):
             assert (a.name, repr(a.to_dict())) == (b.name, repr(b.to_dict()))
+
+
+@pytest.mark.parametrize("fmt", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_what_is_counted_stays_as_it_is(fmt, threads):
+    """A layer's gradients are counted on one thread while another multiplies with them: of one sample they are NaN."""
+    network = gk.MLP.random(depth=32, width=64, activation="relu", bias_std=0.1, seed=0)
+    samples = np.random.default_rng(0).standard_normal((512, 64))
+    samples[40, 3] = np.inf
+    run = {"arithmetic": fmt, "reference": False}
+    layers = gk.probe(network, samples, **run, keep="tensors").layers
+    want = [(layer.name, repr(layer.to_dict())) for layer in layers]
+    for _ in range(12):
+        assert [(layer.name, repr(layer.to_dict())) for layer in gk.probe(network, samples, **run).layers] == want

@@ -260,10 +260,16 @@ void Recorder::record(const std::vector<Complete>& tensors) {
   base::parallel_for(static_cast<std::int64_t>(tensors.size()), [&](std::int64_t i) {
     const Complete& t = tensors[static_cast<std::size_t>(i)];
     if (t.make) t.make();
-    if (!measured_) return settle(*t.stored, *t.wide);
+    if (!measured_) {
+      if (!t.settled) settle(*t.stored, *t.wide);
+      return;
+    }
     Record& record = records_[first + static_cast<std::size_t>(i)];
     const bool in_place = t.wide->data() == t.stored->data();
-    if (!in_place) round(*t.stored, t.wide->source(), 1.0, {arithmetic_.mode, 0}, record.rounding);
+    // Others read what is settled, and rounding does not write its last bits at once: it is counted apart.
+    Stored apart;
+    Stored& rounded = t.settled ? apart : *t.stored;
+    if (!in_place) round(rounded, t.wide->source(), 1.0, {arithmetic_.mode, 0}, record.rounding);
     record.stored = summarise(executor_, t.stored->source());
     if (in_place) record.rounding = unchanged(record.stored);
   });

@@ -139,7 +139,8 @@ class Recorder {
     Stored* wide;  // its values before rounding; stored itself where that changes nothing
     std::int64_t layer;
     Role role;
-    std::function<void()> make;  // of wide, where that is still to be done
+    bool settled;                // stored has its bits already; to make others it may be read
+    std::function<void()> make;  // of wide, where that is still to be done, from tensors that are settled
   };
   // One record each; the threads share the tensors out.
   void record(const std::vector<Complete>& tensors);

@@ -358,7 +358,7 @@ void Recurrence::weight_gradients(std::int64_t first) {
     std::vector<Recorder::Complete> sums;
     for (const Recorder::Product& p : list) {
       p.result->resize(recorder_.arithmetic().storage, p.wide->size);
-      sums.push_back({p.result, p.wide, 0, p.role, {}});
+      sums.push_back({p.result, p.wide, 0, p.role, false, {}});
     }
     recorder_.record(sums);
   } else {

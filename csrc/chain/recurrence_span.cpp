@@ -51,8 +51,8 @@ void Recurrence::forward_span(std::int64_t first, std::int64_t last) {
   });
   std::vector<Recorder::Complete> tensors;
   for (std::int64_t t = first; t <= last; ++t) {
-    tensors.push_back({&z_at_[at(t)], &sums_at_[at(t)], t, Role::pre_activation, {}});
-    tensors.push_back({&h_at_[at(t)], &wide_at[at(t - first)], t, Role::activation, {}});
+    tensors.push_back({&z_at_[at(t)], &sums_at_[at(t)], t, Role::pre_activation, true, {}});
+    tensors.push_back({&h_at_[at(t)], &wide_at[at(t - first)], t, Role::activation, true, {}});
   }
   recorder_.record(tensors);
 }
@@ -89,8 +89,8 @@ void Recurrence::backward_span(std::int64_t last, std::int64_t first) {
   std::vector<Recorder::Complete> tensors;
   for (std::int64_t c = 0; c < count; ++c) {
     const std::int64_t t = last - c;
-    tensors.push_back({&dz_at_[at(t)], &dz_wide_at[at(c)], t, Role::grad_pre_activation, {}});
-    tensors.push_back({&dh_at[at(c + 1)], &dh_sums_at[at(c)], t - 1, Role::grad_activation, {}});
+    tensors.push_back({&dz_at_[at(t)], &dz_wide_at[at(c)], t, Role::grad_pre_activation, true, {}});
+    tensors.push_back({&dh_at[at(c + 1)], &dh_sums_at[at(c)], t - 1, Role::grad_activation, true, {}});
     if (!recorder_.measures()) continue;
     contributions_.push_back({});
     contributions_.back().step = t;

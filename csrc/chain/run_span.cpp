@@ -50,7 +50,7 @@ void Run::forward_span(std::int64_t first) {
       stored.resize(storage, source.size);
       recorder_.settle(stored, as_given);
     }
-    tensors.push_back({&stored, &as_given, l, role, {}});
+    tensors.push_back({&stored, &as_given, l, role, true, {}});
   };
   for (std::int64_t l = first; l <= last; ++l) {
     const Layer& layer = layers_[at(l - 1)];
@@ -61,8 +61,8 @@ void Run::forward_span(std::int64_t first) {
     Stored& h = activations_[at(l)];
     z.resize(storage, batch_ * layer.n_out);
     h.resize(storage, batch_ * layer.n_out);
-    tensors.push_back({&z, &wide_of(z, apart[i], sum), l, Role::pre_activation, {}});
-    tensors.push_back({&h, &wide_of(h, apart[i + 1], phi_format), l, Role::activation, {}});
+    tensors.push_back({&z, &wide_of(z, apart[i], sum), l, Role::pre_activation, true, {}});
+    tensors.push_back({&h, &wide_of(h, apart[i + 1], phi_format), l, Role::activation, true, {}});
   }
   for_rows([&](std::int64_t rows, auto rows_of) {
     for (std::int64_t l = first; l <= last; ++l) {
@@ -105,9 +105,9 @@ void Run::backward_span(std::int64_t last) {
     Stored& dz = tensor(c, 0, batch_ * n_out);
     Stored& dh = tensor(c, 1, batch_ * n_in);
     Stored& dw = tensor(c, 2, n_in * n_out);
-    tensors.push_back({&dz, &wide_of(dz, apart(c, 0), phi_format), l, Role::grad_pre_activation, {}});
+    tensors.push_back({&dz, &wide_of(dz, apart(c, 0), phi_format), l, Role::grad_pre_activation, true, {}});
     Stored& dw_sums = wide_of(dw, apart(c, 2), sum);
-    tensors.push_back({&dw, &dw_sums, l, Role::grad_weight, [=, this, &dz, &dw_sums] {
+    tensors.push_back({&dw, &dw_sums, l, Role::grad_weight, false, [=, this, &dz, &dw_sums] {
                          const executor::ProductArgs args =
                              product(n_out, n_in, batch_, recorder_.operand(dz, 1, n_out),
                                      recorder_.operand(activations_[at(l - 1)], n_in, 1));
@@ -116,13 +116,13 @@ void Run::backward_span(std::int64_t last) {
     if (layer.bias.data) {
       Stored& db = tensor(c, 3, n_out);
       Stored& db_sums = wide_of(db, apart(c, 3), sum);
-      tensors.push_back({&db, &db_sums, l, Role::grad_bias, [=, this, &dz, &db_sums] {
+      tensors.push_back({&db, &db_sums, l, Role::grad_bias, false, [=, this, &dz, &db_sums] {
                            const executor::Operand ones{FormatId::float32, ones_.data(), batch_, 1};
                            recorder_.sums(product(1, n_out, batch_, ones, recorder_.operand(dz, n_out, 1)),
                                           Role::grad_bias, db_sums);
                          }});
     }
-    tensors.push_back({&dh, &wide_of(dh, apart(c, 1), sum), l - 1, Role::grad_activation, {}});
+    tensors.push_back({&dh, &wide_of(dh, apart(c, 1), sum), l - 1, Role::grad_activation, true, {}});
   }
   for_rows([&](std::int64_t rows, auto rows_of) {
     for (std::int64_t c = 0; c < count; ++c) {
