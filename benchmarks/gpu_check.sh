@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can say, in one command of a few minutes: builds the CUDA kernels for this machine's GPU, runs the tests
 # marked gpu, compares the bits of CPU and GPU and of the matrix units with their model, and times kernels beside
-# cuBLAS, torch and CuPy. Writes gpu_check.json and gpu_check.md into the folder given (default: the current one).
+# cuBLAS, torch and CuPy, and traces where calls spend their time. Writes gpu_check.json, gpu_check.md and gpu_profile.md into
+# the folder given (default: the current one).
 # Needs nvcc 13, CuPy, torch, CMake, ninja, pybind11, scikit-build-core and pytest for Python 3.10 or later; no network.
 set -euo pipefail
 out=$(mkdir -p "${1:-.}" && cd "${1:-.}" && pwd)
@@ -25,4 +26,5 @@ timeout 240 "$python" -m pytest -m gpu -q -n 4 -p no:cacheprovider --junitxml="$
   > "$out/gpu_tests.log" 2>&1 || status=$?
 tail -25 "$out/gpu_tests.log"
 "$python" benchmarks/gpu_check.py --tests "$scratch/tests.xml" --out "$out" || status=$?
+timeout 120 "$python" benchmarks/gpu_profile.py --out "$out" || status=$?
 exit "$status"
