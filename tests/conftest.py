@@ -41,6 +41,12 @@ def threads(request):
     _backend.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def usual_width(monkeypatch):
+    """Text is as wide as where nobody says how wide a terminal is."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(params=["simt", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request):
     """Run on each device that is usable here, by its name."""

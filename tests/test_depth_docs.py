@@ -55,5 +55,7 @@ def test_the_command_draws_the_picture(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_pictures_exist() -> None:
-    for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", PAGE.read_text(encoding="utf-8")):
+    targets = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", PAGE.read_text(encoding="utf-8"))
+    assert targets
+    for target in targets:
         assert (PAGE.parent / target).is_file(), target

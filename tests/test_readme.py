@@ -85,5 +85,7 @@ def test_links_and_pictures_exist() -> None:
 
 
 def test_named_files_exist() -> None:
-    for name in re.findall(r"`((?:tests|examples|benchmarks|docs)/[\w/.]+\.\w+)`", README.read_text(encoding="utf-8")):
+    names = re.findall(r"`((?:tests|examples|benchmarks|docs)/[\w/.]+\.\w+)`", README.read_text(encoding="utf-8"))
+    assert names
+    for name in names:
         assert (README.parent / name).is_file(), name

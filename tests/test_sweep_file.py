@@ -107,7 +107,7 @@ def test_two_sweeps_do_not_share_a_file(tmp_path) -> None:
 
 
 SCRIPT = """
-import sys, multiprocessing
+import sys, multiprocessing, time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import gradkern as gk
 
@@ -116,7 +116,8 @@ if __name__ == "__main__":
     grid = {"depth": [20, 40], "width": 24, "activation": ["tanh", "relu"], "batch": 2, "seed": range(40)}
     pools = {"none": lambda: None, "threads": lambda: ThreadPoolExecutor(2),
              "spawn": lambda: ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))}
-    gk.sweep(grid, pools[kind](), path=path, in_flight=6)
+    wait = lambda done, total: done < 100 or time.sleep(600)  # until it is stopped
+    gk.sweep(grid, pools[kind](), path=path, in_flight=6, progress=wait)
 """
 LONG = {"depth": [20, 40], "width": 24, "activation": ["tanh", "relu"], "batch": 2, "seed": range(40)}
 
