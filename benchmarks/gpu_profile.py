@@ -88,7 +88,7 @@ def traced(call: Call) -> list[Traced]:
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
         call()
         torch.cuda.synchronize()
-    results = trace.profiler.kineto_results.events()  # type: ignore[union-attr]
+    results = trace.profiler.kineto_results.events()
     return [Traced(e.name(), str(e.device_type()).endswith("CUDA"), e.duration_ns() / 1e3) for e in results]
 
 
@@ -149,7 +149,9 @@ def main() -> None:
     for what, call in cases():
         wall = wall_of(call)
         profiles.append(profile_of(what, wall, traced(call)))
-    table = table_of(profiles, gk.info().devices["cuda"])
+        if not profiles[-1].kernels:
+            raise SystemExit(f"{what}: the profiler saw nothing of the device")
+    table = table_of(profiles, gk.info().devices["cuda"].removeprefix("usable: "))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gpu_profile.md").write_text(table)
     print(table)

@@ -68,6 +68,18 @@ PRODUCT = mutants_of(
         "tasks.task[0]",
     ),
     (
+        "product: sums of one format go along with another's",
+        "product.cu",
+        " && first.accumulate == next.accumulate",
+        "",
+    ),
+    (
+        "product: what has no lane goes along",
+        "product.cu",
+        "way_of(next) == way",
+        "(way_of(next) == way || way_of(next) == Way::exact)",
+    ),
+    (
         "product: the swizzle of a store forgotten",
         "product_tile.hpp",
         "k * outer + (o ^ swizzle(k))};",
@@ -246,6 +258,24 @@ ELEMENTWISE = mutants_of(
         "convert.cu",
         "tensors[blockIdx.y]",
         "tensors[0]",
+    ),
+    (
+        "convert: sources of any format go along",
+        "convert.cu",
+        "a.source_format == b.source_format && ",
+        "",
+    ),
+    (
+        "convert: what is converted in place goes along",
+        "convert.cu",
+        " && is_narrow(a) == is_narrow(b)",
+        "",
+    ),
+    (
+        "convert: what nobody counts goes along",
+        "convert.cu",
+        "!a.counts == !b.counts",
+        "true",
     ),
     (
         "convert: half of a warp's largest errors",

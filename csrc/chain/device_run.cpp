@@ -201,9 +201,9 @@ void DeviceRun::backward_layer(std::int64_t l, std::int64_t gradient) const {
   }
   const executor::Operand ones{plan_.storage, at<void>(plan_.ones), batch_, 1};
   multiply({{d.dw, product(n_out, n_in, batch_, operand(d.dz, 1, n_out), operand(x, n_in, 1))},
-            {d.db, product(1, n_out, batch_, ones, operand(d.dz, n_out, 1))},
-            {d.dh, product(batch_, n_in, n_out, operand(d.dz, n_out, 1), operand(d.weight, n_in, 1))}});
-  round({d.dw, d.db, d.dh}, executor::wide_format(arithmetic_.accumulate));
+            {d.dh, product(batch_, n_in, n_out, operand(d.dz, n_out, 1), operand(d.weight, n_in, 1))},
+            {d.db, product(1, n_out, batch_, ones, operand(d.dz, n_out, 1))}});
+  round({d.dw, d.dh, d.db}, executor::wide_format(arithmetic_.accumulate));
 }
 
 void DeviceRun::measure(const DevicePass& pass) const {

@@ -319,8 +319,7 @@ bool is_narrow(const ConvertArgs& args) {
 bool are_alike(const ConvertArgs& a, const ConvertArgs& b) {
   return a.source_format == b.source_format && a.format == b.format && a.scale == b.scale &&
          a.mode.rounding == b.mode.rounding && a.mode.overflow == b.mode.overflow &&
-         a.mode.subnormals == b.mode.subnormals && a.mode.seed == b.mode.seed && is_narrow(a) == is_narrow(b) &&
-         !a.counts == !b.counts;
+         a.mode.subnormals == b.mode.subnormals && is_narrow(a) == is_narrow(b) && !a.counts == !b.counts;
 }
 
 int convert_alike(const ConvertArgs* args, int count, Stream stream) {

@@ -120,9 +120,9 @@ __global__ __launch_bounds__(Shape::threads,
   const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   constexpr int warps_n = Shape::threads_n / 8;  // a warp is 4 x 8 threads
   const int thread_m = warp / warps_n * 4 + lane / 8, thread_n = warp % warps_n * 8 + lane % 8;
-  const int first_m = static_cast<int>(blockIdx.x) / task.tiles_n * Shape::m;
+  const int tile_m = static_cast<int>(blockIdx.x) / task.tiles_n, first_m = tile_m * Shape::m;
   const int first_n = static_cast<int>(blockIdx.x) % task.tiles_n * Shape::n;
-  if (first_m >= task.m) return;
+  if (std::int64_t(tile_m) * Shape::m >= task.m) return;  // the grid is that of another product
   const auto row = [&](int i) {
     return i / row_group * (Shape::m * row_group / rows) + thread_m * row_group + i % row_group;
   };

@@ -1,5 +1,6 @@
 // The element-wise CUDA kernels on the host, through the device executor, against the CPU's executor: every bit.
 #include <memory>
+#include <utility>
 
 #include "check.hpp"
 #include "device_table.hpp"
@@ -111,16 +112,36 @@ void lists(const executor::DeviceTable& table, const Executor& cpu) {
     FormatId from, to;
     double scale;
     int shift;
+    bool in_place = false, counted = true;
+    std::uint64_t seed = 42;
+    int low = -20;  // exponent
   };
   using enum FormatId;
   const Item items[] = {
-      {50000, float32, float16, 1, 0}, {0, float32, float16, 1, 0},    {17, float32, float16, 1, 0},
-      {33000, float32, float16, 1, 0}, {2049, float32, float16, 1, 0}, {300, float32, float16, 0.5, 0},
-      {40, float32, bfloat16, 0.5, 0}, {1000, float32, float16, 1, 1}, {900, float32, float16, 1, 0},
-      {0, float64, float16, 1, 0},     {70, float64, float16, 1.7, 0}, {0, float64, float16, 1.7, 0},
+      {50000, float32, float16, 1, 0},
+      {0, float32, float16, 1, 0},
+      {17, float32, float16, 1, 0},
+      {33000, float32, float16, 1, 0},
+      {2049, float32, float16, 1, 0},
+      {300, float32, float16, 0.5, 0},
+      {40, float32, bfloat16, 0.5, 0},
+      {90, float16, bfloat16, 0.5, 0},
+      {1000, float32, float16, 1, 1},
+      {900, float32, float16, 1, 0},
+      {0, float64, float16, 1, 0},
+      {70, float64, float16, 1.7, 0},
+      {0, float64, float16, 1.7, 0},
+      {800, float32, float32, 3, 0},
+      {800, float32, float32, 3, 0, true},
+      {500, float32, float32, 0.5, 0},
+      {500, float32, float32, 0.5, 0, true, true, 42, -149},
+      {600, float32, float16, 1, 0, false, false},
+      {600, float32, float16, 1, 0},
+      {700, float32, float16, 1, 0, false, true, 43},
+      {700, float32, float16, 1, 0},
   };
-  for (const bool counted : {true, false}) {
-    for (const Mode& mode : modes()) {
+  for (const bool all_counted : {true, false}) {
+    for (Mode mode : modes()) {
       std::vector<std::unique_ptr<Placed>> sources, expected, got, counts;
       std::vector<ops::RoundingCounts> truth(std::size(items));
       std::vector<executor::ConvertArgs> list;
@@ -129,22 +150,25 @@ void lists(const executor::DeviceTable& table, const Executor& cpu) {
         const std::vector<double> zeros(static_cast<std::size_t>(item.size), 0.0);
         const std::vector<double> places(static_cast<std::size_t>(item.size / ops::rounding_chunk + 1) * 16, 0.0);
         sources.push_back(std::make_unique<Placed>(
-            item.from, values_for(item.to, 70 + i, item.size, -20, 14, i % 2 ? 90 : 0), item.shift));
+            item.from, values_for(item.to, 70 + i, item.size, item.low, item.low + 34, i % 2 ? 90 : 0), item.shift));
         expected.push_back(std::make_unique<Placed>(item.to, zeros, item.shift));
         got.push_back(std::make_unique<Placed>(item.to, zeros, item.shift));
         static_assert(sizeof(ops::RoundingCounts) <= 16 * 8);
         counts.push_back(std::make_unique<Placed>(float64, places, 0));
+        mode.seed = item.seed;
         executor::ConvertArgs args{item.size,  item.from, item.to, sources[i]->data(), expected[i]->data(),
                                    item.scale, mode,      i,       &truth[i]};
         cpu.convert(cpu, args);
+        if (item.in_place) std::swap(got[i], sources[i]);
         args.stored = got[i]->data();
-        args.counts = counted ? static_cast<ops::RoundingCounts*>(counts[i]->data()) : nullptr;
+        if (item.in_place) args.source = args.stored;
+        args.counts = all_counted && item.counted ? static_cast<ops::RoundingCounts*>(counts[i]->data()) : nullptr;
         list.push_back(args);
       }
       CHECK(table.convert(list.data(), static_cast<int>(list.size()), nullptr) == 0);
       for (std::size_t i = 0; i < list.size(); ++i) {
-        CHECK(got[i]->same(*expected[i]) && got[i]->intact(), i, counted, static_cast<int>(mode.rounding));
-        if (!counted) continue;
+        CHECK(got[i]->same(*expected[i]) && got[i]->intact(), i, all_counted, static_cast<int>(mode.rounding));
+        if (!list[i].counts) continue;
         ops::RoundingCounts all;
         for (std::int64_t c = 0; c * ops::rounding_chunk < items[i].size; ++c) all.merge(list[i].counts[c]);
         CHECK(same(all, truth[i]), i, static_cast<int>(mode.rounding));

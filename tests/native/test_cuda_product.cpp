@@ -143,47 +143,80 @@ void unaligned_results(const executor::Executor& cpu) {
 
 // Several at once, of which some go through one launch: alike or not, empty ones between them, more than a launch takes.
 void lists(const executor::Executor& cpu) {
+  using enum FormatId;
   struct Shape {
     std::int64_t m, n, k;
     FormatId format, accumulate;
+    int bias = 0;  // none, one row, a row for each
+    bool continued = false;
+    int apart = 0;  // exponents of a and b, so far from 0 either way
   };
-  using enum FormatId;
   const Shape shapes[] = {
-      {37, 45, 70, float16, float32}, {1, 45, 37, float16, float32},     {64, 33, 45, float16, float32},
-      {0, 45, 9, float16, float32},   {20, 20, 0, float16, float32},     {70, 9, 33, float32, float32},
-      {5, 130, 8, float32, float32},  {5, 0, 8, float32, float32},       {33, 34, 35, float32, float32},
-      {17, 3, 5, bfloat16, float32},  {800, 720, 6, float32, float32},   {810, 700, 7, bfloat16, float32},
-      {9, 9, 9, float64, float64},    {12, 31, 40, float64, float64},    {9, 9, 9, float64, float32},
-      {9, 9, 9, float64, float32},    {1500, 1400, 3, float16, float32}, {1500, 1400, 4, float16, float32},
-      {40, 40, 4, float16, float16},  {3, 40, 4, float8_e5m2, float16},  {3, 40, 4, bfloat16, float16},
+      {37, 45, 70, float16, float32},
+      {1, 45, 37, float16, float32, 1},
+      {64, 33, 45, float16, float32},
+      {0, 45, 9, float16, float32},
+      {5, 0, 8, float16, float32},
+      {20, 20, 0, float16, float32, 2},
+      {70, 9, 33, float32, float32},
+      {5, 130, 8, float32, float32, 0, true},
+      {5, 0, 8, float32, float32},
+      {33, 34, 35, float32, float32, 2, true},
+      {17, 3, 5, bfloat16, float32},
+      {9, 9, 9, float64, float64},
+      {9, 9, 9, float32, float32},
+      {9, 9, 9, float64, float32},
+      {9, 9, 9, float64, float32},
+      {800, 720, 6, float32, float32},
+      {810, 700, 7, bfloat16, float32, 1},
+      {30, 20, 7, bfloat16, float32},
+      {1500, 1400, 3, float16, float32},
+      {1500, 1400, 4, float16, float32},
+      {12, 31, 40, float64, float64},
+      {40, 40, 4, float16, float16},
+      {40, 40, 4, bfloat16, bfloat16},
+      {3, 40, 4, float8_e5m2, float16},
+      {3, 40, 4, bfloat16, float16, 0, false, 30},
+      {3, 40, 4, bfloat16, float16, 1, false, 30},
   };
-  std::vector<test::Tensor> operands;
-  std::vector<std::vector<std::uint8_t>> got, truth;
+  struct Bits {
+    test::Tensor a, b, bias, start;
+    std::vector<std::uint8_t> truth, got;
+  };
+  std::vector<Bits> bits;
+  std::vector<executor::ProductArgs> list;
+  const executor::ProductArgs before{};
+  bits.reserve(std::size(shapes));
   for (const Shape& s : shapes) {
-    const auto seed = 100 + operands.size();
-    operands.push_back(test::tensor(s.format, test::random_values(seed, s.m * s.k, -6, 3)));
-    operands.push_back(test::tensor(s.format, test::random_values(seed + 1, s.k * s.n, -6, 3)));
-    const auto bytes = formats::container_bytes(executor::wide_format(s.accumulate));
-    got.emplace_back(static_cast<std::size_t>(s.m * s.n * bytes), 0xAB);
-    truth.push_back(got.back());
-  }
-  std::vector<executor::ProductArgs> list(std::size(shapes)), one;
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    const Shape& s = shapes[i];
-    executor::ProductArgs& p = list[i];
-    p = {};
+    const auto seed = 100 + 10 * bits.size();
+    const FormatId wide = executor::wide_format(s.accumulate);
+    const auto values = [&](FormatId format, std::int64_t size, std::uint64_t stream, int exponent) {
+      return test::tensor(format, test::random_values(seed + stream, size, exponent - 6, exponent + 3));
+    };
+    Bits& t = bits.emplace_back();
+    t.a = values(s.format, s.m * s.k, 0, -s.apart);
+    t.b = values(s.format, s.k * s.n, 1, s.apart);
+    t.bias = values(s.format, s.bias == 2 ? s.m * s.n : s.n, 2, 0);
+    t.truth = t.got = s.continued ? values(wide, s.m * s.n, 3, 0).bytes
+                                  : std::vector<std::uint8_t>(
+                                        static_cast<std::size_t>(s.m * s.n * formats::container_bytes(wide)), 0xAB);
+    executor::ProductArgs p{};
     p.m = s.m, p.n = s.n, p.k = s.k;
-    p.a = {s.format, operands[2 * i].bytes.data(), s.k, 1};
-    p.b = {s.format, operands[2 * i + 1].bytes.data(), s.n, 1};
-    p.operands = s.format;
+    p.a = {s.format, t.a.bytes.data(), s.k, 1};
+    p.b = {s.format, t.b.bytes.data(), s.n, 1};
+    p.operands = p.bias_format = s.format;
     p.accumulate = s.accumulate;
-    p.wide = truth[i].data();
+    p.bias = s.bias ? t.bias.bytes.data() : nullptr;
+    p.bias_row = s.bias == 2 ? s.n : 0;
+    p.continued = s.continued ? &before : nullptr;
+    if (s.k == 0) p.a.data = p.b.data = t.bias.bytes.data();
+    p.wide = t.truth.data();
     cpu.products(cpu, &p, 1);
-    p.wide = got[i].data();
+    p.wide = t.got.data();
+    list.push_back(p);
   }
-  const executor::Executor on = device();
-  on.products(on, list.data(), static_cast<std::int64_t>(list.size()));
-  for (std::size_t i = 0; i < list.size(); ++i) CHECK(got[i] == truth[i], "of a list", i);
+  CHECK(cuda::products(list.data(), static_cast<int>(list.size()), nullptr) == 0);
+  for (std::size_t i = 0; i < list.size(); ++i) CHECK(bits[i].got == bits[i].truth, "of a list", i);
 }
 
 }  // namespace

@@ -1,4 +1,8 @@
 // Chains by spans of layers or steps, each thread with its samples: the records are those of one thread, layer by layer.
+#include <sys/mman.h>
+
+#include <cmath>
+
 #include "base/thread_pool.hpp"
 #include "chain/recurrence.hpp"
 #include "chain/run.hpp"
@@ -101,10 +105,43 @@ void same_as_one_by_one() {
   }
 }
 
+// What is settled is not written while it is recorded, for others may be reading it: it lies in a page that nobody can write.
+void settled_stays() {
+  const std::int64_t size = 1500;
+  auto values = test::random_values(7, size, -20, 18);
+  values[100] = HUGE_VAL;
+  values[1200] = std::nan("");
+  const std::size_t page = 4096;
+  void* const memory = mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(memory != MAP_FAILED);
+  for (const auto& e : test::usable_executors()) {
+    for (const FormatId storage : {FormatId::float16, FormatId::bfloat16, FormatId::float8_e5m2}) {
+      for (const bool measured : {true, false}) {
+        const chain::Arithmetic arithmetic{storage, storage, FormatId::float32, {}, false};
+        chain::Recorder recorder(e, arithmetic, 1, false, false, measured), again(e, arithmetic, 1, false, false, true);
+        chain::Stored wide, stored, apart;
+        wide.borrow(source_of(values));
+        stored.place = memory;
+        stored.resize(storage, size);
+        recorder.settle(stored, wide);
+        mprotect(memory, page, PROT_READ);
+        recorder.record({{&stored, &wide, 1, chain::Role::activation, true, {}}});
+        mprotect(memory, page, PROT_READ | PROT_WRITE);
+        if (!measured) continue;
+        apart.resize(storage, size);
+        again.record({{&apart, &wide, 1, chain::Role::activation, false, {}}});
+        CHECK(same(numbers_of(recorder.records()), numbers_of(again.records())), e.name, test::name_of(storage));
+      }
+    }
+  }
+  munmap(memory, page);
+}
+
 }  // namespace
 }  // namespace gradkern
 
 int main() {
+  gradkern::settled_stays();
   gradkern::same_as_one_by_one();
   return gradkern::test::report();
 }
