@@ -231,8 +231,8 @@ int main() {
     ragged_sizes(cpu);
     unaligned_results(cpu);
     signed_zeros(cpu);
-    lists(cpu);
   }
+  lists(cpu);
   large_tiles(cpu);
   return test::report();
 }
