@@ -120,7 +120,7 @@ class HalfCells {
     for (int k = 0; k < count_; ++k) {
       const std::uint16_t x = taken_[k] & magnitude;
       if constexpr (powers)  // in one of two tables, as an increment waits for the last one of the same counter
-        ++powers_[k % 2][x / smallest_normal];
+        powers_[k % 2][x / smallest_normal] += x % smallest_normal == 0;
       else
         move(binades_, formats::decode<F>(x), x >= smallest_normal);
     }

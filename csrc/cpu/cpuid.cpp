@@ -56,6 +56,11 @@ bool has_avx512_bf16() {
   return (r.a & avx512_bf16) != 0;
 }
 
+bool has_avx512_vnni() {
+  constexpr unsigned avx512_vnni = 1u << 11;
+  return has_avx512() && (leaf(7).c & avx512_vnni) != 0;
+}
+
 // Linux saves tiles only for processes that have asked for them.
 bool has_amx_bf16() {
 #if defined(__linux__)
@@ -80,7 +85,7 @@ bool is_amd() {
 bool halves_avx512() {
   constexpr unsigned zen3_and_4 = 0x19;
   const unsigned a = leaf(1).a, family = (a >> 8 & 0xF) + (a >> 20 & 0xFF);
-  return is_amd() && family == zen3_and_4 && has_avx512();
+  return is_amd() && family == zen3_and_4 && has_avx512_vnni();
 }
 
 }  // namespace gradkern::cpu
@@ -92,6 +97,7 @@ bool has_avx2_fma() { return false; }
 bool has_avx512() { return false; }
 bool has_avx512fp16() { return false; }
 bool has_avx512_bf16() { return false; }
+bool has_avx512_vnni() { return false; }
 bool has_amx_bf16() { return false; }
 bool is_amd() { return false; }
 bool halves_avx512() { return false; }

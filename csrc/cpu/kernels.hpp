@@ -128,8 +128,8 @@ struct Kernels {
   // The moments of each piece, a block or a chunk; begin is the start of one.
   void (*measure)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, std::int64_t piece,
                   ops::Statistics& counts, ops::Moments* moments);
-  // The same, with sums in registers of half the width where those are 512 bits; the two change places where that suits
-  // the processor.
+  // The same for processors that compute on registers of 512 bits half by half: sums in half of them, and those of 16-bit
+  // formats as integers, with VNNI. The two change places where that suits the processor.
   void (*measure_otherwise)(const executor::StatisticsArgs&, std::int64_t begin, std::int64_t end, std::int64_t piece,
                             ops::Statistics& counts, ops::Moments* moments);
   void (*errors)(const executor::ErrorArgs&, std::int64_t begin, std::int64_t end, executor::ErrorSums& sums);

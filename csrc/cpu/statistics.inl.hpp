@@ -1,139 +1,16 @@
-// Blocks of ops/statistics.hpp in vector lanes of the width that holds the storage exactly: float or double.
-//
-// A block is read in turns of some hundred entries: scan (extrema, signs, binade codes), sums (float64, 16 lanes) and
-// histogram of a turn in L1, so that memory is asked for evenly. A block with a NaN, an infinity or a number below the
-// lane type's smallest normal goes entry by entry.
+// Blocks of ops/statistics.hpp in vector lanes of the width that holds the storage exactly: float or double. A block with a
+// NaN, an infinity or a number below the lane type's smallest normal goes entry by entry.
 #pragma once
 
 #include <algorithm>
 
-#include "cpu/block.inl.hpp"
 #include "cpu/cells.inl.hpp"
+#include "cpu/dots.inl.hpp"
 #include "cpu/halves.inl.hpp"
-#include "cpu/statistics_sums.inl.hpp"
+#include "cpu/statistics_look.inl.hpp"
 
 namespace gradkern::cpu {
 namespace {
-
-// Where a block is read from: entries that are lanes already.
-template <class T, class C>
-struct InPlace {
-  static constexpr bool halves = false;
-  static constexpr Order order = Order::natural;
-  const T* x;
-  TwoStreams<C> ahead;
-  GRADKERN_HD void load(std::int64_t) const {}
-  GRADKERN_HD simd::vec<T, lane_count<T>> entries(std::int64_t i, int j) const {
-    return ahead.fetch(simd::vec<T, lane_count<T>>::load(x + i + j), i, j);
-  }
-  GRADKERN_HD void fetch_meanwhile(std::int64_t n) const { ahead.fetch_meanwhile(n); }
-};
-
-// Entries of a block in a format of 16 bits, widened to x as they are looked at.
-template <class F>
-struct Widened {
-  static constexpr bool halves = simd::looks_at_halves;
-  static constexpr Order order = Order::natural;
-  const typename F::container* stored;
-  float* x;
-  TwoStreams<typename F::container> ahead;
-  GRADKERN_HD void load(std::int64_t) const {}
-  GRADKERN_HD simd::vec_f32 entries(std::int64_t i, int j) const {
-    const simd::vec_f32 v = ahead.fetch(widen_lanes<F>(stored + i + j), i, j);
-    v.store(x + i + j);
-    return v;
-  }
-  GRADKERN_HD void fetch_meanwhile(std::int64_t n) const { ahead.fetch_meanwhile(n); }
-};
-
-// Entries from `first` on, of which `count` are decoded to x and the rest is zeros.
-template <class T>
-struct Decoded {
-  static constexpr bool halves = false;
-  static constexpr Order order = Order::natural;
-  const executor::StatisticsArgs& args;
-  std::int64_t first, count;
-  T* x;
-  const char* next;    // or null
-  std::int64_t bytes;  // of an entry
-  GRADKERN_HD void load(std::int64_t n) const {
-    widen(args.format, args.data, first, first + count, x);
-    for (std::int64_t j = count; j < n; ++j) x[j] = 0;
-  }
-  GRADKERN_HD simd::vec<T, lane_count<T>> entries(std::int64_t i, int j) const {
-    if (next) __builtin_prefetch(next + (i + j) * bytes);
-    return simd::vec<T, lane_count<T>>::load(x + i + j);
-  }
-  GRADKERN_HD void fetch_meanwhile(std::int64_t) const {}
-};
-
-template <class T, class Source, int width>
-GRADKERN_HD void add_group(const Source& source, std::int64_t i, Summer<T, false, width>& sums) {
-#pragma GCC unroll 4
-  for (int j = 0; j < simd::vector_bytes; j += ops::statistics_lanes) sums.step(source.x, i + j, 1);
-}
-
-// Entries [first, end), multiples of simd::vector_bytes. Functions of their own: their registers are all that there are.
-template <class S, class Source>
-__attribute__((noinline)) void sum(Source source, std::int64_t first, std::int64_t end, S& sums) {
-  S summer = sums;  // in registers
-  for (std::int64_t i = first; i < end; i += simd::vector_bytes) add_group(source, i, summer);
-  sums = summer;
-}
-
-template <class T, class Scanner, class Source>
-__attribute__((noinline)) void scan(Source source, std::int64_t first, std::int64_t end, Scanner& scanner, Scan<T>& s,
-                                    std::uint8_t* codes) {
-  Scanner held;  // in registers, which a copy of `scanner` would not be
-  held.begin(scanner);
-  for (std::int64_t i = first; i < end; i += simd::vector_bytes) held.step(source, i, s, codes + i);
-  scanner.merge(held);
-}
-
-// Where both fit into the registers, what waits in one is done in the other; where those are cut in halves, units are
-// what is short, and halves of a format of 16 bits are summed later.
-template <bool halves, int width>
-inline constexpr bool scans_with_sums = simd::vector_bytes == 64 && (width == 8 || !halves);
-template <class T, class Scanner, class S, class Source>
-__attribute__((noinline)) void scan_and_sum(Source source, std::int64_t end, Scanner& scanner, S& sums, Scan<T>& s,
-                                            std::uint8_t* codes) {
-  Scanner held;
-  held.begin(scanner);
-  S summer = sums;
-  for (std::int64_t i = 0; i < end; i += simd::vector_bytes) {
-    held.step(source, i, s, codes + i);
-    add_group(source, i, summer);
-  }
-  scanner.merge(held);
-  sums = summer;
-}
-
-// All in one pass. n is a multiple of simd::vector_bytes. codes: of float only, and zeros up to the next multiple of
-// codes_turn.
-template <int width, class Scanner, class T, class Source>
-GRADKERN_HD ops::BlockSums look(Scanner& scanner, const Source& source, std::int64_t n, Scan<T>& s,
-                                std::uint8_t* codes) {
-  source.load(n);
-  Summer<T, false, width> sums;
-  if constexpr (scans_with_sums<Source::halves, width>) {
-    scan_and_sum(source, n, scanner, sums, s, codes);
-  } else {
-    constexpr std::int64_t turn = simd::vector_bytes == 64 ? statistics_block : 1024 / std::int64_t(sizeof(T));
-    for (std::int64_t first = 0; first < n; first += turn) {
-      const std::int64_t end = std::min(n, first + turn);
-      scan(source, first, end, scanner, s, codes);
-      sum(source, first, end, sums);
-    }
-  }
-  if (n < statistics_block) {
-    constexpr int lanes = lane_count<T>;
-    __builtin_memset(s.candidates + n / lanes, 0,
-                     sizeof s.candidates - sizeof s.candidates[0] * std::size_t(n / lanes));
-    __builtin_memset(codes + n, 0, std::size_t(-n & (codes_turn - 1)));
-  }
-  scanner.finish(s);
-  return sums.template total<Source::order>();
-}
 
 // Again, where squares would leave float64.
 ops::BlockSums sum_scaled(const double* x, std::int64_t n, double scale) {
@@ -175,10 +52,18 @@ class BlockMeter {
     half_cells_.finish();
   }
 
-  // The first block is expected to have zeros if some of its entries are, as later ones are if the block before had any.
-  void look_for_zeros(const typename F::container* stored, std::int64_t count) {
+  // The first block is expected to have zeros if some of its entries are, as later ones are if the block before had any;
+  // and some that are twice as large.
+  void look_ahead(const typename F::container* stored, std::int64_t count) {
     using C = typename F::container;
-    for (std::int64_t k = 0; k < std::min<std::int64_t>(count, 32); ++k) zeros_ |= C(stored[k] << 1) == 0;
+    C most = 0;
+    for (std::int64_t k = 0; k < std::min<std::int64_t>(count, 32); ++k) {
+      const C magnitude = C(stored[k] << 1);
+      zeros_ |= magnitude == 0;
+      most = std::max(most, magnitude);
+    }
+    if constexpr (sizeof(C) == 2 && sums_by_dots)
+      windows_.move(std::min((most >> F::significand_bits) + 1, largest_exponent), 1);
   }
 
   // count entries, and zeros up to n, a multiple of simd::vector_bytes; index is that of the first.
@@ -192,7 +77,7 @@ class BlockMeter {
     zeros_ = s.zero > n - count;  // in the next block, too
     const auto in_order = [&] {
       if constexpr (Source::halves)
-        if (taken && Halves<F, false>::order != Order::natural) widen_f32<F>(source.stored, n, source.x);
+        if (taken) widen_f32<F>(source.stored, n, source.x);
       return x;
     };
     if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal))
@@ -228,7 +113,14 @@ class BlockMeter {
   using U = typename Wide<T>::unsigned_scalar;
   static constexpr U smallest_normal = U(1) << Wide<T>::fraction_bits, infinity = U(2 * Wide<T>::bias + 1)
                                                                                   << Wide<T>::fraction_bits;
-  static constexpr int crowded_blocks = 16;
+  static constexpr int many_blocks = 16, most_below = statistics_block / 64;
+  static constexpr int largest_exponent = (1 << F::exponent_bits) - 2;
+  // Processors that cut registers of 512 bits in halves are short of units for conversions.
+  static constexpr bool sums_by_dots = simd::vector_bytes == 64 && width == 4;
+
+  static int exponent_of(U magnitude) {  // as F stores it
+    return std::max(int(magnitude >> Wide<T>::fraction_bits) - Wide<T>::bias + F::bias, 0);
+  }
 
   // The sums. taken: if the entries are looked at as they are stored, up to where some are taken.
   template <class Source>
@@ -238,14 +130,10 @@ class BlockMeter {
       if (crowded_ > 0) {
         --crowded_;
       } else if (!zeros) {
-        using H = Halves<F, simd::vector_bytes == 64 && !scans_with_sums<true, width>>;
-        HalfScanner<F> scanner(half_cells_.next());
-        const ops::BlockSums sums = look<width>(scanner, H{source.stored, source.x, source.ahead}, n, s, codes);
+        ops::BlockSums sums;
+        if (look_at_halves(source, n, s, codes, taken, sums)) return sums;
         zeros = s.amin == 0;
-        taken = scanner.taken;
-        if (!zeros && !half_cells_.is_crowded(taken)) return sums;
         taken = nullptr;
-        if (!zeros) crowded_ = crowded_blocks;
       }
     }
     if (!zeros) {
@@ -257,6 +145,53 @@ class BlockMeter {
     return look<width>(scanner, source, n, s, codes);
   }
 
+  // Whether the sums are right, and to look at the block as float would not take less time.
+  template <class Source>
+  GRADKERN_HD bool look_at_halves(const Source& source, std::int64_t n, Scan<T>& s, std::uint8_t* codes,
+                                  std::uint16_t*& taken, ops::BlockSums& sums) {
+    const Halves<F> halves{source.stored, source.x, source.ahead};
+    if constexpr (sums_by_dots) {
+      if (spread_ > 0) {
+        --spread_;
+      } else {
+        if (sum_by_dots(halves, s, codes, taken, sums)) return true;
+        if (s.amin == 0) return false;
+      }
+    }
+    HalfScanner<F> scanner(half_cells_.next());
+    sums = look<width>(scanner, halves, n, s, codes);
+    taken = scanner.taken;
+    if (half_cells_.is_crowded(taken)) crowded_ = many_blocks;
+    return s.amin != 0 && crowded_ == 0;
+  }
+
+#if defined(GRADKERN_SIMD_AVX512)
+  GRADKERN_HD bool sum_by_dots(const Halves<F>& halves, Scan<T>& s, std::uint8_t* codes, std::uint16_t*& taken,
+                               ops::BlockSums& sums) {
+    std::uint16_t* const first = half_cells_.next();
+    HalfScanner<F, true> scanner(first, windows_.low());
+    sums = windows_.tables() == 1 ? scan_and_dot<1>(halves, windows_, scanner, codes)
+                                  : scan_and_dot<2>(halves, windows_, scanner, codes);
+    scanner.finish(s);
+    taken = scanner.taken;
+    if (s.amin == 0 || s.amax >= infinity) return s.amin != 0;
+    const int most = exponent_of(s.amax), least = exponent_of(s.amin);
+    if (!windows_.hold(least, most)) {
+      windows_.move(most, windows_.tables());
+      if (!windows_.hold(least, most)) spread_ = many_blocks;
+      return false;
+    }
+    const int below = least < windows_.low() ? add_below<F>(windows_.low(), first, taken, sums) : 0;
+    if (below > most_below) {
+      if (windows_.tables() == 2) spread_ = many_blocks;
+      windows_.move(most, 2);
+    } else if (half_cells_.is_crowded(taken)) {
+      crowded_ = many_blocks;
+    }
+    return true;
+  }
+#endif
+
   __attribute__((noinline)) void measure_entries(const T* x, std::int64_t count, std::int64_t index,
                                                  ops::Moments& moments) {
     ops::measure_block(result_, moments, [&](std::int64_t i) { return static_cast<double>(x[i]); }, index, count);
@@ -266,8 +201,10 @@ class BlockMeter {
   CodeHistogram histogram_, stored_histogram_;
   CellCounter<T> cells_;
   HalfCells<std::conditional_t<sizeof(typename F::container) == 2, F, formats::float16>> half_cells_;
+  Windows<F> windows_;
   bool zeros_ = false;
-  int crowded_ = 0;  // blocks that are not looked at as stored
+  // Blocks that are not looked at as stored, or not summed by dot products.
+  int crowded_ = 0, spread_ = 0;
 };
 
 // Whole blocks are read where they lie, or widened as they are looked at; others are decoded and padded first. Memory is
@@ -279,8 +216,8 @@ void measure_range(const executor::StatisticsArgs& args, std::int64_t begin, std
   constexpr std::int64_t chunk = ops::statistics_chunk;
   alignas(64) T buffer[statistics_block];
   BlockMeter<T, F, width> meter(result);
-  if constexpr (sizeof(C) > 1)  // what is decoded first has no such choice
-    meter.look_for_zeros(static_cast<const C*>(args.data) + begin, end - begin);
+  if constexpr (sizeof(C) > 1)  // what is decoded first has no choice
+    meter.look_ahead(static_cast<const C*>(args.data) + begin, end - begin);
   for (std::int64_t i = begin; i < end; i += statistics_block) {
     ops::Moments& moments = pieces[(i - begin) / piece];
     const std::int64_t count = std::min(end - i, statistics_block), in_chunk = i % chunk;

@@ -7,6 +7,7 @@
 
 #include "base/thread_pool.hpp"
 #include "check.hpp"
+#include "cpu/cpuid.hpp"
 #include "cpu/kernels.hpp"
 #include "ref/statistics.hpp"
 #include "same.hpp"
@@ -85,13 +86,13 @@ std::unique_ptr<ops::Statistics> by_definition(const Tensor& t) {
   return s;
 }
 
-// Also each with the sums that it would not choose on this processor.
-std::vector<executor::Executor> with_both_widths(std::vector<executor::Executor> executors) {
+// Also each with the statistics that it would not choose on this processor.
+std::vector<executor::Executor> with_both_ways(std::vector<executor::Executor> executors) {
   static std::list<cpu::Kernels> tables;
   for (std::size_t i = 0, count = executors.size(); i < count; ++i) {
     if (executors[i].device) continue;
     cpu::Kernels& k = tables.emplace_back(*static_cast<const cpu::Kernels*>(executors[i].kernels));
-    if (k.measure == k.measure_otherwise) continue;
+    if (k.measure == k.measure_otherwise || !cpu::has_avx512_vnni()) continue;
     std::swap(k.measure, k.measure_otherwise);
     executors.push_back(executors[i]);
     executors.back().kernels = &k;
@@ -177,6 +178,36 @@ void ordinary_blocks(const std::vector<executor::Executor>& executors, FormatId 
     tensor_of([&](double x, std::int64_t i) { return i % every == 0 ? std::ldexp(x, -30 - int(i % 7)) : x; });
 }
 
+// Formats of 16 bits may be summed as integers within windows of exponents: the largest sums that there are, and a few
+// entries, or many, below a window, two of them, and what can be told from them.
+void windows_of_exponents(const std::vector<executor::Executor>& executors, FormatId format) {
+  constexpr std::int64_t block = ops::statistics_block, size = 3 * block;
+  const bool half = format == FormatId::float16;
+  const auto tensor_of = [&](auto value) {
+    std::vector<double> values;
+    for (std::int64_t i = 0; i < size; ++i) values.push_back(value(i));
+    one(executors, test::tensor(format, values));
+  };
+  const double largest = half ? 2 - 0x1p-10 : 2 - 0x1p-7;
+  for (const int top : half ? std::vector{15, 14, 0, -14} : std::vector{127, 126, 0, -126}) {
+    tensor_of([&](std::int64_t) { return std::ldexp(largest, top); });
+    tensor_of([&](std::int64_t) { return std::ldexp(-largest, top); });
+    tensor_of([&](std::int64_t i) { return std::ldexp(i % 3 ? largest : -largest, top); });
+    for (const int span : {13, 14, 15, 16, 17, 28, 29, 30, 31, 32, 33, 34, 35})
+      for (const std::int64_t every : {block - 1, std::int64_t(100), std::int64_t(9)})
+        tensor_of([&](std::int64_t i) {
+          return test::random_double(66, std::uint64_t(i), i % every == 40 % every ? top - span : top - 2,
+                                     top - span * (i % every == 40 % every));
+        });
+    for (const int step : {1, 9, 16, 31, 40})  // from block to block, and one that is far larger
+      tensor_of([&](std::int64_t i) {
+        const int exponent = top - step * static_cast<int>(i < block ? 2 : i < 2 * block ? 1 : 0);
+        return test::random_double(67, std::uint64_t(i), i == block + 7 ? top : exponent - 2,
+                                   i == block + 7 ? top : exponent);
+      });
+  }
+}
+
 // More entries than the counters of a histogram hold, and tensors that are cut between chunks beside those that are not.
 void pieces(const std::vector<executor::Executor>& executors, FormatId format) {
   constexpr std::int64_t from = 32 * ops::statistics_chunk;
@@ -238,7 +269,7 @@ void extreme_squares(const executor::Executor& e, int exponent) {
 
 int main() {
   using namespace gradkern;
-  const auto executors = with_both_widths(test::usable_executors());
+  const auto executors = with_both_ways(test::usable_executors());
   for (const FormatId format : test::all_formats) {
     for (const std::int64_t size : {0, 1, 15, 16, 17, 16383, 16384, 16385, 49159}) {
       auto values = test::random_values(61, size, -20, 12);
@@ -253,6 +284,7 @@ int main() {
     for (const std::int64_t size : {(1 << 12) - 1, 1 << 12, (1 << 12) + 70001}) by_pattern(executors, format, size);
   for (const FormatId format : test::all_formats) ordinary_blocks(executors, format);
   for (const FormatId format : {FormatId::float16, FormatId::bfloat16, FormatId::float32}) pieces(executors, format);
+  for (const FormatId format : {FormatId::float16, FormatId::bfloat16}) windows_of_exponents(executors, format);
   many(executors);
   for (const auto& e : executors)
     for (const int exponent : {1023, 700, 505, 480, -350, -390, -410, -480, -700, -1000, -1033})
