@@ -115,6 +115,37 @@ def roof_rows(seconds: float) -> list[tuple[str, float, float]]:
     return rows
 
 
+def unusual(size: int) -> dict[str, np.ndarray]:
+    """What tensors hold when there is reason to measure them, in float64."""
+    rng = np.random.default_rng(0)
+    normal = rng.standard_normal(size)
+    return {
+        "normal": normal,
+        "after ReLU": np.maximum(normal, 0),
+        "an infinity in 10,000": np.where(rng.random(size) < 1e-4, np.inf, normal),
+        "a NaN in 100": np.where(rng.random(size) < 1e-2, np.nan, normal),
+        "NaN alone": np.full(size, np.nan),
+        "normal x 1e-7": normal * 1e-7,
+        "normal x 1e-39": normal * 1e-39,
+        "40 binades": np.copysign(2.0 ** (-40 * rng.random(size)), normal),
+        "multiples of 1/8": np.round(normal * 8) / 8,
+        "a constant": np.full(size, 0.5),
+    }
+
+
+def unusual_rows(seconds: float, size: int = 2**22) -> list[tuple[str, list[float]]]:
+    """Nanoseconds an entry, by format."""
+    rows = []
+    for name, values in unusual(size).items():
+        times = []
+        for fmt in ("float64", "float32", "float16", "bfloat16"):
+            with np.errstate(all="ignore"):
+                x = values.astype(gk.finfo(fmt).dtype)
+            times.append(medians({"gk": lambda x=x: gk.measure(x)}, seconds / 10)["gk"] / size * 1e9)
+        rows.append((name, times))
+    return rows
+
+
 def main(seconds: float = 8.0) -> None:
     import torch
 
@@ -140,6 +171,9 @@ def main(seconds: float = 8.0) -> None:
     many = medians({"many": lambda: gk.measure_many(tensors)}, seconds)["many"]
     one = medians({"one": lambda: [gk.measure(tensors["layer.0"]) for _ in range(100)]}, seconds)["one"] / 100
     print(f"\n2,000 tensors of 1,000: {many * 1e3:.2f} ms; one array of 1,000: {one * 1e6:.1f} us")
+    print("\n2^22 entries, ns an entry float64  float32  float16 bfloat16")
+    for name, row in unusual_rows(seconds):
+        print(f"  {name:23}", *(f"{t:8.2f}" for t in row))
 
 
 if __name__ == "__main__":

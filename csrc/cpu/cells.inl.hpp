@@ -27,7 +27,8 @@ class CellCounter {
 
   // The candidates among the entries of a block.
   GRADKERN_HD void take(const T* x, const Scan<T>& s) {
-    if (count_ > statistics_block) finish();
+    if (count_ > statistics_block) move_all();
+    ++blocks_;
     constexpr int all = int(sizeof s.candidates) / 4;
     for (int first = 0; first < all; first += 64) {
       Words words(reinterpret_cast<const char*>(s.candidates) + 4 * first);
@@ -43,13 +44,64 @@ class CellCounter {
     }
   }
 
+  // Entries of float32 that have no code, and were not counted.
+  void count_subnormals(const T* x, std::int64_t n) {
+    using words = simd::words;
+    constexpr int lanes = lane_count<float>;
+    subnormals_ = true;
+    for (std::int64_t i = 0; sizeof(T) == 4 && i < n; i += lanes) {
+      words bits;
+      __builtin_memcpy(&bits, x + i, sizeof bits);
+      const words magnitude = bits & words(INT32_MAX);
+      const words below =
+          words::wrap(magnitude.v < words(1 << Wide<float>::fraction_bits).v) & ~words::wrap(magnitude.v == words(0).v);
+      for (unsigned found = simd::lanes_of(below); found; found &= found - 1)
+        binades_.add(x[i + __builtin_ctz(found)], 1);
+    }
+  }
+
   void finish() {
-    for (int k = 0; k < count_; ++k) move(binades_, taken_[k], 1);
-    count_ = 0;
+    move_all();
+    for (int code = 1; powers_used_ && code < codes; ++code) {
+      std::int64_t found = 0;
+      for (const auto& powers : powers_) found += powers[code];
+      if (found) move(binades_, code - Wide<T>::bias, 0, found, found);
+    }
+    powers_used_ = false;
   }
 
  private:
-  static constexpr int usual = 8;
+  static constexpr int usual = 8, tables = 4;
+  static constexpr int codes = sizeof(T) == 4 ? 2 * Wide<float>::bias + 1 : 1;
+
+  void move_all() {
+    if (sizeof(T) == 4 && (subnormals_ || count_ > usual * usual * blocks_)) {
+      move_many();
+    } else {
+      for (int k = 0; k < count_; ++k) move(binades_, taken_[k], 1);
+    }
+    count_ = blocks_ = 0;
+    subnormals_ = false;
+  }
+  // Powers of two may be all that there is: they are counted by exponent, in one of some tables, as an increment waits for
+  // the last one of the same counter. What has no exponent was counted as a subnormal.
+  __attribute__((noinline)) void move_many() {
+    for (int k = 0; k < count_; ++k) {
+      const std::uint32_t magnitude = base::bit_cast<std::uint32_t>(float(taken_[k])) & INT32_MAX;
+      const std::uint32_t code = magnitude >> Wide<float>::fraction_bits;
+      if (code != 0 && (magnitude & ((1u << Wide<float>::fraction_bits) - 1)) == 0) {
+        use_powers();
+        ++powers_[k % tables][code];
+      } else if (code != 0) {
+        move(binades_, taken_[k], 1);
+      }
+    }
+  }
+  void use_powers() {
+    if (powers_used_) return;
+    __builtin_memset(powers_, 0, sizeof powers_);
+    powers_used_ = true;
+  }
 
   // 64 words of 32 candidates' bits: which of them have any, and which more than one.
   struct Words {
@@ -79,14 +131,22 @@ class CellCounter {
   }
 
   __attribute__((noinline)) void take_many(const T* x, int first, Words& words) {
-    for (; words.any; words.any &= words.any - 1)
-      for (auto& word = words.word[__builtin_ctzll(words.any)]; word; word &= word - 1)
-        taken_[count_++] = x[entry_of(first, words, words.any)];
+    constexpr int bits = 8 * int(sizeof Scan<T>::candidates[0]), lanes = lane_count<T>;
+    for (; words.any; words.any &= words.any - 1) {
+      const int w = __builtin_ctzll(words.any);
+      for (int b = 0; b < 32; b += bits) {
+        const auto found = static_cast<simd::lane_bits<lanes>>(words.word[w] >> b);
+        count_ += simd::store_selected(x + (32 * (first + w) + b) / bits * lanes, found, taken_ + count_);
+      }
+    }
   }
 
   ops::Binades& binades_;
-  int count_ = 0;
-  T taken_[2 * statistics_block + usual];
+  int count_ = 0, blocks_ = 0;  // taken, and from so many blocks
+  bool subnormals_ = false;     // may be among them
+  T taken_[2 * statistics_block + lane_count<T>];
+  bool powers_used_ = false;
+  std::int64_t powers_[tables][codes];
 };
 
 // The same of entries that were looked at as they are stored, and taken at once.

@@ -1,11 +1,12 @@
 // Blocks of ops/statistics.hpp in vector lanes of the width that holds the storage exactly: float or double. A block with a
-// NaN, an infinity or a number below the lane type's smallest normal goes entry by entry.
+// subnormal of float64, or whose sums leave it, goes entry by entry.
 #pragma once
 
 #include <algorithm>
 
 #include "cpu/cells.inl.hpp"
 #include "cpu/dots.inl.hpp"
+#include "cpu/finite.inl.hpp"
 #include "cpu/halves.inl.hpp"
 #include "cpu/statistics_look.inl.hpp"
 
@@ -19,13 +20,16 @@ ops::BlockSums sum_scaled(const double* x, std::int64_t n, double scale) {
   return sums.total<Order::natural>();
 }
 
-// Normal numbers and zeros, in cell 1.
-void count_binades(const float*, std::int64_t n, float amin, float amax, std::uint8_t* codes, ops::Binades&,
+// Normal numbers in cell 1, of n entries x().
+template <class InOrder>
+void count_binades(const InOrder&, std::int64_t n, float amin, float amax, std::uint8_t* codes, ops::Binades&,
                    CodeHistogram& histogram) {
   histogram.count(codes, n, amin, amax);
 }
-void count_binades(const double* x, std::int64_t n, double amin, double amax, std::uint8_t* codes,
+template <class InOrder>
+void count_binades(const InOrder& in_order, std::int64_t n, double amin, double amax, std::uint8_t* codes,
                    ops::Binades& binades, CodeHistogram& histogram) {
+  const double* const x = in_order();
   if (amin >= 0x1p-126 && amax < 0x1p128) {
     for (std::int64_t i = 0; i < n; i += simd::vector_bytes) code_binades(x + i, codes + i);
     return histogram.count(codes, n, amin, amax);
@@ -68,45 +72,22 @@ class BlockMeter {
 
   // count entries, and zeros up to n, a multiple of simd::vector_bytes; index is that of the first.
   template <class Source>
-  void measure(const Source& source, std::int64_t count, std::int64_t n, std::int64_t index, ops::Moments& moments) {
-    Scan<T> s;
-    alignas(64) std::uint8_t codes[statistics_block];
-    const T* x = source.x;
-    std::uint16_t* taken = nullptr;
-    ops::BlockSums sums = look_at(source, zeros_ || n > count, n, s, codes, taken);
-    zeros_ = s.zero > n - count;  // in the next block, too
+  GRADKERN_HD void measure(const Source& source, std::int64_t count, std::int64_t n, std::int64_t index, ops::Moments& moments) {
+    Look look;
+    look.uncounted = n - count;
+    look_at(source, zeros_ || n > count, n, look);
+    zeros_ = look.s.zero > n - count;  // in the next block, too
+    source.fetch_meanwhile(n);
     const auto in_order = [&] {
       if constexpr (Source::halves)
-        if (taken) widen_f32<F>(source.stored, n, source.x);
-      return x;
+        if (look.taken) widen_f32<F>(source.stored, n, source.x);
+      return static_cast<const T*>(source.x);
     };
-    if (s.amax >= infinity || (s.amax != 0 && s.amin < smallest_normal))
-      return measure_entries(in_order(), count, index, moments);
-    const T amax = base::bit_cast<T>(s.amax), amin = base::bit_cast<T>(s.amin);
-    const int range = sizeof(T) == 8 ? ops::range_of(amax) : 0;
-    const double scale = ops::range_scale(range);
-    if constexpr (sizeof(T) == 8)
-      if (range != 0) sums = sum_scaled(x, n, scale);
-    const bool constant = amax == amin && s.zero == n - count && (s.negative == 0 || s.negative == count);
-    const ops::Moments found = ops::moments_of_sums(sums, count, range, constant || amax == 0, [&](double mean) {
-      return sum_deviations(in_order(), count, scale, mean);
-    });
-    if (!(found.l1 < __builtin_inf()))
-      return measure_entries(in_order(), count, index, moments);  // a NaN, or a sum beyond float64
-    moments.merge(found);
-    result_.size += count;
-    result_.zero += s.zero - (n - count);
-    result_.negative += s.negative;
-    if (amax > result_.amax) result_.amax = amax;
-    if (amax == 0) return;
-    if (amin < result_.amin) result_.amin = amin;
-    source.fetch_meanwhile(n);
-    count_binades(x, n, amin, amax, codes, result_.binades, taken ? stored_histogram_ : histogram_);
-    if (taken) {
-      half_cells_.take(taken);
-    } else {
-      cells_.take(x, s);
-    }
+    const auto deviations = [&](double scale, double mean) { return sum_deviations(in_order(), count, scale, mean); };
+    if (look.s.amax < infinity && add(look, in_order, n, moments, deviations)) return;
+    if (!add_finite(in_order(), count, n, index, moments))
+      ops::measure_block(
+          result_, moments, [x = in_order()](std::int64_t i) { return static_cast<double>(x[i]); }, index, count);
   }
 
  private:
@@ -122,80 +103,133 @@ class BlockMeter {
     return std::max(int(magnitude >> Wide<T>::fraction_bits) - Wide<T>::bias + F::bias, 0);
   }
 
-  // The sums. taken: if the entries are looked at as they are stored, up to where some are taken.
+  // What is known of a block after a look at it, and how many zeros there are that are no entries.
+  struct Look {
+    alignas(64) std::uint8_t codes[statistics_block];
+    Scan<T> s;
+    ops::BlockSums sums;
+    std::int64_t uncounted;
+    std::uint16_t* taken = nullptr;  // if the entries were looked at as they are stored, up to where some were taken
+  };
+
+  // A look at finite entries; false where a sum leaves float64 (or a NaN was among them), and nothing is added.
+  template <class InOrder, class About>
+  GRADKERN_HD bool add(Look& look, const InOrder& in_order, std::int64_t n, ops::Moments& moments, About deviations) {
+    const Scan<T>& s = look.s;
+    const bool subnormals = s.amax != 0 && s.amin < smallest_normal;
+    if (sizeof(T) == 8 && subnormals) return false;
+    const T amax = base::bit_cast<T>(s.amax), amin = base::bit_cast<T>(s.amin);
+    const int range = sizeof(T) == 8 ? ops::range_of(amax) : 0;
+    const double scale = ops::range_scale(range);
+    if constexpr (sizeof(T) == 8)
+      if (range != 0) look.sums = sum_scaled(in_order(), n, scale);
+    const std::int64_t count = n - look.uncounted, zero = s.zero - look.uncounted;
+    const bool constant = amax == amin && zero == 0 && (s.negative == 0 || s.negative == count);
+    const ops::Moments found = ops::moments_of_sums(look.sums, count, range, constant || amax == 0,
+                                                    [&](double mean) { return deviations(scale, mean); });
+    if (!(found.l1 < __builtin_inf())) return false;
+    moments.merge(found);
+    result_.size += count;
+    result_.zero += zero;
+    result_.negative += s.negative;
+    if (amax > result_.amax) result_.amax = amax;
+    if (amax == 0) return true;
+    if (amin < result_.amin) result_.amin = amin;
+    count_binades(in_order, n, amin, amax, look.codes, result_.binades, look.taken ? stored_histogram_ : histogram_);
+    if (look.taken) {
+      half_cells_.take(look.taken);
+    } else {
+      cells_.take(in_order(), s);
+    }
+    if (subnormals) cells_.count_subnormals(in_order(), n);
+    return true;
+  }
+
+  // The same of entries that are not all finite; false where they are, or where the rest cannot be added.
+  __attribute__((noinline)) bool add_finite(const T* x, std::int64_t count, std::int64_t n, std::int64_t index,
+                                            ops::Moments& moments) {
+    const Finite<T> finite(x, n);
+    if (finite.removed() == 0) return false;
+    Look look;
+    look.uncounted = n - count + finite.removed();
+    look_at(finite, true, n, look);
+    const auto deviations = [&](double scale, double mean) { return sum_finite_deviations(x, count, scale, mean); };
+    if (!add(look, [&] { return finite.x; }, n, moments, deviations)) return false;
+    zeros_ = look.s.zero > look.uncounted;
+    result_.size += finite.removed();
+    result_.nan += finite.nan;
+    result_.pos_inf += finite.pos_inf;
+    result_.neg_inf += finite.neg_inf;
+    if (result_.first_nonfinite < 0 || index + finite.first < result_.first_nonfinite)
+      result_.first_nonfinite = index + finite.first;
+    return true;
+  }
+
   template <class Source>
-  GRADKERN_HD ops::BlockSums look_at(const Source& source, bool zeros, std::int64_t n, Scan<T>& s, std::uint8_t* codes,
-                                     std::uint16_t*& taken) {
+  GRADKERN_HD void look_at(const Source& source, bool zeros, std::int64_t n, Look& look) {
     if constexpr (Source::halves) {
       if (crowded_ > 0) {
         --crowded_;
       } else if (!zeros) {
-        ops::BlockSums sums;
-        if (look_at_halves(source, n, s, codes, taken, sums)) return sums;
-        zeros = s.amin == 0;
-        taken = nullptr;
+        if (look_at_halves(source, n, look)) return;
+        zeros = look.s.amin == 0;
+        look.taken = nullptr;
       }
     }
     if (!zeros) {
       Scanner<T, false> scanner;
-      const ops::BlockSums sums = look<width>(scanner, source, n, s, codes);
-      if (s.amin != 0) return sums;
+      look.sums = cpu::look<width>(scanner, source, n, look.s, look.codes);
+      if (look.s.amin != 0) return;
     }
     Scanner<T, true> scanner;
-    return look<width>(scanner, source, n, s, codes);
+    look.sums = cpu::look<width>(scanner, source, n, look.s, look.codes);
   }
 
   // Whether the sums are right, and to look at the block as float would not take less time.
   template <class Source>
-  GRADKERN_HD bool look_at_halves(const Source& source, std::int64_t n, Scan<T>& s, std::uint8_t* codes,
-                                  std::uint16_t*& taken, ops::BlockSums& sums) {
+  GRADKERN_HD bool look_at_halves(const Source& source, std::int64_t n, Look& look) {
     const Halves<F> halves{source.stored, source.x, source.ahead};
     if constexpr (sums_by_dots) {
       if (spread_ > 0) {
         --spread_;
       } else {
-        if (sum_by_dots(halves, s, codes, taken, sums)) return true;
-        if (s.amin == 0) return false;
+        if (sum_by_dots(halves, look)) return true;
+        if (look.s.amin == 0) return false;
       }
     }
     HalfScanner<F> scanner(half_cells_.next());
-    sums = look<width>(scanner, halves, n, s, codes);
-    taken = scanner.taken;
-    if (half_cells_.is_crowded(taken)) crowded_ = many_blocks;
-    return s.amin != 0 && crowded_ == 0;
+    look.sums = cpu::look<width>(scanner, halves, n, look.s, look.codes);
+    look.taken = scanner.taken;
+    if (half_cells_.is_crowded(look.taken)) crowded_ = many_blocks;
+    return look.s.amin != 0 && crowded_ == 0;
   }
 
 #if defined(GRADKERN_SIMD_AVX512)
-  GRADKERN_HD bool sum_by_dots(const Halves<F>& halves, Scan<T>& s, std::uint8_t* codes, std::uint16_t*& taken,
-                               ops::BlockSums& sums) {
+  GRADKERN_HD bool sum_by_dots(const Halves<F>& halves, Look& look) {
     std::uint16_t* const first = half_cells_.next();
     HalfScanner<F, true> scanner(first, windows_.low());
-    sums = windows_.tables() == 1 ? scan_and_dot<1>(halves, windows_, scanner, codes)
-                                  : scan_and_dot<2>(halves, windows_, scanner, codes);
-    scanner.finish(s);
-    taken = scanner.taken;
-    if (s.amin == 0 || s.amax >= infinity) return s.amin != 0;
-    const int most = exponent_of(s.amax), least = exponent_of(s.amin);
+    look.sums = windows_.tables() == 1 ? scan_and_dot<1>(halves, windows_, scanner, look.codes)
+                                       : scan_and_dot<2>(halves, windows_, scanner, look.codes);
+    scanner.finish(look.s);
+    look.taken = scanner.taken;
+    if (look.s.amin < smallest_normal) return false;
+    if (look.s.amax >= infinity) return true;
+    const int most = exponent_of(look.s.amax), least = exponent_of(look.s.amin);
     if (!windows_.hold(least, most)) {
       windows_.move(most, windows_.tables());
       if (!windows_.hold(least, most)) spread_ = many_blocks;
       return false;
     }
-    const int below = least < windows_.low() ? add_below<F>(windows_.low(), first, taken, sums) : 0;
+    const int below = least < windows_.low() ? add_below<F>(windows_.low(), first, look.taken, look.sums) : 0;
     if (below > most_below) {
       if (windows_.tables() == 2) spread_ = many_blocks;
       windows_.move(most, 2);
-    } else if (half_cells_.is_crowded(taken)) {
+    } else if (half_cells_.is_crowded(look.taken)) {
       crowded_ = many_blocks;
     }
     return true;
   }
 #endif
-
-  __attribute__((noinline)) void measure_entries(const T* x, std::int64_t count, std::int64_t index,
-                                                 ops::Moments& moments) {
-    ops::measure_block(result_, moments, [&](std::int64_t i) { return static_cast<double>(x[i]); }, index, count);
-  }
 
   ops::Statistics& result_;
   CodeHistogram histogram_, stored_histogram_;

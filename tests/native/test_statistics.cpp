@@ -208,6 +208,39 @@ void windows_of_exponents(const std::vector<executor::Executor>& executors, Form
   }
 }
 
+// Blocks with a few NaNs and infinities, with many, with nothing else; what is left being constant, zero, far from zero,
+// beyond the range of squares, or subnormal.
+void not_finite(const std::vector<executor::Executor>& executors, FormatId format) {
+  constexpr std::int64_t block = ops::statistics_block, size = 2 * block + 77;
+  const double tiny =
+      formats::visit(format, [](auto f) { return formats::exp2i(formats::Layout<decltype(f)>::min_exponent); });
+  const auto values_of = [&](double low, double high, std::int64_t i) {
+    return low + (high - low) * test::uniform(68, static_cast<std::uint64_t>(i));
+  };
+  const double odd[] = {std::nan(""), HUGE_VAL, -HUGE_VAL, -std::nan("")};
+  for (const std::int64_t every : {std::int64_t(1), std::int64_t(2), std::int64_t(40), block - 3, size})
+    for (const int kind : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+      std::vector<double> values;
+      for (std::int64_t i = 0; i < size; ++i) {
+        const auto k = static_cast<std::size_t>(i / every);
+        const double finite[] = {values_of(-1, 1, i),
+                                 values_of(200, 201, i),
+                                 0.375,
+                                 i % 3 ? 0.0 : -0.0,
+                                 i % 3 ? 0.0 : 1.0,
+                                 values_of(-4, 4, i) * tiny,
+                                 -0.5,
+                                 format == FormatId::float64 ? values_of(-1e200, 1e200, i) : 1.0,
+                                 i % 500 ? 1.0 : 0.0,
+                                 std::ldexp(tiny, -static_cast<int>(i % 6))};
+        values.push_back(i % every == 0 && (kind != 6 || i > block)
+                             ? odd[kind < 4 ? static_cast<std::size_t>(kind) : k % 4]
+                             : finite[kind]);
+      }
+      one(executors, test::tensor(format, values));
+    }
+}
+
 // More entries than the counters of a histogram hold, and tensors that are cut between chunks beside those that are not.
 void pieces(const std::vector<executor::Executor>& executors, FormatId format) {
   constexpr std::int64_t from = 32 * ops::statistics_chunk;
@@ -285,6 +318,7 @@ int main() {
   for (const FormatId format : test::all_formats) ordinary_blocks(executors, format);
   for (const FormatId format : {FormatId::float16, FormatId::bfloat16, FormatId::float32}) pieces(executors, format);
   for (const FormatId format : {FormatId::float16, FormatId::bfloat16}) windows_of_exponents(executors, format);
+  for (const FormatId format : test::all_formats) not_finite(executors, format);
   many(executors);
   for (const auto& e : executors)
     for (const int exponent : {1023, 700, 505, 480, -350, -390, -410, -480, -700, -1000, -1033})
