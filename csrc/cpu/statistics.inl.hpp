@@ -72,7 +72,8 @@ class BlockMeter {
 
   // count entries, and zeros up to n, a multiple of simd::vector_bytes; index is that of the first.
   template <class Source>
-  GRADKERN_HD void measure(const Source& source, std::int64_t count, std::int64_t n, std::int64_t index, ops::Moments& moments) {
+  GRADKERN_HD void measure(const Source& source, std::int64_t count, std::int64_t n, std::int64_t index,
+                           ops::Moments& moments) {
     Look look;
     look.uncounted = n - count;
     look_at(source, zeros_ || n > count, n, look);
