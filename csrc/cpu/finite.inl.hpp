@@ -9,8 +9,6 @@ namespace {
 
 template <class T>
 struct Finite {
-  static constexpr bool halves = false;
-  static constexpr Order order = Order::natural;
   alignas(64) T x[statistics_block];
   std::int64_t nan = 0, pos_inf = 0, neg_inf = 0;
   std::int64_t first = -1;  // what is not finite
@@ -36,11 +34,17 @@ struct Finite {
   }
   std::int64_t removed() const { return nan + pos_inf + neg_inf; }
 
-  // As a source: there is nothing to ask memory for.
-  GRADKERN_HD void load(std::int64_t) const {}
-  GRADKERN_HD simd::vec<T, lane_count<T>> entries(std::int64_t i, int j) const {
-    return simd::vec<T, lane_count<T>>::load(x + i + j);
-  }
+  // Copied with a scan, and so without x; there is nothing to ask memory for.
+  struct Source {
+    static constexpr bool halves = false;
+    static constexpr Order order = Order::natural;
+    const T* x;
+    GRADKERN_HD void load(std::int64_t) const {}
+    GRADKERN_HD simd::vec<T, lane_count<T>> entries(std::int64_t i, int j) const {
+      return simd::vec<T, lane_count<T>>::load(x + i + j);
+    }
+  };
+  Source source() const { return {x}; }
 };
 
 // As sum_deviations, of what is finite.

@@ -153,7 +153,7 @@ class BlockMeter {
     if (finite.removed() == 0) return false;
     Look look;
     look.uncounted = n - count + finite.removed();
-    look_at(finite, true, n, look);
+    look_at(finite.source(), true, n, look);
     const auto deviations = [&](double scale, double mean) { return sum_finite_deviations(x, count, scale, mean); };
     if (!add(look, [&] { return finite.x; }, n, moments, deviations)) return false;
     zeros_ = look.s.zero > look.uncounted;
