@@ -71,11 +71,11 @@ class CellCounter {
   }
 
  private:
-  static constexpr int usual = 8, tables = 4;
+  static constexpr int usual = 8, tables = 4, crowded = statistics_block / 32;
   static constexpr int codes = sizeof(T) == 4 ? 2 * Wide<float>::bias + 1 : 1;
 
   void move_all() {
-    if (sizeof(T) == 4 && (subnormals_ || count_ > usual * usual * blocks_)) {
+    if (sizeof(T) == 4 && (subnormals_ || count_ > crowded * blocks_)) {
       move_many();
     } else {
       for (int k = 0; k < count_; ++k) move(binades_, taken_[k], 1);
@@ -131,13 +131,17 @@ class CellCounter {
   }
 
   __attribute__((noinline)) void take_many(const T* x, int first, Words& words) {
-    constexpr int bits = 8 * int(sizeof Scan<T>::candidates[0]), lanes = lane_count<T>;
     for (; words.any; words.any &= words.any - 1) {
       const int w = __builtin_ctzll(words.any);
+#if defined(GRADKERN_SIMD_AVX512)
+      constexpr int bits = 8 * int(sizeof Scan<T>::candidates[0]), lanes = lane_count<T>;
       for (int b = 0; b < 32; b += bits) {
         const auto found = static_cast<simd::lane_bits<lanes>>(words.word[w] >> b);
         count_ += simd::store_selected(x + (32 * (first + w) + b) / bits * lanes, found, taken_ + count_);
       }
+#else
+      for (auto& word = words.word[w]; word; word &= word - 1) taken_[count_++] = x[entry_of(first, words, words.any)];
+#endif
     }
   }
 

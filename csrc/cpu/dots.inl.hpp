@@ -5,7 +5,7 @@
 //   sum |x| = unit sum m 2^(e - low) + those with e < low,   sum x likewise
 //
 // m is the significand as an integer, e the exponent as it is stored. The powers come from a table; products of 16-bit
-// integers are added in 32 bits, 128 of them to a lane, m below 2^11 and powers up to 2^14. So a table is a window of 15
+// integers are added in 32 bits without a sign, 128 of them to a lane, m below 2^11 and powers up to 2^14. So a table is a window of 15
 // exponents; two of them are one of 30. The few entries below it are taken when the block is scanned, and added by
 // themselves. Exponents within 32 leave all these sums exact in float64: in any order they are the bits of
 // ops/moments.hpp. Squares are summed in its lanes here, too.
@@ -26,7 +26,7 @@ class Windows {
  public:
   static constexpr int width = 15, exponents = 32;
 
-  // Up to an exponent at least.
+  // As far up as an exponent, or further.
   void move(int top, int tables) {
     low_ = std::max(top - width * tables + 1, 1);
     tables_ = tables;

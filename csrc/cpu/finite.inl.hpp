@@ -1,6 +1,9 @@
 // A block without its NaNs and infinities: zeros in their places change no sum, and are counted out again.
 #pragma once
 
+#include <limits>
+#include <type_traits>
+
 #include "cpu/statistics_scan.inl.hpp"
 #include "cpu/statistics_sums.inl.hpp"
 
@@ -15,17 +18,18 @@ struct Finite {
 
   // n is a multiple of simd::vector_bytes.
   Finite(const T* all, std::int64_t n) {
-    using U = typename Wide<T>::unsigned_scalar;
-    using UV = simd::vec<U, lane_count<T>>;
-    constexpr U infinity = U(2 * Wide<T>::bias + 1) << Wide<T>::fraction_bits;
+    using I = std::make_signed_t<typename Wide<T>::unsigned_scalar>;  // whose comparisons are instructions
+    using IV = simd::vec<I, lane_count<T>>;
+    constexpr I infinity = I(2 * Wide<T>::bias + 1) << Wide<T>::fraction_bits;
     for (std::int64_t i = 0; i < n; i += lane_count<T>) {
-      const UV bits = UV::wrap(simd::vec<T, lane_count<T>>::load(all + i).v), magnitude = bits & UV(U(~U(0)) >> 1);
-      const UV removed = UV::wrap(magnitude.v >= UV(infinity).v);
+      const IV bits = IV::wrap(simd::vec<T, lane_count<T>>::load(all + i).v);
+      const IV magnitude = bits & IV(std::numeric_limits<I>::max());
+      const IV removed = IV::wrap(magnitude.v > IV(infinity - 1).v);
       simd::vec<T, lane_count<T>>::wrap((bits & ~removed).v).store(x + i);
       const unsigned where = simd::lanes_of(removed);
       if (where == 0) continue;
       if (first < 0) first = i + __builtin_ctz(where);
-      const unsigned infinite = simd::lanes_of(UV::wrap(magnitude.v == UV(infinity).v));
+      const unsigned infinite = simd::lanes_of(IV::wrap(magnitude.v == IV(infinity).v));
       const unsigned negative = simd::lanes_of(bits);
       nan += __builtin_popcount(where & ~infinite);
       pos_inf += __builtin_popcount(infinite & ~negative);

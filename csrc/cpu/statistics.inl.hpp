@@ -113,7 +113,8 @@ class BlockMeter {
     std::uint16_t* taken = nullptr;  // if the entries were looked at as they are stored, up to where some were taken
   };
 
-  // A look at finite entries; false where a sum leaves float64 (or a NaN was among them), and nothing is added.
+  // A look at finite entries; false where a sum leaves float64, a NaN was among them or a subnormal of float64, and nothing
+  // is added.
   template <class InOrder, class About>
   GRADKERN_HD bool add(Look& look, const InOrder& in_order, std::int64_t n, ops::Moments& moments, About deviations) {
     const Scan<T>& s = look.s;
@@ -201,7 +202,7 @@ class BlockMeter {
     HalfScanner<F> scanner(half_cells_.next());
     look.sums = cpu::look<width>(scanner, halves, n, look.s, look.codes);
     look.taken = scanner.taken;
-    if (half_cells_.is_crowded(look.taken)) crowded_ = many_blocks;
+    if (look.s.amin != 0 && half_cells_.is_crowded(look.taken)) crowded_ = many_blocks;
     return look.s.amin != 0 && crowded_ == 0;
   }
 
@@ -214,7 +215,10 @@ class BlockMeter {
     scanner.finish(look.s);
     look.taken = scanner.taken;
     if (look.s.amin < smallest_normal) return false;
-    if (look.s.amax >= infinity) return true;
+    if (look.s.amax >= infinity) {
+      if (look.taken - first > most_below) crowded_ = many_blocks;
+      return true;
+    }
     const int most = exponent_of(look.s.amax), least = exponent_of(look.s.amin);
     if (!windows_.hold(least, most)) {
       windows_.move(most, windows_.tables());

@@ -80,8 +80,8 @@ GRADKERN_HD bool count_entry(Statistics& s, double x, std::int64_t index, std::i
   return true;
 }
 
-// One block, entry by entry: the definition, and what runs where a block holds something unusual. index is that of
-// value(0); count is at most statistics_block.
+// One block, entry by entry: the definition, and what runs where lanes cannot, on subnormals of float64 and sums beyond
+// it. index is that of value(0); count is at most statistics_block.
 template <class Value>
 GRADKERN_HD void measure_block(Statistics& s, Moments& moments, Value value, std::int64_t index, std::int64_t count) {
   std::int64_t finite = 0;

@@ -33,7 +33,7 @@ GRADKERN_HD std::int64_t sum_unsigned(words v) {
   return _mm512_reduce_add_epi64(_mm512_add_epi64(low, _mm512_srli_epi64(pairs, 32)));
 }
 
-// |x| 2^128 of one number from every 64 bits of `packed`, normal or zero: a field of `bits` bits at bit `at`, of which the
+// |x| 2^128 of one number from every 64 bits of `packed`, if it is normal: a field of `bits` bits at bit `at`, of which the
 // upper eight are the exponent of float32.
 template <int at, int bits>
 GRADKERN_HD quad_f64 magnitudes_up(__m256i packed) {

@@ -58,21 +58,17 @@ struct SignsAndExponents {
 template <int N>
 using lane_bits = std::conditional_t<N == 16, std::uint16_t, std::uint8_t>;
 
-// Those of a vector that have a bit set, one after the other; how many. There is room for all.
+#if defined(GRADKERN_SIMD_AVX512)
+// Those of a vector that have a bit set, one after the other; how many. A whole vector is written.
 template <class T, class Bits>
 GRADKERN_HD int store_selected(const T* from, Bits selected, T* to) {
-#if defined(GRADKERN_SIMD_AVX512)
   if constexpr (sizeof(T) == 4)
     _mm512_storeu_ps(to, _mm512_maskz_compress_ps(selected, _mm512_loadu_ps(from)));
   else
     _mm512_storeu_pd(to, _mm512_maskz_compress_pd(selected, _mm512_loadu_pd(from)));
   return __builtin_popcount(selected);
-#else
-  int count = 0;
-  for (unsigned found = selected; found; found &= found - 1) to[count++] = from[__builtin_ctz(found)];
-  return count;
-#endif
 }
+#endif
 
 // Entries of a vector that are looked at: all of them, or those that are not zero.
 template <class T, int N, bool all>

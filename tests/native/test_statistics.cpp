@@ -219,7 +219,7 @@ void not_finite(const std::vector<executor::Executor>& executors, FormatId forma
   };
   const double odd[] = {std::nan(""), HUGE_VAL, -HUGE_VAL, -std::nan("")};
   for (const std::int64_t every : {std::int64_t(1), std::int64_t(2), std::int64_t(40), block - 3, size})
-    for (const int kind : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+    for (const int kind : {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}) {
       std::vector<double> values;
       for (std::int64_t i = 0; i < size; ++i) {
         const auto k = static_cast<std::size_t>(i / every);
@@ -232,7 +232,10 @@ void not_finite(const std::vector<executor::Executor>& executors, FormatId forma
                                  -0.5,
                                  format == FormatId::float64 ? values_of(-1e200, 1e200, i) : 1.0,
                                  i % 500 ? 1.0 : 0.0,
-                                 std::ldexp(tiny, -static_cast<int>(i % 6))};
+                                 std::ldexp(tiny, -static_cast<int>(i % 6)),
+                                 format == FormatId::float64 ? values_of(1e200, 1.001e200, i) : 1.5,
+                                 format == FormatId::float64 ? values_of(1e-200, 1.001e-200, i) : -2.0,
+                                 i % 7 ? std::ldexp(i % 2 ? 1.0 : -1.0, format == FormatId::float16 ? 15 : 127) : 0.0};
         values.push_back(i % every == 0 && (kind != 6 || i > block)
                              ? odd[kind < 4 ? static_cast<std::size_t>(kind) : k % 4]
                              : finite[kind]);
